@@ -1,0 +1,59 @@
+# Each command sets up .venv by itself when it is missing or out of date; nothing but Python 3.11 or newer is needed.
+PYTHON ?= python3
+# How many test processes; each gets one thread for torch, since the tests' tensors are small.
+WORKERS ?= 2
+
+venv := .venv
+python := $(venv)/bin/python
+installed := $(venv)/.installed
+installed_peers := $(venv)/.installed-peers
+install := $(python) -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# The passes are linted where they are, not again through the symlink in upscale_fx.
+linted := upscale_fx passes examples tests
+
+.PHONY: help demo test lint types format compare clean
+
+help:
+	@echo "make demo     train, prune and compare a graph neural network"
+	@echo "make test     run the tests"
+	@echo "make lint     check style"
+	@echo "make types    check types"
+	@echo "make format   rewrite the code in the project's style"
+	@echo "make compare  run the same models through other pruning tools"
+	@echo "make clean    remove .venv and caches"
+
+demo: $(installed)
+	$(python) examples/prune_gnn.py
+
+test: $(installed)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS)
+
+lint: $(installed)
+	$(python) -m ruff check $(linted)
+	$(python) -m ruff format --check $(linted)
+
+types: $(installed)
+	$(python) -m mypy
+
+format: $(installed)
+	$(python) -m ruff check --fix $(linted)
+	$(python) -m ruff format $(linted)
+
+compare: $(installed_peers)
+	$(python) examples/compare.py
+
+clean:
+	rm -rf $(venv) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(installed): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("upscale_fx needs Python 3.11 or newer, not " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	@test -x $(venv)/bin/pip || $(PYTHON) -m venv $(venv)
+	@echo "Installing into $(venv) (the first time takes some minutes)"
+	@$(install) -e '.[dev,draw]'
+	@touch $@
+
+# apple-upscale requires torch 2.0.1 exactly, but its code runs on newer ones: without dependencies, it can be tried.
+$(installed_peers): $(installed)
+	@$(install) -e '.[compare]'
+	@$(install) --no-deps apple-upscale
+	@touch $@

@@ -1,0 +1,249 @@
+"""Prune the same ordinary PyTorch Geometric models with upscale_fx and with its peers, and say in words what came out.
+
+    python examples/compare.py              # `make compare` installs the peers first
+    python examples/compare.py --markdown
+
+Each tool gets a fresh copy of the model and is asked to remove half of the channels. Its result is compared with its
+own reference: the dense model with everything that the tool removed set to zero.
+
+Tools are used as their READMEs show. ml-upscale asks for torch 2.0.1 but is run on the torch at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch_geometric.nn import BatchNorm, GCNConv
+from torch_geometric.nn import Linear as GraphLinear
+from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
+from torch_geometric.utils import degree
+from tqdm import tqdm
+
+import upscale_fx
+from prune_gnn import generated_graph, largest_difference
+from upscale_fx.models import GraphTransformer
+
+AMOUNT = 0.5
+HIDDEN = 64
+LAYERS = 3
+#: Above this share of the largest output, a difference is no rounding any more (float32).
+ROUNDING = 1e-4
+
+Inputs = tuple[Tensor, Tensor]
+
+
+class ResidualGCN(nn.Module):
+    """Graph convolutions around which the input skips, each with a batch norm, between two linear layers."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(input_dim, hidden_dim)
+        self.convs = nn.ModuleList(GCNConv(hidden_dim, hidden_dim) for _ in range(num_layers))
+        self.norms = nn.ModuleList(BatchNorm(hidden_dim) for _ in range(num_layers))
+        self.lin = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return the logits ``[N, output_dim]`` of node features ``[N, input_dim]`` on edges ``[2, E]``."""
+        x = self.embed(x)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = x + norm(conv(x, edge_index)).relu()
+        logits: Tensor = self.lin(x)
+        return logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to prune.
+
+    Attributes:
+        model: in ``eval()``; tools get copies.
+        output_layer: path of the module that makes the logits, whose outputs must all stay.
+        inputs: node features ``[N, C]`` and edges ``[2, E]``.
+    """
+
+    model: nn.Module
+    output_layer: str
+    inputs: Inputs
+
+    def copy(self) -> nn.Module:
+        """Return a copy that a tool may break."""
+        return copy.deepcopy(self.model)
+
+
+def cases(inputs: Inputs, classes: int) -> dict[str, Case]:
+    """Return the models of the comparison by name, with weights that depend on the seed alone."""
+    x, edge_index = inputs
+    sizes = {"in_channels": x.shape[1], "hidden_channels": HIDDEN, "num_layers": LAYERS, "out_channels": classes}
+    in_degrees = torch.bincount(degree(edge_index[1], num_nodes=len(x), dtype=torch.long))
+    aggregation = {"aggregators": ["mean", "max", "std"], "scalers": ["identity", "amplification"], "deg": in_degrees}
+    last = f"convs.{LAYERS - 1}"
+    torch.manual_seed(0)
+    models = {
+        "GCN": (GCN(**sizes), last),
+        "GraphSAGE": (GraphSAGE(**sizes), last),
+        "GAT, 4 heads": (GAT(**sizes, heads=4), last),
+        "GATv2, 4 heads": (GAT(**sizes, heads=4, v2=True), last),
+        "Graph transformer": (GraphTransformer(x.shape[1], HIDDEN, classes, num_layers=LAYERS), last),
+        "GIN": (GIN(**sizes), last),
+        "PNA": (PNA(**sizes, **aggregation), last),
+        "JK-Net, cat": (GCN(**sizes, jk="cat"), "lin"),
+        "Residual GCN": (ResidualGCN(x.shape[1], HIDDEN, classes, LAYERS), "lin"),
+    }
+    return {name: Case(_roughen(model).eval(), layer, inputs) for name, (model, layer) in models.items()}
+
+
+@torch.no_grad()
+def _roughen(model: nn.Module) -> nn.Module:
+    """Move parameters off their initial zeros and ones, so that leaving one out, or misplacing it, shows."""
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+# --- Tools: each takes a case and returns its pruned model and the reference for it -----------------------------------
+
+Pruned = tuple[nn.Module, nn.Module]
+
+
+def prune_with_upscale_fx(case: Case) -> Pruned:
+    """Use this project, with its defaults."""
+    reference = upscale_fx.mask(case.model, AMOUNT, example_inputs=case.inputs)
+    return upscale_fx.prune(case.model, AMOUNT, example_inputs=case.inputs), reference
+
+
+def prune_with_torch_pruning(case: Case) -> Pruned:
+    """Use Torch-Pruning as its README shows, on the model as it is."""
+    return _torch_pruning(case, case.copy())
+
+
+def prune_with_torch_pruning_after_swap(case: Case) -> Pruned:
+    """Use Torch-Pruning on a model it can see into: PyG's own Linear modules, unknown to it, become torch's."""
+    model = case.copy()
+    for path, module in list(model.named_modules()):
+        if isinstance(module, GraphLinear):
+            linear = nn.Linear(module.in_channels, module.out_channels, bias=module.bias is not None)
+            linear.load_state_dict(module.state_dict())
+            model.set_submodule(path, linear)
+    return _torch_pruning(case, model)
+
+
+def _torch_pruning(case: Case, model: nn.Module) -> Pruned:
+    import torch_pruning  # noqa: PLC0415 - optional
+
+    torch_pruning.pruner.BasePruner(
+        model,
+        example_inputs=case.inputs,
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=AMOUNT,
+        ignored_layers=[model.get_submodule(case.output_layer)],
+    ).step()
+    return model, _zero_what_is_gone(case.copy(), model)
+
+
+def prune_with_ml_upscale(case: Case) -> Pruned:
+    """Use ml-upscale's export. Its masking takes images on a GPU only, so it gets the model that upscale_fx masked."""
+    from upscale import PruningManager  # noqa: PLC0415 - optional
+
+    reference = upscale_fx.mask(case.model, AMOUNT, example_inputs=case.inputs)
+    model = copy.deepcopy(reference)
+    PruningManager(model).compute(list(case.inputs)).prune()
+    return model, reference
+
+
+@torch.no_grad()
+def _zero_what_is_gone(dense: nn.Module, pruned: nn.Module) -> nn.Module:
+    """Zero the entries of the dense model's parameters that the pruned one has not; random values identify them."""
+    kept = dict(pruned.named_parameters())
+    for name, parameter in dense.named_parameters():
+        parameter.mul_(torch.isin(parameter, kept[name]))
+    return dense
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A column of the table: the module that must be installed, and how to prune with it."""
+
+    module: str
+    prune: Callable[[Case], Pruned]
+
+
+TOOLS = {
+    "upscale_fx": Tool("upscale_fx", prune_with_upscale_fx),
+    "Torch-Pruning": Tool("torch_pruning", prune_with_torch_pruning),
+    "Torch-Pruning, PyG Linear swapped": Tool("torch_pruning", prune_with_torch_pruning_after_swap),
+    "ml-upscale": Tool("upscale", prune_with_ml_upscale),
+}
+
+
+# --- The comparison ---------------------------------------------------------------------------------------------------
+
+
+def outcome(tool: Tool, case: Case) -> str:
+    """Prune and say in a few words what came out."""
+    if importlib.util.find_spec(tool.module) is None:
+        return "not installed"
+    silence = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        warnings.simplefilter("ignore")
+        try:
+            return _judge(case, *tool.prune(case))
+        except Exception as error:  # code of others may raise anything; the cell says what it was
+            return f"error: {type(error).__name__}"
+
+
+def _judge(case: Case, pruned: nn.Module, reference: nn.Module) -> str:
+    share = _parameter_count(pruned) / _parameter_count(case.model)
+    if share == 1:
+        return "unchanged, no error"
+    with torch.no_grad():
+        expected, found = reference.eval()(*case.inputs), pruned.eval()(*case.inputs)
+    if found.shape != expected.shape:
+        return f"wrong: output {list(found.shape)}"
+    difference = largest_difference(reference, pruned, case.inputs)
+    right = difference <= ROUNDING * float(expected.abs().max())
+    return f"{'' if right else 'wrong: '}{share:.0%} left, off by {difference:.0e}"
+
+
+def _parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Run the comparison described by command-line arguments; return the rows of the table it prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--markdown", action="store_true", help="print the table for a Markdown file")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="compare these only")
+    options = parser.parse_args(argv)
+
+    graph = generated_graph()
+    known = cases((graph.x, graph.edge_index), classes=int(graph.y.max()) + 1)
+    names = options.models or list(known)
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"argument --models: invalid choice: {unknown[0]!r} (choose from {', '.join(map(repr, known))})")
+
+    rows = [{"model": name} for name in names]
+    with tqdm(total=len(rows) * len(TOOLS), desc="comparing", unit="cell") as progress:
+        for row in rows:
+            for title, tool in TOOLS.items():
+                row[title] = outcome(tool, known[row["model"]])
+                progress.update()
+    print(tabulate(rows, headers="keys", tablefmt="github" if options.markdown else "simple", disable_numparse=True))
+    print(
+        f"\nAsked for: {AMOUNT:.0%} of the channels. Left: parameters. Off by: the largest difference of a logit to the"
+    )
+    print("dense model with everything that the tool removed set to zero.")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

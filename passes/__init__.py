@@ -1,0 +1,14 @@
+"""The passes, one file each; imported as ``upscale_fx.passes``.
+
+Each is a frozen dataclass called with a graph module and returns a ``PassResult``, so they also run inside torch's own
+``PassManager``.
+"""
+
+from __future__ import annotations
+
+from upscale_fx.passes.base import Pass, Pipeline, check_invariants
+from upscale_fx.passes.compact_channels import CompactChannels
+from upscale_fx.passes.remove_dead_nodes import RemoveDeadNodes
+from upscale_fx.passes.share_structure import ShareStructure
+
+__all__ = ["CompactChannels", "Pass", "Pipeline", "RemoveDeadNodes", "ShareStructure", "check_invariants"]

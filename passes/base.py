@@ -1,0 +1,62 @@
+"""Passes and pipelines, by torch.fx's own conventions: a pass is a callable from a GraphModule to a PassResult."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch.fx.passes.infra.pass_base import PassResult
+
+from upscale_fx.errors import PassError
+from upscale_fx.module import CompiledGNN
+
+
+class Pass(Protocol):
+    """A frozen dataclass whose fields are the pass's options."""
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Return the new module and whether anything changed; never changes ``gm``."""
+        ...
+
+
+#: Called after every pass with the pass, the module before and the module after; how graph diffs are printed.
+Callback = Callable[[Pass, CompiledGNN, CompiledGNN], None]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes in sequence, each result checked."""
+
+    passes: Sequence[Pass]
+    callback: Callback | None = None
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run all passes; raises PassError where one breaks an invariant."""
+        modified = False
+        for one in self.passes:
+            result = one(gm)
+            check_invariants(one, gm, result.graph_module)
+            if self.callback is not None:
+                self.callback(one, gm, result.graph_module)
+            gm, modified = result.graph_module, modified or result.modified
+        return PassResult(gm, modified)
+
+
+def check_invariants(one: Pass, before: CompiledGNN, after: CompiledGNN) -> None:
+    """The graph is well formed, takes the same arguments and adds no parameter but those a fold names."""
+    name = type(one).__name__
+    try:
+        after.graph.lint()
+    except RuntimeError as error:
+        raise PassError(f"{name} left a malformed graph: {error}") from error
+    if arguments(before) != arguments(after):
+        raise PassError(f"{name} changed the arguments of the graph: {arguments(before)} -> {arguments(after)}")
+    added = {key for key in after.state_dict() if key not in before.state_dict() and not key.endswith("_folded")}
+    if added:
+        raise PassError(f"{name} added parameters: {sorted(added)}")
+
+
+def arguments(gm: CompiledGNN) -> list[str]:
+    """Names of the graph's placeholders."""
+    return [str(node.target) for node in gm.graph.nodes if node.op == "placeholder"]

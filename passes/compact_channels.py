@@ -1,0 +1,103 @@
+"""Compaction: remove every channel that is not live, and put the others where their readers want them.
+
+A channel is kept iff (1) a kept result reads it at a position where both it and the weight on it may be non-zero, or (2) a
+rectangular shape (heads) or a barrier demands it. What is kept is ordered so that readers read slices.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx
+from torch.fx.passes.infra.pass_base import PassResult
+
+from upscale_fx.passes.rewrite import Misaligned, Rewriter
+from upscale_fx import ops
+from upscale_fx.channels import Barrier, Mask, Positions, Source
+from upscale_fx.dataflow import Dataflow, Level, analyse, head_blocks, needed
+from upscale_fx.errors import PassError
+from upscale_fx.layout import layout_of, rank_channels
+from upscale_fx.module import CompiledGNN
+from upscale_fx.tracer import drop_dead_nodes
+
+
+@dataclass(frozen=True)
+class CompactChannels:
+    """Remove channels that are not live and reorder the rest; exact."""
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run the pass."""
+        flow = analyse(with_entries(gm))
+        new = compact_channels(flow)
+        before, after = gm.state_dict(), new.state_dict()
+        same = before.keys() == after.keys() and all(before[k].shape == after[k].shape for k in before)
+        return PassResult(new, not same)
+
+
+def with_entries(gm: CompiledGNN) -> CompiledGNN:
+    """A copy in which raw inputs are read through ``entry`` nodes, where compaction may gather the features read."""
+    new = copy.deepcopy(gm)
+    for node in [n for n in new.graph.nodes if n.op == "placeholder"]:
+        users = [user for user in node.users if user.target is not ops.check_inputs]
+        after = next(n for n in new.graph.nodes if n.op != "placeholder" and n.target is not ops.check_inputs)
+        if not users:
+            continue
+        with new.graph.inserting_before(after):
+            gate = new.graph.call_function(ops.entry, (node,))
+        gate.meta = dict(node.meta)
+        for user in users:
+            user.replace_input_with(node, gate)
+    new.recompile()
+    return new
+
+
+def compact_channels(flow: Dataflow) -> CompiledGNN:
+    """Rewrite a graph so that only what is needed remains; values lose freedom until everything can be expressed."""
+    levels = {n: Level.IDENTITY for n, r in flow.relations.items() if isinstance(r, Source | Barrier) and n.op != "get_attr"}
+    blocks = head_blocks(flow)
+    for _ in range(3 * len(flow.nodes) + 3):
+        kept = needed(flow, levels, blocks)
+        try:
+            rewriter = Rewriter(flow, kept, layouts(flow, kept, levels, blocks))
+            new = rewriter.run()
+        except Misaligned as problem:
+            _constrain(levels, problem.nodes, flow)
+            continue
+        drop_dead_nodes(new.graph)
+        new.recompile()
+        return new
+    raise PassError("compaction found no layouts that can be expressed")
+
+
+def _constrain(levels: dict[fx.Node, Level], nodes: tuple[fx.Node, ...], flow: Dataflow) -> None:
+    free = [node for node in nodes if levels.get(node, Level.RAGGED) < Level.IDENTITY]
+    if not free:  # the sources must give way
+        free = [s for n in nodes for s in flow.relations[n].reads if levels.get(s, Level.RAGGED) < Level.IDENTITY]
+    if not free:
+        raise PassError(f"no layout can be expressed for {', '.join(node.name for node in nodes)}")
+    for node in free:
+        levels[node] = Level(levels.get(node, Level.RAGGED) + 1)
+
+
+def layouts(
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], levels: Mapping[fx.Node, Level], blocks: Mapping[fx.Node, Positions]
+) -> dict[fx.Node, Positions]:
+    """The layout of every kept value that is not a parameter.
+
+    Raises:
+        Misaligned: a value's kept positions are not rectangular.
+    """
+    ranking = rank_channels(flow, kept)
+    found: dict[fx.Node, Positions] = {}
+    for node, mask in kept.items():
+        if node.op == "get_attr":
+            continue
+        axes = flow.axes[node]
+        layout = layout_of(axes, mask, ranking.of(node, axes.count), levels.get(node, Level.RAGGED), blocks.get(node))
+        if layout is None:
+            raise Misaligned(node)
+        found[node] = layout.copy()
+    return found

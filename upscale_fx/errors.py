@@ -1,0 +1,39 @@
+"""Every error a user can meet, under one root; each is also the built-in type it fits."""
+
+from __future__ import annotations
+
+
+class UpscaleError(Exception):
+    """Root of all errors raised on purpose by upscale_fx."""
+
+
+class TraceError(UpscaleError, RuntimeError):
+    """The model cannot be turned into a graph; names module, source line, reason and remedy."""
+
+
+class InputError(UpscaleError, ValueError):
+    """Inputs are missing or do not fit the model; names the argument and what was expected."""
+
+
+class AmountError(UpscaleError, ValueError):
+    """An amount is not a number in [0, 1)."""
+
+
+class PatternError(UpscaleError, ValueError):
+    """A name or pattern matches no consumer, or a criterion is unknown; lists the valid names."""
+
+
+class NothingToPruneError(UpscaleError, ValueError):
+    """Something was asked to be removed and nothing could be; lists every consumer and why."""
+
+
+class VerificationError(UpscaleError, AssertionError):
+    """Two models disagree; names the worst output and the difference."""
+
+
+class ModeError(UpscaleError, RuntimeError):
+    """The graph exists for one of ``train()`` / ``eval()`` only and the other one was asked for."""
+
+
+class PassError(UpscaleError, RuntimeError):
+    """A pass broke an invariant of the graph: a bug of ours, not of the user."""

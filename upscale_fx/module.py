@@ -1,0 +1,118 @@
+"""The GraphModule that upscale_fx hands out: it pickles, knows its inputs, and refuses a mode it was not traced in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from upscale_fx.errors import ModeError
+from upscale_fx.inputs import ModelInputs
+
+# What GraphModule makes itself from the graph, so what a pickle need not hold.
+_DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
+            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
+
+
+class CompiledGNN(fx.GraphModule):
+    """A GNN as an FX graph.
+
+    ``meta`` holds what passes and reports need:
+        ``inputs``: the :class:`ModelInputs` it was traced with;
+        ``mode``: None, or the only mode (``"eval"``) the graph is right for, with the reason in ``mode_reason``;
+        ``report``: what was removed so far, one entry per consumer.
+    """
+
+    @property
+    def inputs(self) -> ModelInputs:
+        """The arguments this graph takes."""
+        inputs: ModelInputs = self.meta["inputs"]
+        return inputs
+
+    def train(self, mode: bool = True) -> CompiledGNN:
+        """Switch dropout and batch norm; ModeError where the model computes something else in that mode."""
+        if mode and self.__dict__.get("meta", {}).get("mode") == "eval":
+            raise ModeError(
+                f"this graph was traced for eval() only and cannot be trained: {self.meta['mode_reason']}"
+            )
+        return super().train(mode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # FX's own pickling re-traces generated code, which PyG functions do not survive.
+        body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
+        return _rebuild, (_serialize(self.graph), body)
+
+
+class _Reference:
+    """A node inside pickled arguments, by its place in the graph."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Reference, (self.place,)
+
+
+def _serialize(graph: fx.Graph) -> list[tuple[Any, ...]]:
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    refer: Callable[[fx.Node], Any] = lambda node: _Reference(place[node])  # noqa: E731
+    return [
+        (node.op, node.name, node.target, _map(node.args, fx.Node, refer), _map(node.kwargs, fx.Node, refer), node.meta)
+        for node in graph.nodes
+    ]
+
+
+def _map(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Map over nested arguments; FX's own map leaves foreign leaves such as _Reference alone, but not their mapping."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(v, kind, function) for v in value))
+    if isinstance(value, tuple | list):
+        return type(value)(_map(v, kind, function) for v in value) if type(value) in (tuple, list) else (
+            tuple(_map(v, kind, function) for v in value) if isinstance(value, tuple)
+            else [_map(v, kind, function) for v in value]
+        )  # fmt: skip
+    if isinstance(value, dict):
+        return {k: _map(v, kind, function) for k, v in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_map(v, kind, function) for v in (value.start, value.stop, value.step)))
+    return value
+
+
+def _rebuild(records: list[tuple[Any, ...]], body: dict[str, Any]) -> CompiledGNN:
+    graph = fx.Graph()
+    nodes: list[fx.Node] = []
+    resolve: Callable[[_Reference], fx.Node] = lambda reference: nodes[reference.place]  # noqa: E731
+    for op, name, target, args, kwargs, meta in records:
+        node = graph.create_node(op, target, _map(args, _Reference, resolve), _map(kwargs, _Reference, resolve), name)
+        node.meta = meta
+        nodes.append(node)
+    root = nn.Module()
+    root.__dict__.update(body)
+    return make_module(root, graph, body["meta"], body["training"])
+
+
+def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
+    """A CompiledGNN over what the graph uses of ``root``; buffers that are not the model's own stay out of state_dict."""
+    persistent = set(root.state_dict())
+    module = CompiledGNN(root, graph, "CompiledGNN")
+    for path, owner in module.named_modules():
+        for name, _ in owner.named_buffers(recurse=False):
+            full = f"{path}.{name}" if path else name
+            if full not in persistent:
+                owner._non_persistent_buffers_set.add(name)
+    module.meta = dict(meta)
+    only_eval = meta.get("mode") == "eval"
+    for part in module.modules():  # set directly: containers made by FX are born in train mode
+        part.training = training and not only_eval
+    return module
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and persistent buffers."""
+    return sum(v.numel() * v.element_size() for v in module.state_dict().values() if isinstance(v, torch.Tensor))

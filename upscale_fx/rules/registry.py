@@ -1,0 +1,213 @@
+"""The table of rules and how an FX node finds its own."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from upscale_fx import ops
+from upscale_fx.channels import Axes, Barrier, Flow, Movement, Positions, Relation, Source, Structure, axes_of
+
+Pair = tuple[Any, Any]
+Rule = Callable[["Operation"], "Relation | None"]
+
+#: Operation (a function, the name of a tensor method, or a module type) -> rule.
+REGISTRY: dict[Any, Rule] = {}
+
+
+def register(*operations: Any) -> Callable[[Rule], Rule]:
+    """Register a rule for functions, tensor method names and module types."""
+
+    def add(rule: Rule) -> Rule:
+        for operation in operations:
+            REGISTRY[operation] = rule
+        return rule
+
+    return add
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call in the graph, as a rule sees it.
+
+    Attributes:
+        node: the node whose result is described (for a tuple-valued call, the getitem that takes an element).
+        call: the node that makes the call.
+        item: which element of a tuple-valued call is meant, else None.
+        values: example values of every node.
+        module: the module called, for call_module nodes.
+    """
+
+    node: fx.Node
+    call: fx.Node
+    item: Any
+    values: Mapping[fx.Node, Pair]
+    module: nn.Module | None = None
+
+    @property
+    def axes(self) -> Axes:
+        """Axes of the result."""
+        found = axes_of(self.values[self.node])
+        assert found is not None
+        return found
+
+    @property
+    def name(self) -> str:
+        """Bare name of the function, method or module."""
+        target = self.call.target
+        if self.module is not None:
+            return type(self.module).__name__
+        return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+    def argument(self, place: int, *names: str, default: Any = None) -> Any:
+        """A positional or keyword argument."""
+        if len(self.call.args) > place:
+            return self.call.args[place]
+        return next((self.call.kwargs[name] for name in names if name in self.call.kwargs), default)
+
+    def axes_of(self, node: Any) -> Axes | None:
+        """Axes of an argument; None unless it is a tensor value."""
+        return axes_of(self.values[node]) if isinstance(node, fx.Node) else None
+
+    def constant(self, argument: Any) -> Any:
+        """An argument as a Python value on the small example."""
+        return fx.node.map_arg(argument, lambda node: self.values[node][0])
+
+    @property
+    def tensors(self) -> list[fx.Node]:
+        """All tensor arguments, nested ones included, each once."""
+        return [node for node in self.call.all_input_nodes if self.axes_of(node) is not None]
+
+    def aligned(self, source: fx.Node, axes: tuple[int | None, ...] | None = None) -> Flow | None:
+        """The flow of an operand that broadcasts to the result, from the right unless ``axes`` says otherwise."""
+        given, result = self.axes_of(source), self.axes
+        if given is None:
+            return None
+        if axes is None:
+            lead = len(result.shape) - len(given.shape)
+            if lead < 0:
+                return None
+            axes = tuple(range(lead, len(result.shape)))
+        shape = [1] * len(result.shape)
+        for own, target in enumerate(axes):
+            if target is not None:
+                shape[target] = given.shape[own]
+        try:
+            index = np.broadcast_to(given.everything().reshape(shape), result.shape).reshape(-1)
+        except ValueError:
+            return None
+        along = tuple(None if given.shape[own] == 1 else target for own, target in enumerate(axes))
+        return Flow(source, np.ascontiguousarray(index), along)
+
+    def run(self, replaced: Mapping[fx.Node, Tensor]) -> Any:
+        """Run the call itself on the small example with some arguments replaced."""
+        pick = lambda node: replaced[node] if node in replaced else self.values[node][0]  # noqa: E731
+        args, kwargs = fx.node.map_arg(self.call.args, pick), fx.node.map_arg(self.call.kwargs, pick)
+        with torch.no_grad():
+            if self.call.op == "call_method":
+                result = getattr(args[0], str(self.call.target))(*args[1:], **kwargs)
+            else:
+                result = self.call.target(*args, **kwargs)  # type: ignore[operator]
+        return result if self.item is None else result[self.item]
+
+    def follow(self, sources: list[fx.Node]) -> list[Positions] | None:
+        """For each source, which of its positions every result position holds (-1: none): the op runs on labels.
+
+        None if a result position does not hold one and the same label in all rows.
+        """
+        labels, start, starts = {}, 1, []
+        for source in sources:
+            given = self.axes_of(source)
+            assert given is not None
+            example = self.values[source][0]
+            label = torch.arange(start, start + given.count).reshape(given.shape).expand(example.shape)
+            labels[source] = label.contiguous()
+            starts.append(start)
+            start += given.count
+        try:
+            result = self.run(labels)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return None
+        wide = self.values[self.node][0]
+        if not isinstance(result, Tensor) or result.shape != wide.shape or not result.numel():
+            return None
+        held = result
+        for axis, size in enumerate(self.axes.sizes):
+            if size is None:
+                held = held.narrow(axis, 0, 1)
+        if not torch.equal(held.expand(result.shape), result):
+            return None
+        found = held.reshape(-1).numpy().astype(np.int64)
+        indices = []
+        for source, first in zip(sources, starts, strict=True):
+            count = self.axes_of(source).count  # type: ignore[union-attr]
+            mine = (found >= first) & (found < first + count)
+            indices.append(np.where(mine, found - first, -1))
+        if not np.all(np.sum([i >= 0 for i in indices], axis=0) == 1):
+            return None
+        return indices
+
+
+def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Relation:
+    """The relation of a node, by the registry; a barrier with a reason where no rule fits."""
+    if node.op in ("placeholder", "get_attr"):
+        return Source()
+    if axes_of(values[node]) is None:
+        # Not one tensor: a size, a flag, or a tuple whose elements are described at their getitem.
+        return Structure()
+    call, path = call_of(node, values)
+    if call.op == "placeholder":
+        return Source()
+    operation = operation_of(node, values, root)
+    if call.target is ops.entry:
+        return Movement((Flow(call.args[0], np.arange(operation.axes.count)),), "entry")  # type: ignore[arg-type]
+    if call.op == "call_method" and str(call.target).startswith("new_"):
+        return Source()  # only dtype and device are read
+    if not values[node][0].is_floating_point() and not values[node][0].is_complex():
+        return Barrier(tuple(operation.tensors), "integers or flags: structure")
+    rule = _find(call, operation.module) if len(path) < 2 else None
+    if rule is None:
+        return Barrier(tuple(operation.tensors), "no channel rule")
+    found = rule(operation)
+    if found is None:
+        return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")
+    return found
+
+
+def call_of(node: fx.Node, values: Mapping[fx.Node, Pair]) -> tuple[fx.Node, list[Any]]:
+    """The call a value comes from, and the keys (innermost last) by which it is taken out of a tuple-valued one."""
+    path: list[Any] = []
+    while _takes_element(node, values):
+        path.append(node.args[1])
+        node = node.args[0]  # type: ignore[assignment]
+    return node, path
+
+
+def operation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Operation:
+    """A node as rules see it."""
+    call, path = call_of(node, values)
+    module = root.get_submodule(str(call.target)) if call.op == "call_module" else None
+    return Operation(node, call, path[0] if path else None, values, module)
+
+
+def _takes_element(node: fx.Node, values: Mapping[fx.Node, Pair]) -> bool:
+    """Whether a node picks an element of a tuple or dictionary."""
+    if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
+        return False
+    return isinstance(values[node.args[0]][0], tuple | list | dict)
+
+
+def _find(call: fx.Node, module: nn.Module | None) -> Rule | None:
+    if module is not None:
+        return next((REGISTRY[cls] for cls in type(module).__mro__ if cls in REGISTRY), None)
+    try:
+        return REGISTRY.get(call.target)
+    except TypeError:  # an unhashable callable
+        return None
+

@@ -1,0 +1,244 @@
+"""From a model to a :class:`CompiledGNN`: describe its inputs, trace both modes, merge them, check the result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import prune
+from torch.utils import _pytree as pytree
+
+from upscale_fx import ops
+from upscale_fx.errors import InputError, TraceError
+from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, describe_inputs
+from upscale_fx.modes import merge_modes
+from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.proxy import CannotTrace
+from upscale_fx.tracer import GraphTracer, drop_dead_nodes, line_of
+
+
+def trace_model(
+    model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None
+) -> CompiledGNN:
+    """Trace a model into a graph of its own parameters (copies: the model is not touched).
+
+    Raises:
+        InputError: example inputs are missing or do not fit.
+        TraceError: the model cannot be traced.
+    """
+    if isinstance(model, CompiledGNN):
+        _check_against(model, example_inputs, example_kwargs)
+        return copy.deepcopy(model)
+    root = own_copy(model)
+    inputs = _fitting_inputs(root, example_inputs, example_kwargs)
+    graph = trace_mode(root, inputs, training=False)
+    reason = _merge_training(root, inputs, graph)
+    _add_input_check(graph, inputs)
+    drop_dead_nodes(graph)
+    meta: dict[str, Any] = {"inputs": inputs, "name": type(model).__name__}
+    if reason is not None:
+        meta |= {"mode": "eval", "mode_reason": reason}
+    traced = make_module(root, graph, meta, model.training)
+    _check_trace(root, traced)
+    return traced
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, with torch.nn.utils.prune re-parametrisations made permanent and PyG's caches emptied.
+
+    Raises:
+        InputError: a lazy module has not seen data yet.
+    """
+    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(parameter):
+            raise InputError(
+                f"'{name}' has no shape yet (a lazy layer, in_channels=-1): run the model once on real inputs first"
+            )
+    root = copy.deepcopy(_without_computed_weights(model))
+    for module in root.modules():
+        for _, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)
+        for cache in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
+            if module.__dict__.get(cache) is not None:
+                setattr(module, cache, None)
+        if isinstance(getattr(module, "cached", None), bool):
+            module.cached = False  # a graph is for any graph: nothing of one may stay behind
+    return root
+
+
+def _without_computed_weights(model: nn.Module) -> nn.Module:
+    """torch.nn.utils.prune leaves a non-leaf ``weight`` behind, which deepcopy refuses; it is computed again anyway."""
+    for module in model.modules():
+        for _, hook in module._forward_pre_hooks.items():
+            if isinstance(hook, prune.BasePruningMethod):
+                value = module.__dict__.get(hook._tensor_name)
+                if isinstance(value, Tensor):
+                    module.__dict__[hook._tensor_name] = value.detach()
+    return model
+
+
+def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> ModelInputs:
+    """The first description of the inputs that the model accepts."""
+    failure: Exception | None = None
+    tried: list[ModelInputs] = []
+    for inputs in describe_inputs(root, example_inputs, example_kwargs):
+        try:
+            run_example(root, inputs, SMALL)
+        except Exception as error:
+            failure = failure or error
+            tried.append(inputs)
+        else:
+            return inputs
+    shapes = {
+        name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)
+    }
+    raise InputError(
+        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {_expected_width(failure)}; "
+        f"pass example_inputs=(x, edge_index, ...) of the widths the model was built for"
+    ) from failure
+
+
+def _expected_width(failure: Exception | None) -> str:
+    assert failure is not None
+    frame, module = failure.__traceback__, None
+    while frame is not None:
+        owner = frame.tb_frame.f_locals.get("self")
+        module = owner if isinstance(owner, nn.Module) and hasattr(owner, "weight") else module
+        frame = frame.tb_next
+    width = getattr(module, "in_channels", getattr(module, "in_features", None))
+    expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
+    return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
+
+
+def run_example(model: nn.Module, inputs: ModelInputs, rows: dict[str, int], **options: Any) -> Any:
+    """The model's output on an example graph, in its present mode or ``eval()``, leaving it and the RNG as they were."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return model(**inputs.example(rows, **options))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
+    """Trace ``root`` (which is left as it was) in one mode.
+
+    Raises:
+        TraceError: with module path, source line, reason and remedy.
+    """
+    modes = {module: module.training for module in root.modules()}
+    state = {name: buffer.clone() for name, buffer in root.named_buffers()}
+    tracer = GraphTracer()
+    try:
+        for module in modes:
+            module.training = training
+        with torch.random.fork_rng(devices=[]):
+            return tracer.trace(root, inputs)
+    except Exception as reason:
+        raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for name, buffer in root.named_buffers():
+            if name in state:
+                buffer.data.copy_(state[name])
+
+
+def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> str:
+    path = tracer.failed_in
+    where = f"{path or '(model)'} ({type(root.get_submodule(path)).__name__})"
+    text = str(reason) if isinstance(reason, CannotTrace) else f"{type(reason).__name__} in {tracer.place}: {reason}"
+    return (
+        f"cannot trace {type(root).__name__}: in {where}, {line_of(reason)}: {text}. Rewrite that line with tensor "
+        f"operations, or pass example_inputs / example_kwargs with which it is not reached"
+    )
+
+
+def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph) -> str | None:
+    try:
+        train = trace_mode(root, inputs, training=True)
+    except TraceError as error:
+        return f"in train() {error}"
+    return merge_modes(graph, train, root)
+
+
+def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
+    """One call before everything else that refuses inputs other than the traced kind."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    names, shapes, checked = [], [], []
+    for node in placeholders:
+        spec = inputs.arguments.get(node.target)
+        if isinstance(spec, TensorSpec) or spec is None:
+            checked.append(node)
+            names.append(str(node.target))
+            shapes.append(spec.shape if spec is not None else None)
+    with graph.inserting_after(placeholders[-1]):
+        node = graph.call_function(ops.check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
+    node.meta.update(module="", source="")
+
+
+def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> None:
+    if example_inputs is None and not example_kwargs:
+        return
+    for given in describe_inputs(model, example_inputs, example_kwargs):
+        for name, spec in given.arguments.items():
+            known = model.inputs.arguments.get(name)
+            if isinstance(known, TensorSpec) and (not isinstance(spec, TensorSpec) or known.shape != spec.shape):
+                found = spec.shape if isinstance(spec, TensorSpec) else spec
+                raise InputError(f"argument '{name}' has shape {found}, but this graph takes {known.shape}")
+
+
+def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
+    """The graph must equal the model on graphs it was not traced on, a single node without edges included.
+
+    Raises:
+        TraceError: it does not, so the model does something that depends on the size or the values of the graph.
+    """
+    for rows in (SMALL, LARGE, OTHER, SINGLE):
+        try:
+            expected = run_example(root, traced.inputs, rows, seed=7, loops=rows is OTHER)
+        except Exception:  # noqa: S112 - the model itself refuses such a graph, so there is nothing to compare with
+            continue
+        try:
+            found = run_example(traced, traced.inputs, rows, seed=7, loops=rows is OTHER)
+        except Exception as error:
+            raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
+        gap = largest_difference(expected, found)
+        if not gap <= 1e-4:
+            raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
+
+
+def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
+    return (
+        f"{type(root).__name__} was traced, but on a graph of {rows['N']} nodes and {rows['E']} edges the graph does not "
+        f"do what the model does ({what}): forward() branches on the size or the values of its inputs; make that branch "
+        f"a tensor operation (torch.where)"
+    )
+
+
+def largest_difference(expected: Any, found: Any) -> float:
+    """Largest absolute difference of all tensors in two outputs, relative to the largest value (at least 1)."""
+    first, second = pytree.tree_leaves(expected), pytree.tree_leaves(found)
+    if len(first) != len(second):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(first, second, strict=True):
+        if not isinstance(a, Tensor):
+            worst = worst if a == b else float("inf")
+            continue
+        if not isinstance(b, Tensor) or a.shape != b.shape:
+            return float("inf")
+        if a.numel() and not torch.equal(a, b):
+            x, y = a.detach().double(), b.detach().double()
+            same = (x == y) | (x.isnan() & y.isnan())
+            gap = torch.where(same, torch.zeros_like(x), (x - y).abs())
+            scale = max(1.0, float(x[x.isfinite()].abs().max()) if bool(x.isfinite().any()) else 1.0)
+            worst = max(worst, float("inf") if bool(gap.isnan().any()) else float(gap.max()) / scale)
+    return worst

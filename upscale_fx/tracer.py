@@ -1,0 +1,310 @@
+"""The symbolic tracer: a PyG model, run once on two example graphs at the same time, becomes an FX graph.
+
+Modules, functions and methods are recorded at torch level. PyG's ``propagate`` traces straight through: a layer becomes
+its gathers, messages and aggregations. In-place changes are recorded as pure ones.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from upscale_fx import ops
+from upscale_fx.inputs import LARGE, SMALL, ModelInputs
+from upscale_fx.leaves import CONSTRUCTORS, FUNCTIONS, MODULES, patched, traced_int
+from upscale_fx.proxy import CannotTrace, ExampleProxy, Pair, is_proxy, values_equal
+
+_PACKAGES = (__package__ + ".", "torch.fx", "torch.nn.modules.module", "torch._", "torch.utils._contextlib")
+
+
+class GraphTracer(fx.Tracer):
+    """Traces one module in its current mode. ``place`` names where tracing stands, for errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[str] = []
+        self.failed_in = ""  # the innermost module an exception came through
+        self.place = ""
+        self._aside = False  # an example value is being computed: record nothing
+        self._live: list[weakref.ref[ExampleProxy]] = []
+        self._attributes: dict[str, ExampleProxy] = {}
+
+    # The run -----------------------------------------------------------------------------------------------------
+
+    def trace(self, root: nn.Module, inputs: ModelInputs) -> fx.Graph:  # type: ignore[override]
+        """Record ``root.forward`` as a graph; raises CannotTrace, or whatever the model itself raises."""
+        self.root = root
+        self.graph = fx.Graph(tracer_cls=type(self))
+        self.tensor_attrs = {}
+        self._names = {}
+        for name, value in (*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False)):
+            self._names.setdefault(id(value), name)
+        self._paths = {id(module): path for path, module in root.named_modules()}
+        arguments = self._placeholders(inputs)
+        replacements = {id(f): self._recorder(f) for f in (*FUNCTIONS, *CONSTRUCTORS)}
+        int_ = traced_int(lambda value: self.create_proxy("call_function", int, (value,), {}), is_proxy)
+        spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
+        with patched(replacements, {"int": int_}, spaces), self._patched_modules(), torch.no_grad():
+            result = root.forward(**arguments)
+        self.create_node("output", "output", (self.create_arg(result),), {})
+        return self.graph
+
+    def _placeholders(self, inputs: ModelInputs) -> dict[str, Any]:
+        small, large = inputs.example(SMALL), inputs.example(LARGE)
+        arguments: dict[str, Any] = {}
+        optional = False
+        for name in inputs.order:
+            optional = optional or name not in inputs.arguments
+            node = self.graph.placeholder(name, default_value=None) if optional else self.graph.placeholder(name)
+            if name in inputs.arguments:
+                arguments[name] = self._wrap(node, (small[name], large[name]))
+        return arguments
+
+    def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def record(*args: Any, **kwargs: Any) -> Any:
+            if self._aside or not _any_proxy((args, kwargs)):
+                return function(*args, **kwargs)
+            return self.create_proxy("call_function", function, args, kwargs)
+
+        return record
+
+    def _patched_modules(self) -> Any:
+        original_call, original_getattr = nn.Module.__call__, nn.Module.__getattr__
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            path = None if self._aside else self._paths.get(id(module))
+            if path is None:
+                return original_call(module, *args, **kwargs)
+            if isinstance(module, MODULES):
+                return self.create_proxy("call_module", path, args, kwargs)
+            self.path.append(path)
+            try:
+                return original_call(module, *args, **kwargs)
+            except Exception:
+                self.failed_in = self.failed_in or path
+                raise
+            finally:
+                self.path.pop()
+
+        def get_attribute(module: nn.Module, name: str) -> Any:
+            value = original_getattr(module, name)
+            return self._attribute(value) if isinstance(value, Tensor) and not self._aside else value
+
+        patcher = fx._symbolic_trace._Patcher()
+        patcher.patch_method(nn.Module, "__getattr__", get_attribute, deduplicate=False)
+        patcher.patch_method(nn.Module, "__call__", call, deduplicate=False)
+        return patcher
+
+    def _attribute(self, value: Tensor) -> Any:
+        name = self._names.get(id(value))
+        if name is None or is_proxy(value):
+            return value
+        if name not in self._attributes:
+            node = self.create_node("get_attr", name, (), {})
+            self._attributes[name] = ExampleProxy(node, self, (value.detach(), value.detach()))
+        return self._attributes[name]
+
+    # Recording ---------------------------------------------------------------------------------------------------
+
+    def create_arg(self, a: Any) -> Any:
+        """Turn an argument into what a node may hold; proxies first, for they pass as tensors."""
+        if is_proxy(a):
+            return a.node
+        if isinstance(a, Tensor) and id(a) in self._names:
+            return self._attribute(a).node
+        if isinstance(a, tuple) and type(a) is not tuple and not hasattr(a, "_fields"):
+            return tuple(self.create_arg(item) for item in a)
+        if isinstance(a, dict):
+            return {key: self.create_arg(item) for key, item in a.items()}
+        return super().create_arg(a)
+
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any, **__: Any
+    ) -> Any:
+        """Record one operation, unless its result is a constant of the model."""
+        target, kwargs, changed = _pure(kind, target, args, kwargs)
+        pair = self._evaluate(kind, target, args, kwargs)
+        if values_equal(*pair):
+            return pair[0]
+        node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
+        result = self._wrap(node, pair)
+        return self.assign(args[0], result) if changed else result
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Record a node with the module and source line it came from."""
+        node = super().create_node(*args, **kwargs)
+        node.meta["module"] = self.path[-1] if self.path else ""
+        node.meta["source"] = _source_line()
+        return node
+
+    def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
+        self._aside = True
+        self.place = _describe(kind, target)
+        try:
+            results = []
+            for side in (0, 1):
+                a, k = _values(tuple(args), side), _values(dict(kwargs), side)
+                results.append(self._compute(kind, target, a, k))
+            return results[0], results[1]
+        finally:
+            self._aside = False
+
+    def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        if kind == "call_function":
+            return target(*args, **kwargs)
+        if kind == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        module = self.root.get_submodule(target)
+        was, module.training = module.training, False  # a single row or running statistics must not matter here
+        try:
+            return module.forward(*args, **kwargs)
+        finally:
+            module.training = was
+
+    def _wrap(self, node: fx.Node, pair: Pair) -> Any:
+        """Proxies for a result; containers become real containers of proxies, None and constants themselves."""
+        first, second = pair
+        if values_equal(first, second):
+            return first
+        if isinstance(first, tuple | list) and len(first) == len(second):
+            items = [self._item(node, i, (first[i], second[i])) for i in range(len(first))]
+            if isinstance(first, list) or type(first) is tuple:
+                return type(first)(items)
+            return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+        if isinstance(first, dict) and first.keys() == second.keys():
+            return {key: self._item(node, key, (first[key], second[key])) for key in first}
+        proxy = ExampleProxy(node, self, pair)
+        if isinstance(first, Tensor):
+            self._live.append(weakref.ref(proxy))
+        return proxy
+
+    def _item(self, node: fx.Node, key: Any, pair: Pair) -> Any:
+        if values_equal(*pair):
+            return pair[0]
+        item = self.create_node("call_function", operator.getitem, (node, key), {})
+        return self._wrap(item, pair)
+
+    # In-place changes --------------------------------------------------------------------------------------------
+
+    def assign(self, proxy: Any, result: Any) -> Any:
+        """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
+        if not is_proxy(proxy):
+            raise CannotTrace("an in-place operation changes a tensor that is not part of the graph")
+        if proxy.node.op == "get_attr":
+            raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
+        if proxy.node.op == "placeholder":
+            raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
+        storage = proxy.pair[0].untyped_storage().data_ptr()
+        for reference in self._live:
+            other = reference()
+            if other is None or other is proxy or other.node is proxy.node or other is result:
+                continue
+            shared = other.pair[0].untyped_storage().data_ptr() == storage and storage != 0
+            if shared and proxy.pair[0].numel():
+                raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
+        proxy.node, proxy.pair = result.node, result.pair
+        return proxy
+
+    def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
+        """``x[key] = value`` as a pure operation."""
+        self.assign(proxy, self.create_proxy("call_function", ops.set_item, (proxy, key, value), {}))
+
+
+_BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
+
+
+def _any_proxy(value: Any) -> bool:
+    found = False
+
+    def look(leaf: Any) -> Any:
+        nonlocal found
+        found = found or is_proxy(leaf)
+        return leaf
+
+    _map_values(value, look)
+    return found
+
+
+def _values(value: Any, side: int) -> Any:
+    return _map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
+
+
+def _map_values(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Like FX's map_aggregate, but a proxy that passes as a tuple is a leaf, and subclasses of tuple are tuples."""
+    if is_proxy(value):
+        return function(value)
+    if isinstance(value, slice):
+        return slice(*(_map_values(v, function) for v in (value.start, value.stop, value.step)))
+    if isinstance(value, dict):
+        return {key: _map_values(item, function) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_map_values(item, function) for item in value]
+        return items if isinstance(value, list) else (type(value)(*items) if hasattr(value, "_fields") else tuple(items))
+    return function(value)
+
+
+def _pure(kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], bool]:
+    """The pure form of an operation, and whether its first argument changes."""
+    kwargs = dict(kwargs)
+    tensor = len(args) > 0 and is_proxy(args[0]) and isinstance(args[0].pair[0], Tensor)
+    if not tensor:
+        return target, kwargs, False
+    if kwargs.get("inplace"):
+        return target, {**kwargs, "inplace": False}, True
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if not name.endswith("_") or name.endswith("__") or name.startswith("_"):
+        return target, kwargs, False
+    if kind == "call_method":
+        if hasattr(Tensor, name[:-1]):
+            return name[:-1], kwargs, True
+        if name == "requires_grad_":
+            return target, kwargs, False
+        raise CannotTrace(f"in-place method '.{name}()' has no pure form")
+    pure = getattr(torch, name[:-1], None) or getattr(nn.functional, name[:-1], None)
+    if kind == "call_function" and pure is not None:
+        return pure, kwargs, True
+    return target, kwargs, False
+
+
+def _describe(kind: str, target: Any) -> str:
+    if kind == "call_function":
+        return getattr(target, "__name__", str(target))
+    return f"Tensor.{target}" if kind == "call_method" else f"module {target}"
+
+
+def _source_line() -> str:
+    """The innermost line of model code: not of this package, not of torch's own machinery."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(_PACKAGES) and name != "operator":
+            return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def line_of(error: BaseException) -> str:
+    frame, found = error.__traceback__, "unknown line"
+    while frame is not None:
+        name = frame.tb_frame.f_globals.get("__name__", "")
+        if not name.startswith(_PACKAGES):
+            found = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
+        frame = frame.tb_next
+    return found
+
+
+def drop_dead_nodes(graph: fx.Graph) -> int:
+    """Erase what no output needs; returns how many nodes. Dropout counts as pure: its draws are nobody's business."""
+    count = 0
+    for node in reversed(list(graph.nodes)):
+        keep = node.op in ("placeholder", "output") or node.target is ops.check_inputs
+        if not keep and not node.users:
+            graph.erase_node(node)
+            count += 1
+    return count
