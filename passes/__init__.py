@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from upscale_fx.passes.base import Pass, Pipeline, check_invariants
 from upscale_fx.passes.compact_channels import CompactChannels
+from upscale_fx.passes.fold_attention import FoldAttention
 from upscale_fx.passes.remove_dead_nodes import RemoveDeadNodes
 from upscale_fx.passes.share_structure import ShareStructure
 
-__all__ = ["CompactChannels", "Pass", "Pipeline", "RemoveDeadNodes", "ShareStructure", "check_invariants"]
+__all__ = ["CompactChannels", "FoldAttention", "Pass", "Pipeline", "RemoveDeadNodes", "ShareStructure", "check_invariants"]

@@ -8,6 +8,7 @@ contiguous, else a copy (``index_select``). Every step is checked on positions: 
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -83,7 +84,8 @@ class Rewriter:
             if np.array_equal(pick, np.arange(have.shape[axis])):
                 continue
             if len(pick) and np.array_equal(pick, np.arange(pick[0], pick[0] + len(pick))):
-                new = self.graph.call_function(torch.narrow, (new, axis, int(pick[0]), len(pick)))
+                args = (new, axis, int(pick[0]), len(pick))
+                new = self.graph.create_node("call_function", torch.narrow, args, {}, f"{old.name}_view")
                 self._mark(new, old, "view")
             else:
                 new = self._copy(new, axis, pick, old)
@@ -93,7 +95,7 @@ class Rewriter:
         name = self._buffer(pick)
         index = self.graph.get_attr(name)
         index.meta = {"module": "", "source": ""}
-        new = self.graph.call_method("index_select", (new, axis, index))
+        new = self.graph.create_node("call_method", "index_select", (new, axis, index), {}, f"{old.name}_copy")
         self._mark(new, old, "copy")
         return new
 
@@ -153,7 +155,7 @@ class Rewriter:
             if all(s in self.env or s in self.flow.axes or isinstance(self.flow.values[s][0], tuple | list | dict)
                    for s in node.all_input_nodes) and not self._tuple_inputs_alive(node):  # fmt: skip
                 return
-        if node.target == "size" and node.args[0] in self.flow.axes:
+        if node.target in ("size", getattr) and node.args[0] in self.flow.axes and node.args[0].op != "get_attr":
             self.env[node] = self.copy_call(node, lambda source: self.env[source])
         else:
             self.env[node] = self.copy_call(node, self.whole)
@@ -606,8 +608,6 @@ def _place(root: nn.Module, target: str, value: Any, persistent: bool = True) ->
 
 def _cut_module(module: nn.Module, channels: Positions | None, node: fx.Node) -> nn.Module:
     """A copy of a per-channel module (batch norm) for some of its channels."""
-    import copy
-
     new = copy.deepcopy(module)
     if channels is None:
         return new

@@ -8,18 +8,16 @@ are read off the earliest such value, which lets the calls that take them be rec
 from __future__ import annotations
 
 import copy
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import torch_geometric.utils as pyg
-from torch import fx
-from torch.fx.node import map_arg
+from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import ops
-from upscale_fx.channels import Contraction, Pointwise
+from upscale_fx.channels import Contraction, Movement, Pointwise
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.tracer import drop_dead_nodes
@@ -37,11 +35,30 @@ class ShareStructure:
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
         new = copy.deepcopy(gm)
-        count = share_sizes(analyse(new)) + merge_equal_calls(new.graph)
+        flow = analyse(new)
+        count = share_dtypes(flow) + share_sizes(flow) + merge_equal_calls(new.graph)
         if not count:
             return PassResult(new, False)
         drop_dead_nodes(new.graph)
         return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+
+
+def share_dtypes(flow: Dataflow) -> int:
+    """Read the floating dtype off one input: all values of a graph have the same, whatever ``.to(dtype)`` made it."""
+    inputs = [n for n in flow.nodes if n.op == "placeholder" and _is_float(flow, n)]
+    count = 0
+    for node in flow.nodes:
+        if node.target is getattr and node.args[1] == "dtype" and inputs and node.args[0] is not inputs[0]:
+            first: Any = flow.values[inputs[0]][0]
+            if first.dtype == flow.values[node][0]:
+                node.args = (inputs[0], "dtype")
+                count += 1
+    return count
+
+
+def _is_float(flow: Dataflow, node: fx.Node) -> bool:
+    value = flow.values[node][0]
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def share_sizes(flow: Dataflow) -> int:
@@ -54,30 +71,50 @@ def share_sizes(flow: Dataflow) -> int:
         if not isinstance(source, fx.Node) or not isinstance(axis, int) or source not in flow.axes:
             continue
         origin, place = row_origin(flow, source, axis % len(flow.axes[source].sizes))
-        if origin is not source:
+        if (origin, place) != (source, axis):
             node.args = (origin, place)
             count += 1
     return count
 
 
 def row_origin(flow: Dataflow, node: fx.Node, axis: int) -> tuple[fx.Node, int]:
-    """Follow a row axis back through operations that keep it."""
-    while True:
-        relation = flow.relations[node]
-        if isinstance(relation, Contraction) and axis < len(flow.axes[node].sizes) - 1:
-            node = relation.x
-        elif isinstance(relation, Pointwise) and _keeps_rows(flow, node, relation):
-            node = relation.flows[0].source
-        else:
-            return node, axis
+    """Follow a row axis back through operations that keep its rows."""
+    while (step := _one_step_back(flow, node, axis)) is not None:
+        node, axis = step
+    return node, axis
+
+
+def _one_step_back(flow: Dataflow, node: fx.Node, axis: int) -> tuple[fx.Node, int] | None:
+    relation, sizes = flow.relations[node], flow.axes[node].sizes
+    if isinstance(relation, Contraction):
+        return (relation.x, axis) if axis < len(sizes) - 1 else None
+    if node.target is pyg.scatter:  # as many rows as its dim_size says
+        count = node.args[3] if len(node.args) > 3 else node.kwargs.get("dim_size")
+        is_size = isinstance(count, fx.Node) and count.target == "size" and isinstance(count.args[1], int)
+        if not is_size or not isinstance(count.args[0], fx.Node) or count.args[0] not in flow.axes:
+            return None
+        return count.args[0], count.args[1] % len(flow.axes[count.args[0]].sizes)
+    if isinstance(relation, Pointwise) and _keeps_rows(flow, node, relation):
+        return relation.flows[0].source, axis
+    if isinstance(relation, Movement) and relation.how in ("reshape", "cat", "pick"):
+        source = relation.flows[0].source
+        rows, theirs = _row_axes(flow, node), _row_axes(flow, source)
+        same = relation.how != "reshape" or flow.axes[source].count == flow.axes[node].count
+        if same and rows == [axis] and len(theirs) == 1 and flow.axes[source].pairs[theirs[0]] == flow.axes[node].pairs[axis]:
+            return source, theirs[0]
+    return None
+
+
+def _row_axes(flow: Dataflow, node: fx.Node) -> list[int]:
+    return [axis for axis, size in enumerate(flow.axes[node].sizes) if size is None]
 
 
 def _keeps_rows(flow: Dataflow, node: fx.Node, relation: Pointwise) -> bool:
-    """Whether the first operand has the result's row axes; aggregations and gathers have rows of their own."""
-    if len(node.all_input_nodes) != len(relation.flows) and node.op != "call_module":
+    """Whether the first operand has the result's row axes; gathers and aggregations have rows of their own."""
+    if sum(source in flow.axes for source in node.all_input_nodes) != len(relation.flows):
         return False
     source = relation.flows[0].source
-    return source.op != "get_attr" and flow.axes[source].pairs == flow.axes[node].pairs and node.target is not pyg.scatter
+    return source.op != "get_attr" and flow.axes[source].pairs == flow.axes[node].pairs
 
 
 def merge_equal_calls(graph: fx.Graph) -> int:
@@ -122,5 +159,3 @@ def _frozen(value: Any) -> Any:
         return ("slice", _frozen(value.start), _frozen(value.stop), _frozen(value.step))
     return (type(value).__name__, value)
 
-
-__all__ = ["ShareStructure", "map_arg", "merge_equal_calls", "operator", "row_origin", "share_sizes"]

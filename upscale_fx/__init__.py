@@ -1,0 +1,53 @@
+"""upscale_fx: a compiler for graph neural networks that removes the channels a model does not need, exactly."""
+
+from upscale_fx import criteria, models, passes
+from upscale_fx.api import compact, mask, optimize, prune, trace
+from upscale_fx.compat import MaskingManager, PruningManager
+from upscale_fx.diff import Diff, diff
+from upscale_fx.errors import (
+    AmountError,
+    InputError,
+    ModeError,
+    NothingToPruneError,
+    PassError,
+    PatternError,
+    TraceError,
+    UpscaleError,
+    VerificationError,
+)
+from upscale_fx.groups import Groups, groups
+from upscale_fx.module import CompiledGNN
+from upscale_fx.report import Report, report
+from upscale_fx.verify import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AmountError",
+    "CompiledGNN",
+    "Diff",
+    "Groups",
+    "InputError",
+    "MaskingManager",
+    "ModeError",
+    "NothingToPruneError",
+    "PassError",
+    "PatternError",
+    "PruningManager",
+    "Report",
+    "TraceError",
+    "UpscaleError",
+    "VerificationError",
+    "compact",
+    "criteria",
+    "diff",
+    "groups",
+    "mask",
+    "models",
+    "optimize",
+    "passes",
+    "prune",
+    "report",
+    "trace",
+    "verify",
+]

@@ -18,9 +18,10 @@ from torch import Tensor, fx
 
 from upscale_fx.channels import Axes, Barrier, Mask, Movement, Pointwise, Positions, Relation, Source, axes_of
 from upscale_fx.errors import UpscaleError
-from upscale_fx.inputs import LARGE, SMALL
+from upscale_fx.inputs import LARGE, SMALL, random_state
 from upscale_fx.module import CompiledGNN
 from upscale_fx.rules import relation_of
+from upscale_fx.rules.registry import call_of
 
 
 class Level(IntEnum):
@@ -61,7 +62,7 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     try:
         for part in modes:
             part.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), random_state(module):
             for arguments, found in zip(sides, results, strict=True):
                 _run(module, arguments, found)
     finally:
@@ -141,8 +142,8 @@ def _read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
 
     The tensor elements of a tuple are described at their getitem, so the tuple itself asks for nothing.
     """
-    if node.op == "call_method" and node.target == "size":
-        return []
+    if (node.op == "call_method" and node.target == "size") or node.target is getattr:
+        return []  # row counts and dtypes
     if isinstance(flow.values[node][0], tuple | list | dict) and all(u.target is operator.getitem for u in node.users):
         plain = [u for u in node.users if u not in flow.axes and not isinstance(flow.values[u][0], tuple | list | dict)]
         if not plain:
@@ -251,12 +252,18 @@ def hidden(flow: Dataflow) -> dict[fx.Node, Mask]:
             for f in relation.flows:
                 here = f.index >= 0
                 found[node][here] |= found[f.source][f.index[here]]
+        elif isinstance(relation, Barrier):
+            found[node] = np.full(axes.count, _mixes(flow, node, relation) or any(found[s].any() for s in relation.sources))
         else:
-            found[node] = np.full(axes.count, _has_channels(flow, relation))
+            found[node] = np.ones(axes.count, dtype=bool)
     return found
 
 
-def _has_channels(flow: Dataflow, relation: Relation) -> bool:
-    """Structure computed by an opaque function (degrees, indices) is not hidden; anything a layer computes is."""
-    return not isinstance(relation, Barrier) or any(flow.axes[s].count > 2 for s in relation.sources)
-
+def _mixes(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
+    """Whether an opaque operation is a layer with weights of its own; a normalised raw input is still raw."""
+    if any(source.op == "get_attr" and len(flow.axes[source].wide) > 1 for source in relation.sources):
+        return True
+    call, _ = call_of(node, flow.values)
+    if call.op != "call_module":
+        return False
+    return any(parameter.dim() > 1 for parameter in flow.module.get_submodule(str(call.target)).parameters())

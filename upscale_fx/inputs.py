@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,13 @@ SMALL = {"N": 7, "E": 18, "B": 2}
 LARGE = {"N": 11, "E": 29, "B": 3}
 SINGLE = {"N": 1, "E": 0, "B": 1}
 OTHER = {"N": 13, "E": 41, "B": 4}
+
+
+def random_state(model: nn.Module) -> AbstractContextManager[None]:
+    """A context that leaves the random number generators as they were, those of the model's devices included."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    return torch.random.fork_rng(devices=sorted(devices, key=str))
+
 
 _NODE_ARGUMENTS = ("x", "pos", "z", "h", "x_0")
 _EDGE_INDEX = "edge_index"
@@ -133,6 +141,15 @@ def describe_inputs(
         return
     given = _bind(signature, example_inputs, example_kwargs or {})
     yield _from_examples(model, signature, given)
+
+
+def bind_examples(
+    model: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], ModelInputs]:
+    """Example arguments by name, and their description; raises InputError where they do not fit ``forward``."""
+    signature = inspect.signature(model.forward)
+    given = _bind(signature, example_inputs, example_kwargs or {})
+    return given, _from_examples(model, signature, given)
 
 
 def _bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,12 +140,36 @@ def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask]) -> Ranking:
         if node in ids:
             pinned.update(component[c] for c in ids[node].tolist())
     rank: dict[int, int] = {}
+    after = _cat_sources(flow, ids)
     for root, channels in members.items():
+        channels.sort(key=lambda channel: _base_order(channel, after, rank))
         place = {channel: i for i, channel in enumerate(channels)}
         masks = [] if root in pinned else [_as_mask(found, place) for found in sets.get(root, [])]
         for position, i in enumerate(choose_order(masks, len(channels)).tolist()):
             rank[channels[i]] = position
     return Ranking(ids, rank)
+
+
+def _cat_sources(flow: Dataflow, ids: Mapping[fx.Node, Positions]) -> dict[int, tuple[int, int]]:
+    """For each channel that a concatenation makes: which part it comes from, and the channel it is there."""
+    found: dict[int, tuple[int, int]] = {}
+    for node, relation in flow.relations.items():
+        if isinstance(relation, Movement) and relation.how == "cat" and node in ids:
+            for part, f in enumerate(relation.flows):
+                if f.source in ids:
+                    here = np.flatnonzero(f.index >= 0)
+                    sources = ids[f.source][f.index[here]]
+                    for channel, source in zip(ids[node][here].tolist(), sources.tolist(), strict=True):
+                        found.setdefault(channel, (part, source))
+    return found
+
+
+def _base_order(channel: int, after: Mapping[int, tuple[int, int]], rank: Mapping[int, int]) -> tuple[int, int, int]:
+    """Channels in order of appearance; in a concatenation, those of one part in the order that part already has."""
+    if channel not in after:
+        return (0, channel, 0)
+    part, source = after[channel]
+    return (part, rank.get(source, source), channel)
 
 
 def _add_set(sets: dict[int, list[set[int]]], component: Mapping[int, int], channels: Positions) -> None:

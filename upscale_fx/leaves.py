@@ -25,6 +25,7 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
 #: Constructors whose sizes may be proxies; torch's argument parser would refuse them.
 CONSTRUCTORS: tuple[Callable[..., Any], ...] = (
     torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.rand, torch.randn, torch.eye,
+    torch.tensor, torch.finfo,
 )  # fmt: skip
 
 #: Modules with state that forward() updates, or with a kernel of their own.

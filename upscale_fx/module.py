@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import fx, nn
 
 from upscale_fx.errors import ModeError
 from upscale_fx.inputs import ModelInputs
+from upscale_fx.ops import ByMode
 
 # What GraphModule makes itself from the graph, so what a pickle need not hold.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
@@ -43,6 +45,12 @@ class CompiledGNN(fx.GraphModule):
         # FX's own pickling re-traces generated code, which PyG functions do not survive.
         body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
         return _rebuild, (_serialize(self.graph), body)
+
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
+        # FX's own deep copy forgets which buffers are not persistent.
+        body = {key: copy.deepcopy(value, memo) for key, value in self.__dict__.items() if key not in _DERIVED}
+        return _rebuild([(*record[:-1], dict(record[-1])) for record in _serialize(self.graph)], body)
 
 
 class _Reference:
@@ -108,8 +116,9 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
     only_eval = meta.get("mode") == "eval"
-    for part in module.modules():  # set directly: containers made by FX are born in train mode
-        part.training = training and not only_eval
+    for part in module.modules():  # set directly: what FX makes is born in train mode; layers keep a mode of their own
+        if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
+            part.training = training and not only_eval
     return module
 
 

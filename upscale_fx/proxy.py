@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 
 #: Attributes of a tensor that are facts, not computations.
 _FACTS = frozenset({
-    "dtype", "device", "layout", "ndim", "is_cuda", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_meta",
+    "device", "layout", "ndim", "is_cuda", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_meta",
     "is_mkldnn", "requires_grad", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
     "_is_param", "grad", "is_complex",
 })  # fmt: skip
@@ -57,6 +57,8 @@ class ExampleProxy(fx.Proxy):
             return self._method(name)
         if name == "shape":
             return self.size()
+        if name == "dtype":
+            return self.tracer.record_dtype(self)
         if name in _PROPERTIES:
             return self._method(_PROPERTIES[name])() if name != "mT" else self.transpose(-2, -1)
         attribute = getattr(value, name)  # AttributeError, as the tensor itself would raise

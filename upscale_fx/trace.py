@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx import ops
 from upscale_fx.errors import InputError, TraceError
-from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, describe_inputs
+from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, describe_inputs, random_state
 from upscale_fx.modes import merge_modes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.proxy import CannotTrace
@@ -21,9 +21,14 @@ from upscale_fx.tracer import GraphTracer, drop_dead_nodes, line_of
 
 
 def trace_model(
-    model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    inputs: ModelInputs | None = None,
 ) -> CompiledGNN:
     """Trace a model into a graph of its own parameters (copies: the model is not touched).
+
+    ``inputs`` is a ready description of the arguments, instead of examples.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -32,8 +37,8 @@ def trace_model(
     if isinstance(model, CompiledGNN):
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(model)
-    root = own_copy(model)
-    inputs = _fitting_inputs(root, example_inputs, example_kwargs)
+    root = _without_caches(own_copy(model))
+    inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
     graph = trace_mode(root, inputs, training=False)
     reason = _merge_training(root, inputs, graph)
     _add_input_check(graph, inputs)
@@ -47,7 +52,7 @@ def trace_model(
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, with torch.nn.utils.prune re-parametrisations made permanent and PyG's caches emptied.
+    """A deep copy, with torch.nn.utils.prune re-parametrisations made permanent.
 
     Raises:
         InputError: a lazy module has not seen data yet.
@@ -57,28 +62,41 @@ def own_copy(model: nn.Module) -> nn.Module:
             raise InputError(
                 f"'{name}' has no shape yet (a lazy layer, in_channels=-1): run the model once on real inputs first"
             )
-    root = copy.deepcopy(_without_computed_weights(model))
+    root = _deep_copy(model)
     for module in root.modules():
-        for _, hook in list(module._forward_pre_hooks.items()):
+        for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)
+    return root
+
+
+def _without_caches(root: nn.Module) -> nn.Module:
+    """Empty PyG's caches and switch them off: a graph is for any graph, so nothing of one may stay behind."""
+    for module in root.modules():
         for cache in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
             if module.__dict__.get(cache) is not None:
                 setattr(module, cache, None)
         if isinstance(getattr(module, "cached", None), bool):
-            module.cached = False  # a graph is for any graph: nothing of one may stay behind
+            module.cached = False  # type: ignore[assignment]
     return root
 
 
-def _without_computed_weights(model: nn.Module) -> nn.Module:
-    """torch.nn.utils.prune leaves a non-leaf ``weight`` behind, which deepcopy refuses; it is computed again anyway."""
+def _deep_copy(model: nn.Module) -> nn.Module:
+    """Deep copy in spite of torch.nn.utils.prune, which leaves computed (non-leaf) weights behind that cannot be copied."""
+    computed: list[tuple[dict[str, Any], str, Tensor]] = []
     for module in model.modules():
-        for _, hook in module._forward_pre_hooks.items():
+        for hook in module._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod):
                 value = module.__dict__.get(hook._tensor_name)
                 if isinstance(value, Tensor):
-                    module.__dict__[hook._tensor_name] = value.detach()
-    return model
+                    computed.append((module.__dict__, hook._tensor_name, value))
+    try:
+        for space, name, value in computed:
+            space[name] = value.detach()
+        return copy.deepcopy(model)
+    finally:
+        for space, name, value in computed:
+            space[name] = value
 
 
 def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> ModelInputs:
@@ -120,7 +138,7 @@ def run_example(model: nn.Module, inputs: ModelInputs, rows: dict[str, int], **o
     try:
         for module in modes:
             module.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), random_state(model):
             return model(**inputs.example(rows, **options))
     finally:
         for module, mode in modes.items():
@@ -139,7 +157,7 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
     try:
         for module in modes:
             module.training = training
-        with torch.random.fork_rng(devices=[]):
+        with random_state(root):
             return tracer.trace(root, inputs)
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)

@@ -190,6 +190,14 @@ class GraphTracer(fx.Tracer):
         item = self.create_node("call_function", operator.getitem, (node, key), {})
         return self._wrap(item, pair)
 
+    def record_dtype(self, proxy: ExampleProxy) -> Any:
+        """A floating dtype stays in the graph, so that it follows ``.to(dtype)``; integers are integers for good."""
+        dtype = proxy.pair[0].dtype
+        if not dtype.is_floating_point:
+            return dtype
+        node = self.create_node("call_function", getattr, (proxy.node, "dtype"), {})
+        return ExampleProxy(node, self, (dtype, dtype))
+
     # In-place changes --------------------------------------------------------------------------------------------
 
     def assign(self, proxy: Any, result: Any) -> Any:

@@ -105,9 +105,9 @@ class Operation:
         along = tuple(None if given.shape[own] == 1 else target for own, target in enumerate(axes))
         return Flow(source, np.ascontiguousarray(index), along)
 
-    def run(self, replaced: Mapping[fx.Node, Tensor]) -> Any:
-        """Run the call itself on the small example with some arguments replaced."""
-        pick = lambda node: replaced[node] if node in replaced else self.values[node][0]  # noqa: E731
+    def run(self, replaced: Mapping[fx.Node, Tensor], side: int = 0) -> Any:
+        """Run the call itself on one of the two examples with some arguments replaced."""
+        pick = lambda node: replaced[node] if node in replaced else self.values[node][side]  # noqa: E731
         args, kwargs = fx.node.map_arg(self.call.args, pick), fx.node.map_arg(self.call.kwargs, pick)
         with torch.no_grad():
             if self.call.op == "call_method":
@@ -121,37 +121,48 @@ class Operation:
 
         None if a result position does not hold one and the same label in all rows.
         """
-        labels, start, starts = {}, 1, []
+        if any(self._chooses_by_value(node) for node in self.tensors if node not in sources):
+            return None
+        found = self._labels(sources, 0)
+        other = self._labels(sources, 1)
+        if found is None or other is None or not np.array_equal(found, other):
+            return None
+        indices, first = [], 1
+        for source in sources:
+            count = self.axes_of(source).count  # type: ignore[union-attr]
+            mine = (found >= first) & (found < first + count)
+            indices.append(np.where(mine, found - first, -1))
+            first += count
+        if not np.all(np.sum([i >= 0 for i in indices], axis=0) == 1):
+            return None
+        return indices
+
+    def _chooses_by_value(self, node: fx.Node) -> bool:
+        """Whether an index tensor could choose channels by its values: it has no rows, and is not a constant."""
+        axes = self.axes_of(node)
+        return node.op != "get_attr" and axes is not None and None not in axes.sizes
+
+    def _labels(self, sources: list[fx.Node], side: int) -> Positions | None:
+        """The label each result position holds, sources numbered through from 1; None if rows disagree."""
+        labels, start = {}, 1
         for source in sources:
             given = self.axes_of(source)
             assert given is not None
-            example = self.values[source][0]
-            label = torch.arange(start, start + given.count).reshape(given.shape).expand(example.shape)
-            labels[source] = label.contiguous()
-            starts.append(start)
+            label = torch.arange(start, start + given.count).reshape(given.shape)
+            labels[source] = label.expand(self.values[source][side].shape).contiguous()
             start += given.count
         try:
-            result = self.run(labels)
+            result = self.run(labels, side)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return None
-        wide = self.values[self.node][0]
+        wide = self.values[self.node][side]
         if not isinstance(result, Tensor) or result.shape != wide.shape or not result.numel():
             return None
         held = result
         for axis, size in enumerate(self.axes.sizes):
             if size is None:
                 held = held.narrow(axis, 0, 1)
-        if not torch.equal(held.expand(result.shape), result):
-            return None
-        found = held.reshape(-1).numpy().astype(np.int64)
-        indices = []
-        for source, first in zip(sources, starts, strict=True):
-            count = self.axes_of(source).count  # type: ignore[union-attr]
-            mine = (found >= first) & (found < first + count)
-            indices.append(np.where(mine, found - first, -1))
-        if not np.all(np.sum([i >= 0 for i in indices], axis=0) == 1):
-            return None
-        return indices
+        return held.reshape(-1).numpy().astype(np.int64) if torch.equal(held.expand(result.shape), result) else None
 
 
 def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Relation:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from upscale_fx.channels import Flow, Movement, Relation
+from upscale_fx.channels import Flow, Movement, Pointwise, Relation
 from upscale_fx.rules.registry import Operation, register
 
 
@@ -77,8 +77,14 @@ def _takes_rows(op: Operation, source: fx.Node) -> bool:
 
 @register(torch.cat, torch.concat, torch.concatenate)
 def cat(op: Operation) -> Relation | None:
-    """Concatenation along a channel axis (along a row axis all parts share their channels)."""
-    return _joined(op, "cat")
+    """Concatenation along a channel axis; along a row axis all parts share their channels."""
+    dim = op.argument(1, "dim", "axis", default=0)
+    if op.axes.sizes[dim % len(op.axes.sizes)] is not None:
+        return _joined(op, "cat")
+    flows = [op.aligned(part) for part in op.tensors]
+    if any(f is None or not f.is_identity or len(f.index) != op.axes.count for f in flows):
+        return None
+    return Pointwise(tuple(f for f in flows if f is not None), "all")
 
 
 @register(torch.stack)

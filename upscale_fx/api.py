@@ -1,0 +1,178 @@
+"""The calls users make: trace, mask, compact, optimize, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import nn
+
+from upscale_fx.consumers import find_consumers
+from upscale_fx.criteria import Criterion
+from upscale_fx.dataflow import analyse
+from upscale_fx.errors import InputError, NothingToPruneError
+from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
+from upscale_fx.module import CompiledGNN
+from upscale_fx.passes import CompactChannels, FoldAttention, Pipeline, RemoveDeadNodes, ShareStructure
+from upscale_fx.passes.base import Callback
+from upscale_fx.report import record
+from upscale_fx.trace import own_copy, trace_model
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def trace(
+    model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None
+) -> CompiledGNN:
+    """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
+
+    Args:
+        model: any PyTorch Geometric model; it is copied, never touched.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. Without, argument names and declared
+            widths are used.
+        example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
+
+    Returns:
+        A GraphModule that computes what the model computes on graphs of any size, with the model's parameter names.
+
+    Raises:
+        TraceError: the model cannot be traced; names module, source line, reason and remedy.
+        InputError: example inputs are missing or do not fit.
+    """
+    return trace_model(_module(model), example_inputs, example_kwargs)
+
+
+def mask(
+    model: Model,
+    amount: float | Mapping[str, float],
+    *,
+    criterion: str | Criterion | None = None,
+    inputs: bool = False,
+    constrained: bool = False,
+    scope: str = "layer",
+    round_to: int = 1,
+    ignore: str | Sequence[str] = (),
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> Model:
+    """A copy of the model, same class, in which every consumer's least important input channels have zero weights.
+
+    This is the exact reference of what pruning means: ``compact`` of it computes the same.
+
+    Args:
+        model: the model; never touched.
+        amount: share of each consumer's eligible input channels to remove, in [0, 1); ``round(amount * channels)`` go,
+            never all, in multi-head layers that share of each head. Or a dictionary from consumer name or pattern
+            (``"convs.*"``) to amount; consumers not named keep everything and the last match counts.
+        criterion: ``"l1"``, ``"l2"`` (default), ``"lamp"``, ``"fpgm"``, ``"random"``, or a callable
+            ``(weight [out, in], name) -> scores [in]``; the lowest scores go, ties by channel number.
+        inputs: also prune raw input features. Otherwise only channels that carry hidden values are eligible.
+        constrained: all consumers of a tensor share one set of channels.
+        scope: ``"layer"``, or ``"global"``: the amount is a share of all channels together.
+        round_to: keep a multiple of this many channels (of each head); keeps more rather than fewer.
+        ignore: consumer names or patterns that keep everything.
+        example_inputs: positional arguments of one call; see :func:`trace`.
+        example_kwargs: keyword arguments of one call.
+
+    Raises:
+        AmountError: an amount is not a number in [0, 1).
+        PatternError: unknown criterion, or a pattern that matches no consumer.
+        NothingToPruneError: nothing can be removed; lists every consumer and why.
+        TraceError, InputError: see :func:`trace`.
+    """
+    options = MaskOptions(amount, criterion, inputs, constrained, ignore, scope, round_to)
+    _check_early(options)
+    traced = trace(model, example_inputs, example_kwargs)
+    masked = own_copy(model)
+    for removal in plan_removals(find_consumers(analyse(traced)), traced, options):
+        removal.consumer.zero(masked, removal.removed)
+    return masked
+
+
+def compact(
+    model: nn.Module,
+    *,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+) -> CompiledGNN:
+    """An exact, smaller GraphModule of any model that has zeros in it, whoever put them there.
+
+    Args:
+        model: the model, such as ``mask`` returns, or pruned by ``torch.nn.utils.prune``; never touched.
+        example_inputs: positional arguments of one call; see :func:`trace`.
+        example_kwargs: keyword arguments of one call.
+        callback: called after every pass with the pass, the graph before and the graph after.
+
+    Raises:
+        TraceError, InputError: see :func:`trace`.
+    """
+    return _compact(trace(model, example_inputs, example_kwargs), None, callback)
+
+
+def _compact(traced: CompiledGNN, removals: Sequence[Removal] | None, callback: Callback | None) -> CompiledGNN:
+    history = record(traced, analyse(traced), removals)
+    passes = Pipeline([RemoveDeadNodes(), FoldAttention(), CompactChannels()], callback)
+    compacted: CompiledGNN = passes(traced).graph_module
+    compacted.meta["report"] = history
+    return compacted
+
+
+def optimize(gm: nn.Module, *, callback: Callback | None = None) -> CompiledGNN:
+    """An exact, faster GraphModule that still trains: dead code and repeated structure work removed.
+
+    Args:
+        gm: what ``trace`` or ``compact`` returned, or a model, which is traced first.
+        callback: called after every pass with the pass, the graph before and the graph after.
+    """
+    module = gm if isinstance(gm, CompiledGNN) else trace(gm)
+    optimized: CompiledGNN = Pipeline([ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
+    return optimized
+
+
+def prune(
+    model: nn.Module,
+    amount: float | Mapping[str, float],
+    *,
+    criterion: str | Criterion | None = None,
+    inputs: bool = False,
+    constrained: bool = False,
+    scope: str = "layer",
+    round_to: int = 1,
+    ignore: str | Sequence[str] = (),
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+) -> CompiledGNN:
+    """``optimize(compact(mask(model, amount)))``: a smaller, faster GraphModule, exactly the masked model.
+
+    Takes what :func:`mask` takes, and ``callback`` as :func:`compact` does.
+
+    Raises:
+        NothingToPruneError: something was asked to be removed and nothing could be.
+        AmountError, PatternError, TraceError, InputError: see :func:`mask`.
+    """
+    options = MaskOptions(amount, criterion, inputs, constrained, ignore, scope, round_to)
+    _check_early(options)
+    traced = trace(model, example_inputs, example_kwargs)
+    before = {name: value.shape for name, value in traced.state_dict().items()}
+    removals = plan_removals(find_consumers(analyse(traced)), traced, options)
+    for removal in removals:
+        removal.consumer.zero(traced, removal.removed)
+    compacted = _compact(traced, removals, callback)
+    after = {name: value.shape for name, value in compacted.state_dict().items()}
+    if any(removal.removed.any() for removal in removals) and before == after:
+        raise NothingToPruneError(nothing_to_prune(removals))
+    return optimize(compacted, callback=callback)
+
+
+def _check_early(options: MaskOptions) -> None:
+    """Tell about a bad amount before anything slow happens."""
+    if not isinstance(options.amount, Mapping):
+        check_amount(options.amount, "amount")
+
+
+def _module(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    return model

@@ -1,0 +1,60 @@
+"""UPSCALE's own two-step interface (Wan et al. 2023): a manager that masks, a manager that prunes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from upscale_fx.api import compact, trace
+from upscale_fx.consumers import find_consumers
+from upscale_fx.criteria import Criterion
+from upscale_fx.dataflow import analyse
+from upscale_fx.errors import InputError
+from upscale_fx.masking import MaskOptions, plan_removals
+from upscale_fx.module import CompiledGNN
+
+
+class MaskingManager:
+    """Masks a model in place: ``MaskingManager(model).importance("l2").mask(amount=0.25)``."""
+
+    def __init__(self, model: nn.Module, example_inputs: Any = None) -> None:
+        self.model = model
+        self.example_inputs = example_inputs
+        self._criterion: str | Criterion | None = None
+
+    def importance(self, criterion: str | Criterion | None = None) -> MaskingManager:
+        """Choose the criterion (default ``"l2"``); returns itself."""
+        self._criterion = criterion
+        return self
+
+    def mask(self, amount: float = 0.25, **options: Any) -> nn.Module:
+        """Zero the weights of the least important input channels of every consumer, in the model itself.
+
+        Takes the options of :func:`upscale_fx.mask` and raises what it raises; returns the model.
+        """
+        traced = trace(self.model, self.example_inputs)
+        plan = plan_removals(find_consumers(analyse(traced)), traced, MaskOptions(amount, self._criterion, **options))
+        for removal in plan:
+            removal.consumer.zero(self.model, removal.removed)
+        return self.model
+
+
+class PruningManager:
+    """Prunes a masked model: ``PruningManager(model).compute([x, edge_index]).prune()``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._inputs: tuple[Any, ...] | None = None
+
+    def compute(self, inputs: Sequence[Any]) -> PruningManager:
+        """Give the arguments of one call, from which the graph is traced; returns itself."""
+        self._inputs = tuple(inputs)
+        return self
+
+    def prune(self) -> CompiledGNN:
+        """The compacted GraphModule; raises InputError unless ``compute`` was called."""
+        if self._inputs is None:
+            raise InputError("call compute([x, edge_index]) before prune()")
+        return compact(self.model, example_inputs=self._inputs)
