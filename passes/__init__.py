@@ -12,4 +12,12 @@ from upscale_fx.passes.fold_attention import FoldAttention
 from upscale_fx.passes.remove_dead_nodes import RemoveDeadNodes
 from upscale_fx.passes.share_structure import ShareStructure
 
-__all__ = ["CompactChannels", "FoldAttention", "Pass", "Pipeline", "RemoveDeadNodes", "ShareStructure", "check_invariants"]
+__all__ = [
+    "CompactChannels",
+    "FoldAttention",
+    "Pass",
+    "Pipeline",
+    "RemoveDeadNodes",
+    "ShareStructure",
+    "check_invariants",
+]

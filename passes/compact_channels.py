@@ -1,7 +1,7 @@
 """Compaction: remove every channel that is not live, and put the others where their readers want them.
 
-A channel is kept iff (1) a kept result reads it at a position where both it and the weight on it may be non-zero, or (2) a
-rectangular shape (heads) or a barrier demands it. What is kept is ordered so that readers read slices.
+A channel is kept iff (1) a kept result reads it at a position where both it and the weight on it may be non-zero, or
+(2) a rectangular shape (heads) or a barrier demands it. What is kept is ordered so that readers read slices.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.passes.rewrite import Misaligned, Rewriter
 from upscale_fx import ops
-from upscale_fx.channels import Barrier, Mask, Positions, Source
-from upscale_fx.dataflow import Dataflow, Level, analyse, head_blocks, needed
+from upscale_fx.channels import Mask, Positions
+from upscale_fx.dataflow import Dataflow, analyse, needed
 from upscale_fx.errors import PassError
+from upscale_fx.heads import head_blocks
 from upscale_fx.layout import layout_of, rank_channels
 from upscale_fx.module import CompiledGNN
+from upscale_fx.rectangles import Level
+from upscale_fx.relations import Barrier, Source
+from upscale_fx.rewrite import Misaligned, rewrite
 from upscale_fx.tracer import drop_dead_nodes
 
 
@@ -56,13 +58,14 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
 
 def compact_channels(flow: Dataflow) -> CompiledGNN:
     """Rewrite a graph so that only what is needed remains; values lose freedom until everything can be expressed."""
-    levels = {n: Level.IDENTITY for n, r in flow.relations.items() if isinstance(r, Source | Barrier) and n.op != "get_attr"}
+    levels = {
+        n: Level.IDENTITY for n, r in flow.relations.items() if isinstance(r, Source | Barrier) and n.op != "get_attr"
+    }
     blocks = head_blocks(flow)
     for _ in range(3 * len(flow.nodes) + 3):
         kept = needed(flow, levels, blocks)
         try:
-            rewriter = Rewriter(flow, kept, layouts(flow, kept, levels, blocks))
-            new = rewriter.run()
+            new = rewrite(flow, kept, layouts(flow, kept, levels, blocks))
         except Misaligned as problem:
             _constrain(levels, problem.nodes, flow)
             continue

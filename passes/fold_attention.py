@@ -1,8 +1,8 @@
 """Fold attention vectors into the linear layer before them: ``(x W) . a = x (W a)``.
 
-GAT's logits read every channel of ``x W`` and so keep all of them alive. Folded, logits and values read ``x`` side by side
-and are pruned independently; the vector and the weight become one small parameter ``[H, in]``, named after the vector with
-``_folded`` behind. Done only where it removes multiplications.
+GAT's logits read every channel of ``x W`` and so keep all of them alive. Folded, logits and values read ``x`` side by
+side and are pruned independently; the vector and the weight become one small parameter ``[H, in]``, named after the
+vector with ``_folded`` behind. Done only where it removes multiplications.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx.attention import AttentionProduct, LinearOrigin, attention_products, foldable
-from upscale_fx.dataflow import Dataflow, analyse, head_blocks, needed
+from upscale_fx.dataflow import Dataflow, analyse, needed
+from upscale_fx.heads import head_blocks
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.tracer import drop_dead_nodes
 

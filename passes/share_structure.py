@@ -1,8 +1,8 @@
 """Repeated work on the graph's structure: one ``gcn_norm`` per graph, not one per layer.
 
-Two nodes compute the same iff they make the same call (target and constants) on nodes that compute the same, and the call
-is pure: not random, not a module. A row count is the same wherever it is read off a value whose rows it counts, so sizes
-are read off the earliest such value, which lets the calls that take them be recognised as equal.
+Two nodes compute the same iff they make the same call (target and constants) on nodes that compute the same, and the
+call is pure: not random, not a module. A row count is the same wherever it is read off a value whose rows it counts,
+so sizes are read off the earliest such value, which lets the calls that take them be recognised as equal.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import ops
-from upscale_fx.channels import Contraction, Movement, Pointwise
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.relations import Contraction, Movement, Pointwise
 from upscale_fx.tracer import drop_dead_nodes
 
 #: Draw random numbers, or have effects: never merged.
@@ -90,17 +90,24 @@ def _one_step_back(flow: Dataflow, node: fx.Node, axis: int) -> tuple[fx.Node, i
         return (relation.x, axis) if axis < len(sizes) - 1 else None
     if node.target is pyg.scatter:  # as many rows as its dim_size says
         count = node.args[3] if len(node.args) > 3 else node.kwargs.get("dim_size")
-        is_size = isinstance(count, fx.Node) and count.target == "size" and isinstance(count.args[1], int)
-        if not is_size or not isinstance(count.args[0], fx.Node) or count.args[0] not in flow.axes:
+        if not isinstance(count, fx.Node) or count.target != "size" or len(count.args) != 2:
             return None
-        return count.args[0], count.args[1] % len(flow.axes[count.args[0]].sizes)
+        counted, place = count.args
+        if not isinstance(counted, fx.Node) or not isinstance(place, int) or counted not in flow.axes:
+            return None
+        return counted, place % len(flow.axes[counted].sizes)
     if isinstance(relation, Pointwise) and _keeps_rows(flow, node, relation):
         return relation.flows[0].source, axis
     if isinstance(relation, Movement) and relation.how in ("reshape", "cat", "pick"):
         source = relation.flows[0].source
         rows, theirs = _row_axes(flow, node), _row_axes(flow, source)
         same = relation.how != "reshape" or flow.axes[source].count == flow.axes[node].count
-        if same and rows == [axis] and len(theirs) == 1 and flow.axes[source].pairs[theirs[0]] == flow.axes[node].pairs[axis]:
+        if (
+            same
+            and rows == [axis]
+            and len(theirs) == 1
+            and flow.axes[source].pairs[theirs[0]] == flow.axes[node].pairs[axis]
+        ):
             return source, theirs[0]
     return None
 
@@ -158,4 +165,3 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, slice):
         return ("slice", _frozen(value.start), _frozen(value.stop), _frozen(value.step))
     return (type(value).__name__, value)
-

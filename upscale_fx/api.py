@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -21,15 +21,13 @@ from upscale_fx.trace import own_copy, trace_model
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def trace(
-    model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None
-) -> CompiledGNN:
+def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> CompiledGNN:
     """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
 
     Args:
         model: any PyTorch Geometric model; it is copied, never touched.
-        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. Without, argument names and declared
-            widths are used.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. Without, argument names and
+            declared widths are used.
         example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
 
     Returns:
@@ -83,7 +81,7 @@ def mask(
     options = MaskOptions(amount, criterion, inputs, constrained, ignore, scope, round_to)
     _check_early(options)
     traced = trace(model, example_inputs, example_kwargs)
-    masked = own_copy(model)
+    masked = cast(Model, own_copy(model))
     for removal in plan_removals(find_consumers(analyse(traced)), traced, options):
         removal.consumer.zero(masked, removal.removed)
     return masked

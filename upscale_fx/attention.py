@@ -1,7 +1,7 @@
 """Attention products in a graph: a product of two operands, summed over channels.
 
-Three kinds: *vector* (a learned vector times a value: GAT, GATv2), *product* (two values: q·k), and a vector that meets the
-plain output of a linear layer, which is *foldable*: ``(x W) . a = x (W a)``.
+Three kinds: *vector* (a learned vector times a value: GAT, GATv2), *product* (two values: q·k), and a vector that
+meets the plain output of a linear layer, which is *foldable*: ``(x W) . a = x (W a)``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx
 
-from upscale_fx.channels import Contraction, Flow, Movement, Pointwise, Positions, Reduction
+from upscale_fx.channels import Flow, Positions
 from upscale_fx.dataflow import Dataflow
+from upscale_fx.relations import Contraction, Movement, Pointwise, Reduction
 
 
 @dataclass(frozen=True)

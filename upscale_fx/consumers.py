@@ -1,8 +1,8 @@
 """Consumers: every contraction over channels, and what masking one of its channels means.
 
-Three kinds: a *weight* (a linear layer's input columns), a *vector* (GATv2's attention vector) and a *product* (q·k, whose
-channels go in pairs: the rows of the layers that make them). An attention vector that folds into the layer before it
-(GAT's) is none: its logits need no mask.
+Three kinds: a *weight* (a linear layer's input columns), a *vector* (GATv2's attention vector) and a *product* (q·k,
+whose channels go in pairs: the rows of the layers that make them). An attention vector that folds into the layer
+before it (GAT's) is none: its logits need no mask.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.attention import AttentionProduct, LinearOrigin, attention_products, foldable, linear_origin
-from upscale_fx.channels import Contraction, Flow, Mask, Movement, Pointwise, Positions
-from upscale_fx.dataflow import Dataflow, cells, head_blocks, hidden
+from upscale_fx.channels import Flow, Mask, Positions
+from upscale_fx.dataflow import Dataflow
+from upscale_fx.heads import head_blocks
 from upscale_fx.layout import channel_ids, components
+from upscale_fx.provenance import hidden
+from upscale_fx.rectangles import cells
+from upscale_fx.relations import Contraction, Movement, Pointwise
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a channel of a consumer lives in a parameter: ``index[c]`` along ``axis`` of the flattened-to-2-D tensor."""
+    """Where a consumer's channel ``c`` lives in a parameter: ``index[c]`` along ``axis`` (-1: of the flat tensor)."""
 
     target: str
     axis: int
@@ -116,7 +120,7 @@ def _weight_consumer(
         return None
     axis = 0 if relation.transposed else 1
     inputs = flow.axes[relation.weight].shape[axis]
-    mask = carries[relation.x].reshape(relation.batch, inputs).any(axis=0)
+    mask: Mask = np.logical_or.reduce(carries[relation.x].reshape(relation.batch, inputs), axis=0)
     own = blocks.get(relation.x) if relation.batch == 1 else None
     return Consumer(
         target.removesuffix(".weight"), "weight", [node], [Cut(target, axis, np.arange(inputs))], mask,

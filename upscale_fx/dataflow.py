@@ -1,8 +1,9 @@
 """The forward and backward engines over the relations of :mod:`upscale_fx.channels`.
 
-A channel (a position of a value) is *live* iff (1) some live use reads it and (2) it can be non-zero. ``nonzero`` computes
-(2) forwards, ``needed`` computes (1) backwards, looking at (2) where a contraction reads. What ``needed`` returns is what the
-compacted graph keeps: live channels, and what a rectangular shape or a barrier demands beside them.
+A channel (a position of a value) is *live* iff (1) some live use reads it and (2) it can be non-zero. ``nonzero``
+computes (2) forwards, ``needed`` computes (1) backwards, looking at (2) where a contraction reads. What ``needed``
+returns is what the compacted graph keeps: live channels, and what a rectangular shape or a barrier demands beside
+them.
 """
 
 from __future__ import annotations
@@ -10,26 +11,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
-from upscale_fx.channels import Axes, Barrier, Mask, Movement, Pointwise, Positions, Relation, Source, axes_of
+from upscale_fx.channels import Axes, Mask, Positions, axes_of
 from upscale_fx.errors import UpscaleError
 from upscale_fx.inputs import LARGE, SMALL, random_state
 from upscale_fx.module import CompiledGNN
+from upscale_fx.rectangles import Level, closure
+from upscale_fx.relations import Relation
 from upscale_fx.rules import relation_of
-from upscale_fx.rules.registry import call_of
-
-
-class Level(IntEnum):
-    """How free a value's layout is. Where the rewriter cannot express a layout it raises the level and starts again."""
-
-    RAGGED = 0  # the last wide axis may hold other channels in every cell of the axes before it (heads)
-    GRID = 1  # one list of channels per axis
-    IDENTITY = 2  # everything, in place
 
 
 @dataclass
@@ -58,7 +53,7 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     """Every node's value on the two example graphs, in eval mode and without gradients."""
     modes = {part: part.training for part in module.modules()}
     sides = [module.inputs.example(SMALL), module.inputs.example(LARGE)]
-    results: list[dict[fx.Node, object]] = [{}, {}]
+    results: list[dict[fx.Node, Any]] = [{}, {}]
     try:
         for part in modes:
             part.training = False
@@ -71,17 +66,19 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     return {node: (results[0][node], results[1][node]) for node in results[0]}
 
 
-def _run(module: CompiledGNN, arguments: Mapping[str, object], found: dict[fx.Node, object]) -> None:
+def _run(module: CompiledGNN, arguments: Mapping[str, object], found: dict[fx.Node, Any]) -> None:
     interpreter = fx.Interpreter(module, garbage_collect_values=False)
     for node in module.graph.nodes:
         if node.op == "placeholder":
             found[node] = arguments.get(str(node.target))
             continue
-        args, kwargs = fx.node.map_arg(node.args, found.__getitem__), fx.node.map_arg(node.kwargs, found.__getitem__)
+        args = map_arg(node.args, lambda source: found[source])
+        kwargs = map_arg(node.kwargs, lambda source: found[source])
         try:
             found[node] = getattr(interpreter, node.op)(node.target, args, kwargs)
         except Exception as error:
-            raise UpscaleError(f"node {node.name} ({node.meta.get('source', '')}) failed on an example graph: {error}") from error
+            where = f"node {node.name} ({node.meta.get('source', '')})"
+            raise UpscaleError(f"{where} failed on an example graph: {error}") from error
 
 
 def analyse(module: CompiledGNN) -> Dataflow:
@@ -113,6 +110,7 @@ def needed(flow: Dataflow, levels: Mapping[fx.Node, Level], blocks: Mapping[fx.N
     """Backward: which positions each value keeps; a value without an entry is not computed at all."""
     asked: dict[fx.Node, Mask] = {node: np.ones(flow.axes[node].count, dtype=bool) for node in flow.outputs}
     present: set[fx.Node] = set(flow.nodes[-1].all_input_nodes)
+    present.update(node for node in flow.nodes if node.op == "placeholder")
     kept: dict[fx.Node, Mask] = {}
     for node in reversed(flow.nodes):
         if node.op == "output":
@@ -149,121 +147,3 @@ def _read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
         if not plain:
             return []
     return [source for source in node.all_input_nodes if source in flow.axes]
-
-
-def closure(mask: Mask, axes: Axes, level: Level, blocks: Positions | None) -> Mask:
-    """The smallest rectangular superset of ``mask``: pads with the first free positions of a block or cell."""
-    if level is Level.IDENTITY:
-        return np.ones_like(mask)
-    wide = axes.wide
-    if level is Level.GRID and len(wide) > 1:
-        grid = mask.reshape(axes.shape)
-        result = np.ones(axes.shape, dtype=bool)
-        for axis in wide:
-            others = tuple(a for a in range(grid.ndim) if a != axis)
-            result &= grid.any(axis=others, keepdims=True)
-        return result.reshape(-1)
-    if blocks is not None:
-        mask = _level_out(mask, blocks)
-    if len(wide) > 1:
-        mask = _level_out(mask, cells(axes))
-    return mask
-
-
-def cells(axes: Axes) -> Positions:
-    """The cell of each position: its place on all wide axes but the last."""
-    last = axes.shape[axes.wide[-1]] if axes.wide else 1
-    return np.arange(axes.count, dtype=np.int64) // last
-
-
-def _level_out(mask: Mask, blocks: Positions) -> Mask:
-    counts = np.bincount(blocks[mask], minlength=int(blocks.max()) + 1)
-    widest = counts.max(initial=0)
-    if np.all((counts == 0) | (counts == widest)):
-        return mask
-    mask = mask.copy()
-    for block in np.flatnonzero((counts > 0) & (counts < widest)):
-        free = np.flatnonzero((blocks == block) & ~mask)
-        mask[free[: widest - counts[block]]] = True
-    return mask
-
-
-def head_blocks(flow: Dataflow) -> dict[fx.Node, Positions]:
-    """The block (head) of each position, for values with several wide axes and the flat values that are views of them."""
-    blocks: dict[fx.Node, Positions] = {}
-    for node, axes in flow.axes.items():
-        if len(axes.wide) > 1 and node.op != "get_attr" and not _is_stack_like(flow, node):
-            blocks[node] = cells(axes)
-    links = [
-        (node, f.source)
-        for node, relation in flow.relations.items()
-        if isinstance(relation, Pointwise | Movement)
-        for f in relation.ties()
-        if f.is_identity and f.source.op != "get_attr" and len(f.index) == flow.axes[f.source].count
-    ]
-    changed = True
-    while changed:
-        changed = False
-        for a, b in [*links, *reversed(links)]:
-            for into, out in ((a, b), (b, a)):
-                if out in blocks and _refines(blocks.get(into), blocks[out]):
-                    blocks[into] = _refined(blocks.get(into), blocks[out])
-                    changed = True
-    return blocks
-
-
-def _is_stack_like(flow: Dataflow, node: fx.Node) -> bool:
-    """Stacked values ([C, L] or [L, C]): their parts are whole tensors, not heads."""
-    relation = flow.relations[node]
-    if isinstance(relation, Movement) and relation.how == "stack":
-        return True
-    if isinstance(relation, Pointwise):
-        full = [f for f in relation.flows if f.is_identity and len(f.index) == flow.axes[f.source].count]
-        return any(_is_stack_like(flow, f.source) for f in full)
-    return isinstance(relation, Barrier)
-
-
-def _refines(own: Positions | None, other: Positions) -> bool:
-    return own is None or len(np.unique(np.stack([own, other]), axis=1).T) > len(np.unique(own))
-
-
-def _refined(own: Positions | None, other: Positions) -> Positions:
-    if own is None:
-        return other
-    return np.unique(np.stack([own, other]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def hidden(flow: Dataflow) -> dict[fx.Node, Mask]:
-    """Which positions carry hidden values, that is, anything but a raw input moved, scaled or aggregated."""
-    found: dict[fx.Node, Mask] = {}
-    for node in flow.nodes:
-        axes, relation = flow.axes.get(node), flow.relations.get(node)
-        if axes is None or relation is None:
-            continue
-        if isinstance(relation, Source):
-            found[node] = np.zeros(axes.count, dtype=bool)
-        elif isinstance(relation, Pointwise):
-            full = [f for f in relation.flows if f.source.op != "get_attr" and len(f.index) == flow.axes[f.source].count]
-            found[node] = np.zeros(axes.count, dtype=bool)
-            for f in full:
-                found[node] |= found[f.source][f.index]
-        elif isinstance(relation, Movement):
-            found[node] = np.zeros(axes.count, dtype=bool)
-            for f in relation.flows:
-                here = f.index >= 0
-                found[node][here] |= found[f.source][f.index[here]]
-        elif isinstance(relation, Barrier):
-            found[node] = np.full(axes.count, _mixes(flow, node, relation) or any(found[s].any() for s in relation.sources))
-        else:
-            found[node] = np.ones(axes.count, dtype=bool)
-    return found
-
-
-def _mixes(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
-    """Whether an opaque operation is a layer with weights of its own; a normalised raw input is still raw."""
-    if any(source.op == "get_attr" and len(flow.axes[source].wide) > 1 for source in relation.sources):
-        return True
-    call, _ = call_of(node, flow.values)
-    if call.op != "call_module":
-        return False
-    return any(parameter.dim() > 1 for parameter in flow.module.get_submodule(str(call.target)).parameters())

@@ -20,7 +20,7 @@ _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
 @dataclass(frozen=True)
 class Row:
-    """One node: ``change`` is ``""`` (as it was), ``"~"`` (other shape or parameters), ``"+"`` (inserted) or ``"-"`` (gone)."""
+    """One node: ``change`` is empty (as it was), ``~`` (other shape or parameters), ``+`` (new) or ``-`` (gone)."""
 
     change: str
     node: str
@@ -58,11 +58,12 @@ class Diff:
         ops = [row.op for row in self.rows if row.change == "+"]
         removed = sum(row.change == "-" for row in self.rows)
         views, copies = ops.count("view"), ops.count("copy")
+        others = len(ops) - views - copies
         share = self.after.parameters / max(self.before.parameters, 1)
         return (
             f"parameters {self.before.parameters:,} -> {self.after.parameters:,} ({share:.1%})\n"
             f"MACs       {self.before.macs_text()} -> {self.after.macs_text()}\n"
-            f"reorders   {views} views, {copies} copies; {removed} nodes removed, {len(ops) - views - copies} other nodes added"
+            f"reorders   {views} views, {copies} copies; {removed} nodes removed, {others} other nodes added"
         )
 
     def to_html(self) -> str:
@@ -125,7 +126,12 @@ def _is_shown(node: fx.Node) -> bool:
 
 
 def _kept(
-    old: fx.Node, new: fx.Node, before: Dataflow, after: Dataflow, uses: dict[str, fx.Node], uses_after: dict[str, fx.Node]
+    old: fx.Node,
+    new: fx.Node,
+    before: Dataflow,
+    after: Dataflow,
+    uses: dict[str, fx.Node],
+    uses_after: dict[str, fx.Node],
 ) -> Row:
     shapes = _shape(old, before), _shape(new, after)
     counts = _parameters(old, before, uses), _parameters(new, after, uses_after)
@@ -140,7 +146,14 @@ def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
     source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
     if node.meta.get("reorder") and source is not None:
         shape = f"{_shape(source, flow)} -> {shape}"
-    return Row("+", node.name, _module(node), node.meta.get("reorder") or _op(node), shape, _count(_parameters(node, flow, uses)))
+    return Row(
+        "+",
+        node.name,
+        _module(node),
+        node.meta.get("reorder") or _op(node),
+        shape,
+        _count(_parameters(node, flow, uses)),
+    )
 
 
 def _removed(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:

@@ -11,11 +11,12 @@ import networkx as nx
 from tabulate import tabulate
 from torch import fx, nn
 
-from upscale_fx.channels import Barrier, Contraction, Movement, Positions, Reduction, Source
+from upscale_fx.channels import Positions
 from upscale_fx.consumers import Consumer, find_consumers
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.layout import channel_ids, components
 from upscale_fx.measure import shape_text
+from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Source
 from upscale_fx.report import holds_channels
 from upscale_fx.trace import trace_model
 
@@ -46,8 +47,8 @@ class Group:
 class Groups(nx.DiGraph):  # type: ignore[type-arg]
     """The analysis as a DiGraph of node names.
 
-    Nodes have ``kind`` (producer, consumer, barrier, value, input), ``shape``, ``module`` and ``group`` (the group of the
-    channels they hold); edges lead from a value to what reads it. ``tied`` lists the groups.
+    Nodes have ``kind`` (producer, consumer, barrier, value, input), ``shape``, ``module`` and ``group`` (the group of
+    the channels they hold); edges lead from a value to what reads it. ``tied`` lists the groups.
     """
 
     tied: list[Group]
@@ -63,7 +64,7 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
     def draw(self, path: str | Path) -> Path:
         """Draw the graph into an image file (.png, .svg, .pdf); needs matplotlib (``pip install upscale_fx[draw]``)."""
         try:
-            from matplotlib.figure import Figure
+            from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
         except ImportError:
             raise ImportError("drawing needs matplotlib: pip install upscale_fx[draw]") from None
         for layer, names in enumerate(nx.topological_generations(self)):
@@ -74,7 +75,9 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
         axes = figure.add_subplot()
         colours = [_COLOURS[self.nodes[name]["kind"]] for name in self]
         labels = {name: f"{name}\n{self.nodes[name]['shape']}" for name in self}
-        nx.draw_networkx(self, place, ax=axes, node_color=colours, labels=labels, font_size=6, node_size=500, arrowsize=8)
+        nx.draw_networkx(
+            self, place, ax=axes, node_color=colours, labels=labels, font_size=6, node_size=500, arrowsize=8
+        )
         for kind, colour in _COLOURS.items():
             axes.scatter([], [], c=colour, label=kind)
         axes.legend(loc="upper left", fontsize=7)
@@ -111,7 +114,7 @@ def group_channels(flow: Dataflow) -> Groups:
             group.values[-1] = node.name
         shape, module = shape_text(flow.axes[node]), node.meta.get("module", "")
         graph.add_node(node.name, kind=kind, shape=shape, module=module, group=group.number)
-    for node, own in ids.items():
+    for node in ids:
         relation = flow.relations[node]
         for source in relation.reads:
             if source not in ids:

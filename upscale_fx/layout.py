@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx
 
-from upscale_fx.channels import Axes, Barrier, Contraction, Mask, Movement, Positions, Reduction, Source
-from upscale_fx.dataflow import Dataflow, Level
+from upscale_fx.channels import Axes, Mask, Positions
+from upscale_fx.dataflow import Dataflow
 from upscale_fx.order import choose_order
+from upscale_fx.rectangles import Level
+from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Source
 
 
 class Channels:
@@ -120,25 +122,8 @@ def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask]) -> Ranking:
     members: dict[int, list[int]] = {}
     for channel in sorted(component):
         members.setdefault(component[channel], []).append(channel)
-    sets: dict[int, list[set[int]]] = {}
-    pinned: set[int] = set()
-    for node, mask in kept.items():
-        if node in ids:
-            _add_set(sets, component, ids[node][mask])
-    for node in kept:
-        relation = flow.relations[node]
-        whole_entry = isinstance(relation, Movement) and relation.how == "entry" and bool(kept[node].all())
-        if (isinstance(relation, Source | Barrier) or whole_entry) and node in ids:
-            pinned.update(component[c] for c in ids[node].tolist())
-        if isinstance(relation, Barrier):
-            pinned.update(component[c] for s in relation.sources if s in ids for c in ids[s].tolist())
-        if isinstance(relation, Contraction | Movement | Reduction):
-            for source, wanted in relation.need(kept[node], flow.nonzero):
-                if source in ids:
-                    _add_set(sets, component, ids[source][wanted & kept[source]])
-    for node in flow.outputs:
-        if node in ids:
-            pinned.update(component[c] for c in ids[node].tolist())
+    sets = _reading_sets(flow, kept, ids, component)
+    pinned = _pinned(flow, kept, ids, component)
     rank: dict[int, int] = {}
     after = _cat_sources(flow, ids)
     for root, channels in members.items():
@@ -148,6 +133,38 @@ def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask]) -> Ranking:
         for position, i in enumerate(choose_order(masks, len(channels)).tolist()):
             rank[channels[i]] = position
     return Ranking(ids, rank)
+
+
+def _reading_sets(
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Mapping[int, int]
+) -> dict[int, list[set[int]]]:
+    """Per component the sets of channels that should be contiguous: what each value holds and each reader reads."""
+    sets: dict[int, list[set[int]]] = {}
+    for node, mask in kept.items():
+        if node in ids:
+            _add_set(sets, component, ids[node][mask])
+        relation = flow.relations[node]
+        if isinstance(relation, Contraction | Movement | Reduction):
+            for source, wanted in relation.need(mask, flow.nonzero):
+                if source in ids:
+                    _add_set(sets, component, ids[source][wanted & kept[source]])
+    return sets
+
+
+def _pinned(
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Mapping[int, int]
+) -> set[int]:
+    """Components that keep their original order, because an input, a barrier or an output holds them in place."""
+    holders = set(flow.outputs)
+    for node, mask in kept.items():
+        relation = flow.relations[node]
+        if isinstance(relation, Source):
+            holders.add(node)
+        elif isinstance(relation, Barrier):
+            holders.update((node, *relation.sources))
+        elif isinstance(relation, Movement) and relation.how == "entry" and bool(mask.all()):
+            holders.add(node)  # nothing to gather, so nothing to reorder either
+    return {component[channel] for node in holders if node in ids for channel in ids[node].tolist()}
 
 
 def _cat_sources(flow: Dataflow, ids: Mapping[fx.Node, Positions]) -> dict[int, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Which functions and modules stay whole in the graph: structure work and stateful layers, nothing that mixes channels."""
+"""What stays whole in the graph: structure work and stateful layers, nothing that mixes channels."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _TracedInt(type):
 def traced_int(record: Callable[[Any], Any], is_proxy: Callable[[Any], bool]) -> type:
     """A stand-in for ``int`` that records ``int(proxy)`` as a node."""
 
-    class int_(metaclass=_TracedInt):  # noqa: N801 - stands in for a builtin
+    class int_(metaclass=_TracedInt):
         def __new__(cls, value: Any = 0, *args: Any) -> Any:
             return record(value) if is_proxy(value) else builtins.int(value, *args)
 

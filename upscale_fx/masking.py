@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from upscale_fx.channels import Mask
 from upscale_fx.consumers import Consumer
@@ -76,7 +76,7 @@ def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskO
     criterion = resolve_criterion(options.criterion)
     if options.scope not in ("layer", "global"):
         raise PatternError(f"unknown scope {options.scope!r}: choose 'layer' or 'global'")
-    if isinstance(options.round_to, bool) or not isinstance(options.round_to, int) or options.round_to < 1:
+    if isinstance(options.round_to, bool) or options.round_to != int(options.round_to) or options.round_to < 1:
         raise AmountError(f"round_to must be a positive integer, got {options.round_to!r}")
     removals = []
     for consumer in consumers:
@@ -111,11 +111,11 @@ def _amounts(consumers: Sequence[Consumer], amount: Amount) -> dict[str, float]:
 def check_amount(amount: Any, name: str) -> float:
     """The amount as a float; raises AmountError unless it is a number in [0, 1)."""
     number = isinstance(amount, Real) and not isinstance(amount, bool)
-    if isinstance(amount, Tensor) and amount.numel() == 1:
-        amount, number = float(amount), True
-    if not number or math.isnan(float(amount)) or not 0 <= float(amount) < 1:
-        raise AmountError(f"{name} must be a number in [0, 1): the share of each consumer's channels to remove, got {amount!r}")
-    return float(amount)
+    if number and 0 <= float(amount) < 1:  # NaN fails both comparisons
+        return float(amount)
+    raise AmountError(
+        f"{name} must be a number in [0, 1): the share of each consumer's channels to remove, got {amount!r}"
+    )
 
 
 def _matching(consumers: Sequence[Consumer], patterns: Sequence[str], argument: str) -> set[str]:
@@ -221,7 +221,7 @@ def _lowest(units: Sequence[_Unit], count: int) -> list[_Unit]:
 
 
 def _select_global(pools: Sequence[_Pool], round_to: int) -> list[_Unit]:
-    """The lowest scores of all pools together. Heads of one pool lose equally many, so they go one of each at a time."""
+    """The lowest scores of all pools together. Heads of one pool lose equally many: one of each at a time."""
     slots: list[tuple[float, int, int, list[_Unit]]] = []
     target = 0.0
     for number, pool in enumerate(pools):
@@ -263,4 +263,6 @@ def nothing_to_prune(removals: Sequence[Removal]) -> str:
     if not removals:
         return "nothing to prune: the model has no contraction over channels (no linear layer, no attention product)"
     lines = [f"  {r.consumer.name} ({r.consumer.count} channels): {r.reason or 'nothing removed'}" for r in removals]
-    return "nothing to prune; consumers looked at:\n" + "\n".join(lines) + "\npass inputs=True to prune raw input features"
+    return (
+        "nothing to prune; consumers looked at:\n" + "\n".join(lines) + "\npass inputs=True to prune raw input features"
+    )

@@ -1,4 +1,4 @@
-"""One graph for ``train()`` and ``eval()``: the constants in which the two traces differ are read from ByMode modules."""
+"""One graph for ``train()`` and ``eval()``: constants in which the two traces differ are read from ByMode modules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from upscale_fx import ops
+
 
 def merge_modes(evaluation: fx.Graph, train: fx.Graph, root: nn.Module) -> str | None:
     """Make the graph of ``eval()`` right for ``train()`` too; returns the reason where that cannot be.
@@ -71,5 +72,5 @@ def _switch(evaluation: Any, train: Any, twin: dict[fx.Node, fx.Node]) -> Any:
 
 def _leaves(value: Any) -> list[Any]:
     found: list[Any] = []
-    map_aggregate(value, lambda leaf: found.append(leaf))
+    map_aggregate(value, found.append)
     return found

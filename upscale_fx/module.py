@@ -36,16 +36,13 @@ class CompiledGNN(fx.GraphModule):
     def train(self, mode: bool = True) -> CompiledGNN:
         """Switch dropout and batch norm; ModeError where the model computes something else in that mode."""
         if mode and self.__dict__.get("meta", {}).get("mode") == "eval":
-            raise ModeError(
-                f"this graph was traced for eval() only and cannot be trained: {self.meta['mode_reason']}"
-            )
+            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {self.meta['mode_reason']}")
         return super().train(mode)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling re-traces generated code, which PyG functions do not survive.
         body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
         return _rebuild, (_serialize(self.graph), body)
-
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
@@ -106,7 +103,7 @@ def _rebuild(records: list[tuple[Any, ...]], body: dict[str, Any]) -> CompiledGN
 
 
 def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
-    """A CompiledGNN over what the graph uses of ``root``; buffers that are not the model's own stay out of state_dict."""
+    """A CompiledGNN over what the graph uses of ``root``; buffers not the model's own stay out of state_dict."""
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
     for path, owner in module.named_modules():

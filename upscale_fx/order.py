@@ -67,9 +67,7 @@ def _place(blocks: list[Positions], mask: Mask) -> list[Positions] | None:
     return result
 
 
-def _split_one(
-    blocks: list[Positions], mask: Mask, place: int, new: Positions, end: int
-) -> list[Positions] | None:
+def _split_one(blocks: list[Positions], mask: Mask, place: int, new: Positions, end: int) -> list[Positions] | None:
     """Place a set that touches part of a single block."""
     block = blocks[place]
     inside, outside = block[mask[block]], block[~mask[block]]

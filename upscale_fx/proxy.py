@@ -1,7 +1,7 @@
 """Proxies that carry their value on two example graphs, so that shapes, dtypes and branches answer by themselves.
 
-Whatever is equal on both graphs is a constant of the model and becomes one; whatever differs depends on the graph's size
-and stays in the FX graph. A branch on something that differs cannot be traced and says so.
+Whatever is equal on both graphs is a constant of the model and becomes one; whatever differs depends on the graph's
+size and stays in the FX graph. A branch on something that differs cannot be traced and says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 if TYPE_CHECKING:
-    from upscale_fx.trace import GraphTracer
+    from upscale_fx.tracer import GraphTracer
 
 Pair = tuple[Any, Any]
 
@@ -28,7 +28,7 @@ _FACTS = frozenset({
 _PROPERTIES = {"T": "t", "mT": "mT", "data": "detach"}
 
 
-class CannotTrace(Exception):  # noqa: N818 - internal: becomes a TraceError with its place at the tracer's edge
+class CannotTrace(Exception):
     """Why tracing cannot go on. Not a RuntimeError: PyG catches those around gathers and scatters."""
 
 
@@ -37,9 +37,10 @@ class ExampleProxy(fx.Proxy):
 
     def __init__(self, node: fx.Node, tracer: GraphTracer, pair: Pair) -> None:
         super().__init__(node, tracer)
+        self.tracer: GraphTracer = tracer
         self.pair = pair
 
-    @property  # type: ignore[misc]
+    @property
     def __class__(self) -> type:
         return type(self.pair[0])
 
@@ -68,6 +69,7 @@ class ExampleProxy(fx.Proxy):
 
     def _method(self, name: str) -> Callable[..., Any]:
         if name in ("item", "tolist", "numpy", "cpu_numpy", "__array__"):
+
             def refuse(*_: Any, **__: Any) -> Any:
                 raise CannotTrace(f"'.{name}()' turns tensor values into Python values")
 
@@ -91,7 +93,7 @@ class ExampleProxy(fx.Proxy):
         return length
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self[i] for i in range(len(self))])
+        return iter([operator.getitem(self, i) for i in range(len(self))])
 
     def __bool__(self) -> bool:
         if isinstance(self.pair[0], Tensor):
@@ -114,7 +116,7 @@ class ExampleProxy(fx.Proxy):
         self.tracer.assign_item(self, key, value)
 
 
-class SizeTuple(tuple):  # noqa: SLOT000 - behaves as torch.Size, whose elements cannot be proxies
+class SizeTuple(tuple[Any, ...]):
     """A ``torch.Size`` whose row sizes are proxies."""
 
     def numel(self) -> Any:
@@ -160,3 +162,37 @@ def values_equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool | int | float | str | type(None) | torch.dtype | torch.device | torch.Size | torch.layout):
         return bool(a == b)
     return False
+
+
+def any_proxy(value: Any) -> bool:
+    """Whether nested arguments hold a proxy."""
+    found = False
+
+    def look(leaf: Any) -> Any:
+        nonlocal found
+        found = found or is_proxy(leaf)
+        return leaf
+
+    _map_values(value, look)
+    return found
+
+
+def example_side(value: Any, side: int) -> Any:
+    """Nested arguments with every proxy replaced by its value on one of the examples."""
+    return _map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
+
+
+def _map_values(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Like FX's map_aggregate, but a proxy that passes as a tuple is a leaf, and subclasses of tuple are tuples."""
+    if is_proxy(value):
+        return function(value)
+    if isinstance(value, slice):
+        return slice(*(_map_values(v, function) for v in (value.start, value.stop, value.step)))
+    if isinstance(value, dict):
+        return {key: _map_values(item, function) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_map_values(item, function) for item in value]
+        return (
+            items if isinstance(value, list) else (type(value)(*items) if hasattr(value, "_fields") else tuple(items))
+        )
+    return function(value)

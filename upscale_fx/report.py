@@ -9,13 +9,13 @@ import torch
 from tabulate import tabulate
 from torch import fx
 
-from upscale_fx.channels import Barrier, Contraction
 from upscale_fx.consumers import find_consumers
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError
 from upscale_fx.masking import Removal
 from upscale_fx.measure import Size, size_of
 from upscale_fx.module import CompiledGNN
+from upscale_fx.relations import Barrier, Contraction
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Report:
     def __str__(self) -> str:
         rows = [(e.name, e.before, e.asked, e.kept, e.reason) for e in self.entries]
         table = tabulate(
-            rows, headers=["consumer", "channels", "asked to go", "kept", "why not fewer"], maxcolwidths=[36, 9, 11, 6, 48]
+            rows,
+            headers=["consumer", "channels", "asked to go", "kept", "why not fewer"],
+            maxcolwidths=[36, 9, 11, 6, 48],
         )
         lines = [table, ""]
         lines += [f"barrier: {text}" for text in self.barriers]
@@ -71,7 +73,12 @@ def report(compiled: CompiledGNN) -> Report:
     ]
     reorders = [node.meta.get("reorder") for node in compiled.graph.nodes]
     return Report(
-        entries, barriers(flow), history["before"], size_of(compiled, flow), reorders.count("view"), reorders.count("copy")
+        entries,
+        barriers(flow),
+        history["before"],
+        size_of(compiled, flow),
+        reorders.count("view"),
+        reorders.count("copy"),
     )
 
 
@@ -112,7 +119,10 @@ def _name(node: fx.Node) -> str:
 def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) -> Mapping[str, object]:
     """What a report needs to know of the graph before compaction."""
     if removals is not None:
-        consumers = [(r.consumer.name, r.consumer.count, int(r.removed.sum()) if not r.asked else r.asked, r.reason) for r in removals]
+        consumers = [
+            (r.consumer.name, r.consumer.count, int(r.removed.sum()) if not r.asked else r.asked, r.reason)
+            for r in removals
+        ]
     else:
         consumers = [(c.name, c.count, int(_zero_columns(gm, c)), "") for c in find_consumers(flow)]
     return {"consumers": consumers, "before": size_of(gm, flow)}

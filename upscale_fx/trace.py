@@ -12,12 +12,14 @@ from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
 from upscale_fx import ops
+from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError
-from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, describe_inputs, random_state
+from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, random_state
 from upscale_fx.modes import merge_modes
 from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.places import line_of
 from upscale_fx.proxy import CannotTrace
-from upscale_fx.tracer import GraphTracer, drop_dead_nodes, line_of
+from upscale_fx.tracer import GraphTracer, drop_dead_nodes
 
 
 def trace_model(
@@ -66,7 +68,7 @@ def own_copy(model: nn.Module) -> nn.Module:
     for module in root.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
-                prune.remove(module, hook._tensor_name)
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
     return root
 
 
@@ -82,7 +84,7 @@ def _without_caches(root: nn.Module) -> nn.Module:
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    """Deep copy in spite of torch.nn.utils.prune, which leaves computed (non-leaf) weights behind that cannot be copied."""
+    """Deep copy in spite of torch.nn.utils.prune, which leaves computed weights behind that cannot be copied."""
     computed: list[tuple[dict[str, Any], str, Tensor]] = []
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():
@@ -111,9 +113,7 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
             tried.append(inputs)
         else:
             return inputs
-    shapes = {
-        name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)
-    }
+    shapes = {name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)}
     raise InputError(
         f"{type(root).__name__} does not accept inputs of shapes {shapes}: {_expected_width(failure)}; "
         f"pass example_inputs=(x, edge_index, ...) of the widths the model was built for"
@@ -133,7 +133,7 @@ def _expected_width(failure: Exception | None) -> str:
 
 
 def run_example(model: nn.Module, inputs: ModelInputs, rows: dict[str, int], **options: Any) -> Any:
-    """The model's output on an example graph, in its present mode or ``eval()``, leaving it and the RNG as they were."""
+    """The model's output on an example graph, in ``eval()``, leaving it and the RNG as they were."""
     modes = {module: module.training for module in model.modules()}
     try:
         for module in modes:
@@ -222,7 +222,7 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
     for rows in (SMALL, LARGE, OTHER, SINGLE):
         try:
             expected = run_example(root, traced.inputs, rows, seed=7, loops=rows is OTHER)
-        except Exception:  # noqa: S112 - the model itself refuses such a graph, so there is nothing to compare with
+        except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
             continue
         try:
             found = run_example(traced, traced.inputs, rows, seed=7, loops=rows is OTHER)
@@ -235,9 +235,9 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
 
 def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
     return (
-        f"{type(root).__name__} was traced, but on a graph of {rows['N']} nodes and {rows['E']} edges the graph does not "
-        f"do what the model does ({what}): forward() branches on the size or the values of its inputs; make that branch "
-        f"a tensor operation (torch.where)"
+        f"{type(root).__name__} was traced, but for {rows['N']} nodes and {rows['E']} edges the graph does not do what "
+        f"the model does ({what}): forward() branches on the size or the values of its inputs; make that branch a "
+        f"tensor operation (torch.where)"
     )
 
 

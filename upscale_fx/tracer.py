@@ -7,7 +7,6 @@ its gathers, messages and aggregations. In-place changes are recorded as pure on
 from __future__ import annotations
 
 import operator
-import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,8 @@ from torch import Tensor, fx, nn
 from upscale_fx import ops
 from upscale_fx.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.leaves import CONSTRUCTORS, FUNCTIONS, MODULES, patched, traced_int
-from upscale_fx.proxy import CannotTrace, ExampleProxy, Pair, is_proxy, values_equal
-
-_PACKAGES = (__package__ + ".", "torch.fx", "torch.nn.modules.module", "torch._", "torch.utils._contextlib")
+from upscale_fx.places import source_line
+from upscale_fx.proxy import CannotTrace, ExampleProxy, Pair, any_proxy, example_side, is_proxy, values_equal
 
 
 class GraphTracer(fx.Tracer):
@@ -42,8 +40,11 @@ class GraphTracer(fx.Tracer):
         self.root = root
         self.graph = fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {}
-        self._names = {}
-        for name, value in (*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False)):
+        self._names: dict[int, str] = {}
+        for name, value in (
+            *root.named_parameters(remove_duplicate=False),
+            *root.named_buffers(remove_duplicate=False),
+        ):
             self._names.setdefault(id(value), name)
         self._paths = {id(module): path for path, module in root.named_modules()}
         arguments = self._placeholders(inputs)
@@ -68,7 +69,7 @@ class GraphTracer(fx.Tracer):
 
     def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
-            if self._aside or not _any_proxy((args, kwargs)):
+            if self._aside or not any_proxy((args, kwargs)):
                 return function(*args, **kwargs)
             return self.create_proxy("call_function", function, args, kwargs)
 
@@ -140,7 +141,7 @@ class GraphTracer(fx.Tracer):
         """Record a node with the module and source line it came from."""
         node = super().create_node(*args, **kwargs)
         node.meta["module"] = self.path[-1] if self.path else ""
-        node.meta["source"] = _source_line()
+        node.meta["source"] = source_line()
         return node
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
@@ -149,7 +150,7 @@ class GraphTracer(fx.Tracer):
         try:
             results = []
             for side in (0, 1):
-                a, k = _values(tuple(args), side), _values(dict(kwargs), side)
+                a, k = example_side(tuple(args), side), example_side(dict(kwargs), side)
                 results.append(self._compute(kind, target, a, k))
             return results[0], results[1]
         finally:
@@ -227,36 +228,6 @@ class GraphTracer(fx.Tracer):
 _BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
 
-def _any_proxy(value: Any) -> bool:
-    found = False
-
-    def look(leaf: Any) -> Any:
-        nonlocal found
-        found = found or is_proxy(leaf)
-        return leaf
-
-    _map_values(value, look)
-    return found
-
-
-def _values(value: Any, side: int) -> Any:
-    return _map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
-
-
-def _map_values(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Like FX's map_aggregate, but a proxy that passes as a tuple is a leaf, and subclasses of tuple are tuples."""
-    if is_proxy(value):
-        return function(value)
-    if isinstance(value, slice):
-        return slice(*(_map_values(v, function) for v in (value.start, value.stop, value.step)))
-    if isinstance(value, dict):
-        return {key: _map_values(item, function) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_map_values(item, function) for item in value]
-        return items if isinstance(value, list) else (type(value)(*items) if hasattr(value, "_fields") else tuple(items))
-    return function(value)
-
-
 def _pure(kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], bool]:
     """The pure form of an operation, and whether its first argument changes."""
     kwargs = dict(kwargs)
@@ -284,27 +255,6 @@ def _describe(kind: str, target: Any) -> str:
     if kind == "call_function":
         return getattr(target, "__name__", str(target))
     return f"Tensor.{target}" if kind == "call_method" else f"module {target}"
-
-
-def _source_line() -> str:
-    """The innermost line of model code: not of this package, not of torch's own machinery."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith(_PACKAGES) and name != "operator":
-            return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return ""
-
-
-def line_of(error: BaseException) -> str:
-    frame, found = error.__traceback__, "unknown line"
-    while frame is not None:
-        name = frame.tb_frame.f_globals.get("__name__", "")
-        if not name.startswith(_PACKAGES):
-            found = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
-        frame = frame.tb_next
-    return found
 
 
 def drop_dead_nodes(graph: fx.Graph) -> int:

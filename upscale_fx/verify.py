@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from upscale_fx.describe import bind_examples
 from upscale_fx.errors import VerificationError
-from upscale_fx.inputs import ModelInputs, bind_examples, random_state
+from upscale_fx.inputs import ModelInputs, random_state
 from upscale_fx.trace import largest_difference
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

@@ -7,7 +7,7 @@ import operator
 import torch
 from torch.nn import functional as F
 
-from upscale_fx.channels import Contraction, Relation
+from upscale_fx.relations import Contraction, Relation
 from upscale_fx.rules.registry import Operation, register
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch_geometric.utils as pyg
 from torch import fx
 
-from upscale_fx.channels import Pointwise, Relation
+from upscale_fx.relations import Pointwise, Relation
 from upscale_fx.rules.registry import Operation, register
 
 

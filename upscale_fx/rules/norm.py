@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from upscale_fx.channels import Flow, Mask, Pointwise, Relation
+from upscale_fx.channels import Flow, Mask
+from upscale_fx.relations import Pointwise, Relation
 from upscale_fx.rules.registry import Operation, register
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from upscale_fx.channels import Flow, Pointwise, Relation, Zero
+from upscale_fx.channels import Flow
+from upscale_fx.relations import Pointwise, Relation, Zero
 from upscale_fx.rules.registry import Operation, register
 
 _UNARY = (
     "relu relu6 elu selu celu leaky_relu gelu silu mish tanh sigmoid hardtanh hardswish hardsigmoid softplus softsign "
-    "logsigmoid tanhshrink threshold rrelu exp expm1 log log1p log2 sqrt rsqrt square abs neg negative sign sin cos tan "
-    "atan asinh erf reciprocal clamp clamp_min clamp_max clip nan_to_num floor ceil round frac "
+    "logsigmoid tanhshrink threshold rrelu exp expm1 log log1p log2 sqrt rsqrt square abs neg negative sign sin cos "
+    "tan atan asinh erf reciprocal clamp clamp_min clamp_max clip nan_to_num floor ceil round frac "
     "dropout float double half bfloat16 to type type_as clone contiguous detach cpu "
     "zeros_like ones_like full_like masked_fill nan_to_num hardshrink softshrink"
 ).split()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from upscale_fx.channels import Pointwise, Reduction, Relation
+from upscale_fx.relations import Pointwise, Reduction, Relation
 from upscale_fx.rules.registry import Operation, register
 
 _HOW = {"sum": "sum", "mean": "mean", "max": "max", "min": "max", "amax": "max", "amin": "max"}
 
 
-@register("sum", torch.sum, "mean", torch.mean, "max", torch.max, "min", torch.min, "amax", torch.amax, "amin", torch.amin)
+@register(
+    "sum", torch.sum, "mean", torch.mean, "max", torch.max, "min", torch.min, "amax", torch.amax, "amin", torch.amin
+)
 def reduction(op: Operation) -> Relation | None:
     """``x.sum(dim)`` and its kin; ``max(dim)`` is described at the getitem that takes its values."""
     source = op.argument(0, "input")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx import ops
-from upscale_fx.channels import Axes, Barrier, Flow, Movement, Positions, Relation, Source, Structure, axes_of
+from upscale_fx.channels import Axes, Flow, Positions, axes_of
+from upscale_fx.relations import Barrier, Movement, Relation, Source, Structure
 
 Pair = tuple[Any, Any]
 Rule = Callable[["Operation"], "Relation | None"]
@@ -221,4 +222,3 @@ def _find(call: fx.Node, module: nn.Module | None) -> Rule | None:
         return REGISTRY.get(call.target)
     except TypeError:  # an unhashable callable
         return None
-

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from upscale_fx.channels import Flow, Movement, Pointwise, Relation
+from upscale_fx.channels import Flow
+from upscale_fx.relations import Movement, Pointwise, Relation
 from upscale_fx.rules.registry import Operation, register
 
 
@@ -22,14 +23,17 @@ def _single(op: Operation, how: Any) -> Relation | None:
     return Movement((Flow(source, indices[0]),), how)
 
 
-@register("view", "reshape", torch.reshape, "flatten", torch.flatten, "unflatten", torch.unflatten, "view_as", "reshape_as")
+@register(
+    "view", "reshape", torch.reshape, "flatten", torch.flatten, "unflatten", torch.unflatten, "view_as", "reshape_as"
+)
 def reshape(op: Operation) -> Relation | None:
     """Same positions in the same order under another shape."""
     found = _single(op, "reshape")
     return found if isinstance(found, Movement) and found.flows[0].is_identity else None
 
 
-@register("unsqueeze", torch.unsqueeze, "squeeze", torch.squeeze, "permute", torch.permute, "transpose", torch.transpose,
+@register("unsqueeze", torch.unsqueeze, "squeeze", torch.squeeze, "permute", torch.permute, "transpose",
+          torch.transpose,
           "t", torch.t, "swapaxes", torch.swapaxes, "movedim", torch.movedim)  # fmt: skip
 def axes_only(op: Operation) -> Relation | None:
     """Ops whose arguments name axes, not sizes: they stay as they are whatever the layout."""

@@ -1,0 +1,617 @@
+"""Random small GNNs with random zeros in their weights: traced, compacted and pruned they compute what they computed.
+
+A program is a few lines of Python over values of known shape; it prints as the module it is, ready to be copied. Set
+UPSCALE_FX_EXAMPLES to try more of them, and UPSCALE_FX_SEED to try others.
+"""
+
+import functools
+import os
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_geometric.nn as pyg
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch_geometric.utils import scatter
+from torch_geometric.utils import softmax as pyg_softmax
+
+import upscale_fx
+
+EXAMPLES = int(os.environ.get("UPSCALE_FX_EXAMPLES", "500"))
+SEED = os.environ.get("UPSCALE_FX_SEED")
+FEATURES, EDGE_FEATURES = 5, 3
+WIDTHS = (4, 6, 3, 2, 1, 8)
+SPACE = {"torch": torch, "nn": nn, "F": F, "pyg": pyg, "scatter": scatter, "pyg_softmax": pyg_softmax}
+
+random_programs = settings(
+    max_examples=EXAMPLES // 2,
+    deadline=None,
+    derandomize=SEED is None,
+    print_blob=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+other_seed = seed(int(SEED)) if SEED else lambda test: test
+
+
+@dataclass(frozen=True)
+class Program:
+    """Source of a model: its parts (attribute -> constructor), the lines of forward, and how zeros are drawn."""
+
+    parts: dict[str, str]
+    lines: list[str]
+    result: str
+    draw: int
+    zeros: bool
+
+    def __repr__(self):
+        source = [f"    self.{name} = {code}" for name, code in self.parts.items()]
+        source += ["  def forward(self, x, edge_index, edge_attr, batch):"]
+        source += [f"    {line}" for line in [*self.lines, f"return {self.result}"]]
+        return "\n" + "\n".join(source) + f"\n# draw={self.draw} zeros={self.zeros}\n"
+
+    def build(self):
+        """The model in float64 and eval mode."""
+        torch.manual_seed(self.draw)
+        model = _Drawn()
+        for name, code in self.parts.items():
+            part = eval(code, SPACE)
+            setattr(model, name, part) if isinstance(part, nn.Module | nn.Parameter) else model.register_buffer(name, part)
+        body = "\n".join(f"    {line}" for line in [*self.lines, f"return {self.result}"])
+        space = dict(SPACE)
+        exec(f"def forward(self, x, edge_index, edge_attr, batch):\n{body}", space)
+        _Drawn.forward = space["forward"]
+        model.double().eval()
+        _disturb(model)
+        if self.zeros:
+            _zero(model, torch.Generator().manual_seed(self.draw))
+        return model
+
+
+class _Drawn(nn.Module):
+    pass
+
+
+def _disturb(model):
+    """Give norms statistics and weights that a fresh layer does not have, and biases that are not zero."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_()
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+
+
+def _zero(model, generator):
+    """Zero columns, rows (with and without their bias), blocks of rows, entries, all of a parameter, or nothing."""
+
+    def chance(*shape):
+        return torch.rand(shape, generator=generator)
+
+    with torch.no_grad():
+        for module in model.modules():
+            parameters = dict(module.named_parameters(recurse=False))
+            for name, parameter in parameters.items():
+                kind = int(chance(1) * 9)
+                if kind < 2 or (parameter.dim() < 2 and kind < 6) or parameter.dim() == 0:
+                    continue
+                rows = chance(parameter.shape[0]) < 0.5
+                if kind == 2:
+                    parameter[..., chance(parameter.shape[-1]) < 0.5] = 0
+                elif kind == 3:
+                    parameter[rows] = 0
+                elif kind in (4, 5):
+                    if kind == 5:  # a head
+                        rows = torch.arange(parameter.shape[0]) < parameter.shape[0] // 2
+                    parameter[rows] = 0
+                    bias = parameters.get("bias")
+                    if name != "bias" and bias is not None and bias.shape[0] == len(rows):
+                        bias[rows] = 0
+                elif kind in (6, 7):
+                    parameter[chance(*parameter.shape) < 0.6] = 0
+                elif kind == 8:
+                    parameter.zero_()
+
+
+# Drawing programs -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Builder:
+    """A program under construction: values are (expression, shape), their row axis named N, E or B."""
+
+    draw: object
+    values: list = field(default_factory=lambda: [("x", ("N", FEATURES))])
+    parts: dict = field(default_factory=dict)
+    lines: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
+
+    def choose(self, options):
+        return self.draw(st.sampled_from(options))
+
+    def take(self, fits=lambda shape: True):
+        """A value that fits, most likely a late one; None if there is none."""
+        found = [value for value in reversed(self.values) if fits(value[1])]
+        return self.choose([*found[:2], *found]) if found else None
+
+    def emit(self, expression, shape):
+        name = f"v{len(self.lines)}"
+        self.lines.append(f"{name} = {expression}")
+        self.values.append((name, tuple(shape)))
+        return self.values[-1]
+
+    def part(self, code):
+        name = f"p{len(self.parts)}"
+        self.parts[name] = code
+        return f"self.{name}"
+
+
+OPS = []
+
+
+def op(fits=lambda shape: True, weight=1):
+    """Register an operation on one value (expression and shape) whose shape fits."""
+
+    def add(function):
+        def apply(b):
+            value = b.take(fits)
+            if value is None:
+                return
+            function(b, *value)
+
+        OPS.extend([functools.wraps(function)(apply)] * weight)
+        return function
+
+    return add
+
+
+def flat(shape):
+    return len(shape) == 2 and isinstance(shape[0], str)
+
+
+def nodes(shape):
+    return flat(shape) and shape[0] == "N"
+
+
+def heads(shape):
+    return len(shape) == 3 and isinstance(shape[0], str)
+
+
+def wide(shape):
+    return isinstance(shape[-1], int) and shape[-1] > 1
+
+
+UNARY = (
+    "{0}.relu()|F.elu({0})|{0}.tanh()|{0}.sigmoid()|F.leaky_relu({0}, 0.2)|F.gelu({0})|{0}.clamp(max=2).exp()|"
+    "F.dropout({0}, 0.0, self.training)|{0} * 0.5|{0} / 3|2 - {0}|{0} + 1|-{0}|{0}.abs()|{0} * {0}|F.silu({0})|"
+    "F.softplus({0})|1 / (1 + {0}.abs())|torch.where({0} > 0, {0}, 0.1 * {0})|{0}.clone()|{0}.contiguous()|"
+    "{0} * (edge_index.size(1) + 1)|{0}.clamp(min=0.1)|nan_safe({0})|{0}.square()|{0}.to({0}.dtype)|{0}.float().double()|"
+    "{0}.masked_fill({0} < 0, 0.0)|torch.zeros_like({0})|{0}.new_zeros({0}.size(0), 1) + {0}.mean()"
+).replace("nan_safe({0})|", "").replace("|{0}.float().double()", "").split("|")
+BINARY = (
+    "{0} + {1}|{0} - {1}|{0} * {1}|torch.maximum({0}, {1})|torch.min({0}, {1})|{0} / (1 + {1}.abs())|"
+    "torch.lerp({0}, {1}, 0.3)|torch.addcmul({0}, {1}, {0})|torch.where({0} > {1}, {0}, {1})|"
+    "{0} * {1}.sigmoid() + {1} * (1 - {1}.sigmoid())|torch.stack([{0}, {1}]).amax(0)|torch.stack([{0}, {1}], -1).sum(-1)|"
+    "torch.stack([{0}, {1}], 1).mean(1)|torch.stack([{0}, {1}], dim=-1).max(dim=-1)[0]|sum([{0}, {1}])|"
+    "torch.cat([{0}, {1}], 0)[: {0}.size(0)]|torch.stack([{0}, {1}], 1)[:, 1]|"
+    "(torch.stack([{0}, {1}], 1) * torch.softmax(torch.stack([{0}, {1}], 1).sum(-1, keepdim=True), 1)).sum(1)"
+).split("|")
+
+
+@op(weight=4)
+def unary(b, v, shape):
+    expression = b.choose(UNARY)
+    if "new_zeros" in expression and not flat(shape):
+        return
+    b.emit(expression.format(v), shape if "new_zeros" not in expression else (shape[0], 1))
+
+
+@op(weight=5)
+def binary(b, v, shape):
+    other, _ = b.take(lambda s: s == shape)
+    expression = b.choose(BINARY)
+    if ("stack" in expression or "cat" in expression) and (other == v or not isinstance(shape[0], str)):
+        return
+    if "(1 - " in expression or "keepdim" in expression:
+        expression = expression if flat(shape) else "{0} + {1}"
+    b.emit(expression.format(v, other), shape)
+
+
+@op(lambda s: isinstance(s[-1], int), weight=6)
+def linear(b, v, shape):
+    width = b.choose(WIDTHS)
+    bias = b.choose([True, False])
+    code = b.choose(["nn.Linear({0}, {1}, bias={2})", "pyg.Linear({0}, {1}, bias={2})", "raw"])
+    if code == "raw":
+        b.emit(f"{v} @ {b.part(f'nn.Parameter(torch.randn({shape[-1]}, {width}) * 0.5)')}", (*shape[:-1], width))
+        return
+    name = b.part(code.format(shape[-1], width, bias))
+    b.calls.append((name, shape[-1], width))
+    b.emit(f"{name}({v})", (*shape[:-1], width))
+
+
+@op(lambda s: isinstance(s[-1], int), weight=2)
+def shared(b, v, shape):
+    known = [call for call in b.calls if call[1] == shape[-1]]
+    if known:
+        name, _, width = b.choose(known)
+        b.emit(f"{name}({v})", (*shape[:-1], width))
+
+
+@op(flat, weight=2)
+def two_layers(b, v, shape):
+    width, out = b.choose(WIDTHS), b.choose(WIDTHS)
+    norm = b.choose(["", f"nn.BatchNorm1d({width}), "])
+    name = b.part(f"nn.Sequential(nn.Linear({shape[1]}, {width}), {norm}nn.ReLU(inplace=True), nn.Linear({width}, {out}))")
+    b.calls.append((name, shape[1], out))
+    b.emit(f"{name}({v})", (shape[0], out))
+
+
+@op(lambda s: isinstance(s[0], str), weight=3)
+def cat(b, v, shape):
+    parts = [v]
+    width = shape[-1]
+    for _ in range(b.choose([1, 2])):
+        other = b.take(lambda s: s[:-1] == shape[:-1] and isinstance(s[-1], int))
+        if other is None:
+            return
+        parts.append(other[0])
+        width += other[1][-1]
+    b.emit(f"torch.cat([{', '.join(parts)}], {b.choose([-1, len(shape) - 1])})", (*shape[:-1], width))
+
+
+@op(heads)
+def cat_heads(b, v, shape):
+    other = b.take(lambda s: heads(s) and s[0] == shape[0] and s[2] == shape[2])
+    b.emit(f"torch.cat([{v}, {other[0]}], 1)", (shape[0], shape[1] + other[1][1], shape[2]))
+
+
+@op(lambda s: wide(s) and isinstance(s[0], str), weight=4)
+def pieces(b, v, shape):
+    width, lead = shape[-1], shape[:-1]
+    dots = ", ".join(":" for _ in lead)
+    cut = b.choose(range(1, width))
+    kind = b.choose(["slice", "tail", "step", "flip", "roll", "list", "narrow", "chunk", "split", "select", "repeat",
+                     "twice", "buffer", "tensor_split", "swap"])  # fmt: skip
+    if kind == "slice":
+        b.emit(f"{v}[{dots}, :{cut}]", (*lead, cut))
+    elif kind == "tail":
+        b.emit(f"{v}[..., {cut}:]", (*lead, width - cut))
+    elif kind == "step":
+        b.emit(f"{v}[{dots}, ::2]", (*lead, (width + 1) // 2))
+    elif kind == "flip":
+        b.emit(f"{v}.flip(-1)", shape)
+    elif kind == "roll":
+        b.emit(f"torch.roll({v}, {cut}, -1)", shape)
+    elif kind == "list":
+        b.emit(f"{v}[{dots}, [{cut}, 0, {width - 1}]]", (*lead, 3))
+    elif kind == "narrow":
+        b.emit(f"{v}.narrow(-1, {cut}, {width - cut})", (*lead, width - cut))
+    elif kind == "chunk":
+        sizes = [len(part) for part in torch.arange(width).chunk(2)]
+        b.emit(f"{v}.chunk(2, dim=-1)", ("tuple",))
+        name = b.values.pop()[0]
+        for i, size in enumerate(sizes):
+            b.emit(f"{name}[{i}]", (*lead, size))
+    elif kind == "split":
+        b.emit(f"torch.split({v}, [{cut}, {width - cut}], -1)", ("tuple",))
+        name = b.values.pop()[0]
+        b.emit(f"{name}[0]", (*lead, cut))
+        b.emit(f"{name}[1]", (*lead, width - cut))
+    elif kind == "select" and len(lead) == 2:
+        b.emit(f"{v}[..., {cut}]", lead)
+    elif kind == "repeat" and len(lead) == 1:
+        b.emit(f"{v}.repeat(1, 2)", (*lead, 2 * width))
+    elif kind == "twice":
+        b.emit(f"{v}.repeat_interleave(2, dim=-1)", (*lead, 2 * width))
+    elif kind == "buffer":
+        index = b.part(f"torch.randint({width}, (3,))")
+        b.emit(f"{v}.index_select(-1, {index})", (*lead, 3))
+    elif kind == "tensor_split":
+        b.emit(f"{v}.tensor_split([{cut}], dim=-1)[1]", (*lead, width - cut))
+    elif kind == "swap":
+        b.emit(f"torch.cat([{v}[..., {cut}:], {v}[..., :{cut}]], -1)", shape)
+
+
+@op(flat, weight=3)
+def to_heads(b, v, shape):
+    counts = [h for h in (2, 3, 4) if shape[1] % h == 0]
+    if not counts:
+        return
+    h = b.choose(counts)
+    c = shape[1] // h
+    form = b.choose(["view(-1, {0}, {1})", "reshape(-1, {0}, {1})", "unflatten(1, ({0}, {1}))", "view({2}.size(0), {0}, {1})",
+                     "view(-1, {1}, {0}).transpose(1, 2)"])  # fmt: skip
+    b.emit(f"{v}.{form.format(h, c, v)}", (shape[0], h, c))
+
+
+@op(heads, weight=6)
+def from_heads(b, v, shape):
+    rows, h, c = shape
+    kind = b.choose(["flatten", "view", "mean", "sum", "amax", "channels", "keep", "pick", "permute", "front", "bias", "dot",
+                     "unbind", "softmax", "score", "total", "normalize"])  # fmt: skip
+    if kind == "flatten":
+        b.emit(f"{v}.flatten(1)", (rows, h * c))
+    elif kind == "view":
+        b.emit(f"{v}.reshape(-1, {h * c})", (rows, h * c))
+    elif kind in ("mean", "sum", "amax"):
+        b.emit(f"{v}.{kind}(dim=1)", (rows, c))
+    elif kind == "channels":
+        b.emit(f"{v}.{b.choose(['sum', 'mean', 'amax'])}(-1)", (rows, h))
+    elif kind == "keep":
+        b.emit(f"{v} * {v}.{b.choose(['sum', 'mean', 'amin'])}(-1, keepdim=True)", shape)
+    elif kind == "pick":
+        b.emit(f"{v}[:, {b.choose(range(h))}]", (rows, c))
+    elif kind == "permute":
+        b.emit(b.choose([f"{v}.transpose(1, 2)", f"{v}.permute(0, 2, 1)"]), (rows, c, h))
+    elif kind == "front":
+        b.emit(f"{v}.transpose(0, 1)", (h, rows, c))
+    elif kind == "bias":
+        own = b.choose([(h, c), (1, c), (h, 1), (c,), (1, h, c)])
+        b.emit(f"{v} {b.choose('*+')} {b.part(f'nn.Parameter(torch.randn{own})' if len(own) > 1 else f'nn.Parameter(torch.randn({c}))')}", shape)
+    elif kind == "dot":
+        other = b.take(lambda s: s == shape)
+        b.emit(f"({v} * {other[0]}).sum(dim=-1)", (rows, h))
+    elif kind == "unbind":
+        b.emit(f"torch.stack({v}.unbind(1)[::-1], 1)", shape)
+    elif kind == "softmax":
+        b.emit(f"torch.softmax({v}, 1)", shape)
+    elif kind == "score":
+        vector = b.part(f"nn.Parameter(torch.randn(1, {h}, {c}))")
+        b.emit(f"({v} * {vector}).sum(-1)", (rows, h))
+    elif kind == "total":
+        b.emit(f"{v}.sum((1, 2)).unsqueeze(-1)", (rows, 1))
+    elif kind == "normalize":
+        b.emit(f"F.normalize({v}, dim=-1)", shape)
+
+
+@op(lambda s: len(s) == 3 and isinstance(s[0], int), weight=3)
+def heads_in_front(b, v, shape):
+    h, rows, c = shape
+    kind = b.choose(["back", "mean", "pick", "cat"])
+    if kind == "back":
+        b.emit(f"{v}.permute(1, 0, 2)", (rows, h, c))
+    elif kind == "mean":
+        b.emit(f"{v}.mean(0)", (rows, c))
+    elif kind == "pick":
+        b.emit(f"{v}[{b.choose(range(h))}]", (rows, c))
+    else:
+        b.emit(f"torch.cat(list({v}), -1)", (rows, h * c))
+
+
+@op(lambda s: s[-1] == 1 and isinstance(s[0], str), weight=2)
+def gate(b, v, shape):
+    other = b.take(lambda s: s[:-1] == shape[:-1] and wide(s))
+    if other is not None:
+        b.emit(f"{v}{b.choose(['', '.sigmoid()', '.expand_as(' + other[0] + ')'])} {b.choose('*+')} {other[0]}", other[1])
+
+
+@op(lambda s: isinstance(s[0], str) and wide(s))
+def make_gate(b, v, shape):
+    b.emit(f"{v}.{b.choose(['sum', 'mean', 'amax'])}(-1, keepdim=True)", (*shape[:-1], 1))
+
+
+@op(lambda s: heads(s))
+def head_gate(b, v, shape):
+    other = b.take(lambda s: s == (shape[0], shape[1]))
+    if other is not None:
+        b.emit(f"{v} * {other[0]}.unsqueeze(-1)", shape)
+    other = b.take(lambda s: s == (shape[0], shape[2]))
+    if other is not None:
+        b.emit(f"{v} + {other[0]}[:, None]", shape)
+
+
+@op(flat, weight=4)
+def norm(b, v, shape):
+    code = b.choose(["nn.BatchNorm1d({0})", "pyg.BatchNorm({0})", "nn.LayerNorm({0})", "pyg.GraphNorm({0})", "nn.PReLU({0})",
+                     "pyg.LayerNorm({0})", "pyg.PairNorm()", "pyg.InstanceNorm({0})", "pyg.MeanSubtractionNorm()",
+                     "nn.BatchNorm1d({0}, affine=False)", "nn.PReLU()", "nn.Softmax(-1)", "pyg.GraphSizeNorm()"])  # fmt: skip
+    name = b.part(code.format(shape[1]))
+    b.calls.append((name, shape[1], shape[1]))
+    b.emit(f"{name}({v})", shape)
+
+
+@op(heads)
+def norm_heads(b, v, shape):
+    code = b.choose(["nn.BatchNorm1d({0})", "nn.LayerNorm({1})", "nn.LayerNorm([{0}, {1}])", "nn.PReLU({0})",
+                     "nn.InstanceNorm1d({0}, affine=True)", "nn.GroupNorm(1, {0})"])  # fmt: skip
+    if shape[2] > 1:
+        b.emit(f"{b.part(code.format(*shape[1:]))}({v})", shape)
+
+
+@op(flat)
+def scale(b, v, shape):
+    own = b.choose([(shape[1],), (1, shape[1]), (1,), ()])
+    code = f"nn.Parameter(torch.randn({list(own)}))"
+    b.emit(f"{v} {b.choose('*+-')} {b.part(code)}", shape)
+
+
+@op(lambda s: s[0] == "N", weight=3)
+def gather(b, v, shape):
+    b.emit(b.choose(["{0}[edge_index[0]]", "{0}.index_select(0, edge_index[1])"]).format(v), ("E", *shape[1:]))
+
+
+@op(lambda s: s[0] == "E", weight=5)
+def aggregate(b, v, shape):
+    reduce = b.choose(["sum", "mean", "max", "min"])
+    b.emit(f"scatter({v}, edge_index[1], 0, dim_size=x.size(0), reduce='{reduce}')", ("N", *shape[1:]))
+
+
+@op(lambda s: nodes(s) and wide(s), weight=2)
+def edge_attention(b, v, shape):
+    score = b.part(f"nn.Linear({2 * shape[1]}, 1)")
+    b.lines.append(f"pair = torch.cat([{v}[edge_index[0]], {v}[edge_index[1]]], -1)")
+    b.lines.append(f"share = pyg_softmax(F.leaky_relu({score}(pair)), edge_index[1], num_nodes=x.size(0))")
+    b.emit(f"scatter(share * {v}[edge_index[0]], edge_index[1], 0, dim_size=x.size(0), reduce='sum')", shape)
+
+
+@op(lambda s: s[0] == "N", weight=1)
+def rows(b, v, shape):
+    b.emit(f"{v} - {v}.mean(0, keepdim=True)", shape)
+
+
+@op(nodes)
+def pool(b, v, shape):
+    b.emit(f"pyg.global_{b.choose(['mean', 'add', 'max'])}_pool({v}, batch)", ("B", shape[1]))
+
+
+@op(lambda s: s[0] == "B")
+def unpool(b, v, shape):
+    b.emit(f"{v}[batch]", ("N", *shape[1:]))
+
+
+@op(nodes, weight=10)
+def conv(b, v, shape):
+    c, o, h = shape[1], b.choose(WIDTHS), b.choose([2, 1, 3])
+    code, width, call = b.choose([
+        (f"pyg.GCNConv({c}, {o})", o, "{0}({1}, edge_index)"),
+        (f"pyg.GCNConv({c}, {o}, bias=False)", o, "{0}({1}, edge_index, edge_attr[:, 0].abs())"),
+        (f"pyg.SAGEConv({c}, {o})", o, "{0}({1}, edge_index)"),
+        (f"pyg.SAGEConv({c}, {o}, aggr='max', project=True)", o, "{0}({1}, edge_index)"),
+        (f"pyg.SAGEConv({c}, {o}, aggr='sum', normalize=True)", o, "{0}({1}, edge_index)"),
+        (f"pyg.GATConv({c}, {o}, heads={h})", o * h, "{0}({1}, edge_index)"),
+        (f"pyg.GATConv({c}, {o}, heads={h}, concat=False, edge_dim=3)", o, "{0}({1}, edge_index, edge_attr)"),
+        (f"pyg.GATConv({c}, {o}, heads={h}, residual=True)", o * h, "{0}({1}, edge_index)"),
+        (f"pyg.GATv2Conv({c}, {o}, heads={h})", o * h, "{0}({1}, edge_index)"),
+        (f"pyg.GATv2Conv({c}, {o}, heads={h}, share_weights=True, concat=False)", o, "{0}({1}, edge_index)"),
+        (f"pyg.GATv2Conv({c}, {o}, heads={h}, edge_dim=3, residual=True)", o * h, "{0}({1}, edge_index, edge_attr)"),
+        (f"pyg.TransformerConv({c}, {o}, heads={h})", o * h, "{0}({1}, edge_index)"),
+        (f"pyg.TransformerConv({c}, {o}, heads={h}, beta=True, edge_dim=3)", o * h, "{0}({1}, edge_index, edge_attr)"),
+        (f"pyg.TransformerConv({c}, {o}, heads={h}, concat=False, bias=False)", o, "{0}({1}, edge_index)"),
+        (f"pyg.GINConv(nn.Sequential(nn.Linear({c}, {h * 2}), nn.ReLU(), nn.Linear({h * 2}, {o})), train_eps=True)", o,
+         "{0}({1}, edge_index)"),
+        (f"pyg.PNAConv({c}, {o}, ['mean', 'max', 'min', 'sum'], ['identity', 'amplification'], torch.tensor([1, 3, 2]))", o,
+         "{0}({1}, edge_index)"),
+        (f"pyg.GraphConv({c}, {o})", o, "{0}({1}, edge_index)"),
+        ("pyg.SimpleConv()", c, "{0}({1}, edge_index)"),
+    ])  # fmt: skip
+    b.emit(call.format(b.part(code), v), ("N", width))
+
+
+@op(lambda s: nodes(s) and wide(s))
+def jump(b, v, shape):
+    other = b.take(lambda s: s == shape)
+    mode = b.choose(["max", "cat", "lstm"])
+    if other[0] != v:
+        width = shape[1] * (2 if mode == "cat" else 1)
+        b.emit(f"{b.part(f'pyg.JumpingKnowledge({mode!r}, {shape[1]}, 2)')}([{v}, {other[0]}])", ("N", width))
+
+
+@op(lambda s: isinstance(s[0], str), weight=3)
+def in_place(b, v, shape):
+    name, _ = b.emit(f"{v} * 1.5", shape)
+    other = b.take(lambda s: s == shape)[0]
+    column = ", ".join(":" for _ in shape[:-1]) + ", 0"
+    change = b.choose(["{0}.relu_()", "{0}.add_({1})", "{0} += {1}", "{0} *= 2", "{0}.mul_({1})", "{0}.clamp_(min=-1)",
+                       "F.elu_({0})", f"{{0}}[{column}] = 0", "{0}.sub_({1}, alpha=2)", "{0}.div_(4)"])  # fmt: skip
+    b.lines.append(change.format(name, other if other != name else 1))
+
+
+@st.composite
+def programs(draw, steps=8, zeros=True):
+    b = Builder(draw)
+    for _ in range(draw(st.integers(1, steps))):
+        b.choose(OPS)(b)
+    if b.draw(st.integers(0, 3)) > 0:
+        value = b.take(lambda s: isinstance(s[-1], int))
+        b.emit(f"{b.part(f'nn.Linear({value[1][-1]}, 2)')}({value[0]})", (*value[1][:-1], 2))
+    outputs = [b.values[-1][0]]
+    for _ in range(b.draw(st.sampled_from([0, 0, 0, 1]))):
+        outputs.append(b.take()[0])
+    result = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
+    return Program(b.parts, b.lines, result, draw(st.integers(0, 2**16)), zeros)
+
+
+# Checking ---------------------------------------------------------------------------------------------------------
+
+
+def graph(nodes, edges, graphs, seed=0):
+    """Node features, edges (with self loops and isolated nodes, as they come), edge features and graph of each node."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(nodes, FEATURES, generator=g, dtype=torch.float64)
+    edge_index = torch.randint(nodes, (2, edges), generator=g)
+    edge_attr = torch.randn(edges, EDGE_FEATURES, generator=g, dtype=torch.float64)
+    return x, edge_index, edge_attr, torch.arange(nodes) * graphs // nodes
+
+
+EXAMPLE = graph(8, 21, 2)
+OTHERS = (graph(6, 15, 1, seed=1), graph(17, 60, 3, seed=2))
+
+
+def assert_same(expected, found, what):
+    expected, found = (e if isinstance(e, tuple) else (e,) for e in (expected, found))
+    assert len(expected) == len(found), what
+    for a, b in zip(expected, found, strict=True):
+        assert a.shape == b.shape, f"{what}: shape {list(a.shape)} -> {list(b.shape)}"
+        if not a.isfinite().all():
+            continue  # promised for finite values
+        gap = (a - b).abs().max().item() / max(1.0, a.abs().max().item()) if a.numel() else 0.0
+        assert gap <= 1e-10, f"{what}: WRONG OUTPUT by {gap:.3g}"
+
+
+def assert_equal(model, other, what):
+    with torch.no_grad():
+        for arguments in OTHERS:
+            assert_same(model(*arguments), other(*arguments), f"{what}, {len(arguments[0])} nodes")
+
+
+def runs(model):
+    """Whether the model itself is sound: it runs and its outputs are not NaN."""
+    with torch.no_grad():
+        result = model(*EXAMPLE)
+    return all(r.isfinite().all() for r in (result if isinstance(result, tuple) else (result,)))
+
+
+@other_seed
+@random_programs
+@given(programs())
+def test_traced_and_compacted_equal_the_model(program):
+    model = program.build()
+    if not runs(model):
+        return
+    traced = upscale_fx.trace(model, EXAMPLE)
+    assert_equal(model, traced, "traced")
+    compacted = upscale_fx.compact(traced)
+    assert_equal(model, compacted, "compacted")
+    assert set(compacted.state_dict()) <= set(model.state_dict()) | {n for n in compacted.state_dict() if "_folded" in n}
+
+
+@other_seed
+@random_programs
+@given(
+    programs(zeros=False),
+    st.sampled_from([0.5, 0.25, 0.75, 0.4, 0.9]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["layer", "global"]),
+    st.sampled_from(["l2", "l1", "random", "fpgm", "lamp"]),
+    st.sampled_from([1, 1, 2]),
+)
+def test_pruned_equals_masked(program, amount, constrained, inputs, scope, criterion, round_to):
+    model = program.build()
+    if not runs(model):
+        return
+    options = {"constrained": constrained, "inputs": inputs, "scope": scope, "criterion": criterion, "round_to": round_to}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        masked = upscale_fx.mask(model, amount, **options, example_inputs=EXAMPLE)
+    except upscale_fx.NothingToPruneError:
+        with pytest.raises(upscale_fx.NothingToPruneError):
+            upscale_fx.prune(model, amount, **options, example_inputs=EXAMPLE)
+        return
+    assert any(not torch.equal(masked.state_dict()[name], value) for name, value in before.items())
+    try:
+        pruned = upscale_fx.prune(model, amount, **options, example_inputs=EXAMPLE)
+    except upscale_fx.NothingToPruneError:  # masked, but padding and barriers keep every channel
+        compacted = upscale_fx.compact(masked, example_inputs=EXAMPLE)
+        sizes = {name: value.shape for name, value in upscale_fx.trace(model, EXAMPLE).state_dict().items()}
+        assert {name: value.shape for name, value in compacted.state_dict().items()} == sizes
+        return
+    assert_equal(masked, pruned, "pruned")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items()), "model was changed"

@@ -1,0 +1,147 @@
+"""How each relation but movement is emitted in given layouts."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+from torch import fx
+
+from upscale_fx.channels import Flow, Mask, Positions
+from upscale_fx.relations import Barrier, Contraction, Pointwise, Reduction, Relation
+from upscale_fx.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.rules.registry import call_of
+
+#: Moving one number to memory and back costs about as much as this many multiply-adds.
+_COPY_COST = 24
+
+
+def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | None:
+    """Inputs stay as they are; parameters are made where they are read."""
+    if node.op == "get_attr":
+        return None  # made where it is read
+    if node.op == "placeholder":
+        return rw.copy_call(node, rw.whole)
+    # new_zeros and the like look at nothing but dtype and device; an element of a tuple input is what it is
+    inner, _ = call_of(node, rw.flow.values)
+    if inner.op == "placeholder":
+        return rw.copy_call(node, rw.whole)
+    return rw.copy_call(node, lambda source: rw.env[source] if source in rw.flow.axes else rw.whole(source))
+
+
+def emit_barrier(rw: Rewriter, node: fx.Node, relation: Barrier) -> fx.Node:
+    """The same call on whole operands."""
+    inner, _ = call_of(node, rw.flow.values)
+    if inner is not node:
+        return rw.copy_call(node, rw.whole)
+    return rw.call(node, {})
+
+
+def emit_pointwise(rw: Rewriter, node: fx.Node, relation: Pointwise) -> fx.Node:
+    """The same call, every operand read so that it lines up with the result."""
+    layout = rw.layouts[node]
+    replaced = {f.source: rw.read(f.source, _operand_layout(rw, node, f, layout)) for f in relation.flows}
+    new = rw.call(node, replaced)
+    if relation.module is not None:
+        _register_module(rw, node, relation.module, layout)
+    return new
+
+
+def _operand_layout(rw: Rewriter, node: fx.Node, flow: Flow, layout: Positions) -> Positions:
+    """The layout an operand needs so that, broadcast, it lines up with the result's layout."""
+    wanted = flow.index[layout]
+    given = rw.flow.axes[flow.source]
+    along = [a for a in flow.axes if a is not None]
+    for axis in range(layout.ndim):
+        if axis not in along and wanted.shape[axis] > 1:
+            first = np.take(wanted, [0], axis=axis)
+            if np.any(wanted != first):
+                raise Misaligned(node)
+            wanted = first
+    shape = tuple(1 if target is None else wanted.shape[target] for target in flow.axes)
+    if len(shape) != len(given.shape):
+        raise Misaligned(node)
+    return wanted.reshape(shape)
+
+
+def _register_module(rw: Rewriter, node: fx.Node, target: str, layout: Positions) -> None:
+    coordinate = np.unravel_index(layout, rw.flow.axes[node].shape)[1]
+    lines = np.moveaxis(coordinate, 1, 0).reshape(layout.shape[1], -1)
+    if np.any(lines != lines[:, :1]):
+        raise Misaligned(node)
+    channels = lines[:, 0].astype(np.int64)
+    known, other = rw.modules.get(target, (None, node))
+    if known is not None and not np.array_equal(known, channels):
+        raise Misaligned(node, other)  # one module, two layouts
+    rw.modules[target] = (channels, node)
+
+
+def emit_contraction(rw: Rewriter, node: fx.Node, relation: Contraction) -> fx.Node:
+    """The same call on the channels it reads, its weight cut to them and to the outputs that are kept."""
+    layout = rw.layouts[node]
+    outputs = rw.flow.axes[node].shape[-1]
+    inputs = rw.flow.axes[relation.x].shape[-1]
+    lead, out = np.divmod(layout, outputs)
+    rows = out.reshape(-1, layout.shape[-1])
+    if np.any(rows != rows[:1]) or np.any(lead != lead[..., :1]):
+        raise Misaligned(node)  # one weight serves all batch positions: they must keep the same outputs
+    wanted = dict(relation.need(_mask_of(layout, len(rw.kept[node])), rw.flow.nonzero))[relation.x]
+    columns = _choose_columns(rw, relation, wanted.reshape(relation.batch, inputs)[lead.flat[0]], len(rows[0]))
+    x_layout = lead[..., :1] * inputs + columns
+    grid = rows[0][:, None] * inputs + columns[None]
+    if relation.transposed:
+        grid = (columns[:, None] * outputs + rows[0][None]).astype(np.int64)
+    replaced = {relation.x: rw.read(relation.x, x_layout), relation.weight: rw.read(relation.weight, grid)}
+    if relation.bias is not None:
+        replaced[relation.bias] = rw.read(relation.bias, rows[0].copy())
+    return rw.call(node, replaced)
+
+
+def _mask_of(layout: Positions, count: int) -> Mask:
+    mask = np.zeros(count, dtype=bool)
+    mask[layout.reshape(-1)] = True
+    return mask
+
+
+def _choose_columns(rw: Rewriter, relation: Contraction, wanted: Mask, outputs: int) -> Positions:
+    """Which input channels are read, in the order they stand: a view if contiguous, else a copy or a wider read."""
+    inputs = len(wanted)
+    if relation.x.op == "get_attr":
+        return np.flatnonzero(wanted)
+    have = rw.layouts[relation.x].reshape(-1) % inputs
+    line = np.array(list(dict.fromkeys(have.tolist())), dtype=np.int64)
+    places = np.flatnonzero(wanted[line])
+    is_view = len(places) == int(places[-1] - places[0]) + 1
+    wider = (len(line) - len(places)) * outputs < _COPY_COST * len(places)
+    if not is_view and wider and relation.batch == 1 and relation.weight.op == "get_attr":
+        return line
+    return line[places]
+
+
+def emit_reduction(rw: Rewriter, node: fx.Node, relation: Reduction) -> fx.Node:
+    """The same reduction of fewer channels; a mean still divides by as many as it did."""
+    source = relation.source
+    have = rw.layouts[source]
+    held = relation.index[have]
+    channel = tuple(a for a in relation.axes if rw.flow.axes[source].shape[a] > 1)
+    first = held
+    for axis in channel:
+        first = np.take(first, [0], axis=axis)
+    if np.any(held != first):
+        raise Misaligned(source)
+    natural = (
+        first if relation.keep else first.reshape([s for a, s in enumerate(first.shape) if a not in relation.axes])
+    )
+    before = int(np.prod([rw.flow.axes[source].shape[a] for a in channel]))
+    after = int(np.prod([have.shape[a] for a in channel]))
+    if relation.how == "max" and before != after:
+        raise Misaligned(source)
+    if relation.how == "mean" and before != after:
+        args = (rw.env[source], list(relation.axes), relation.keep)
+        total = rw.graph.create_node("call_method", "sum", args, {}, f"{node.name}_sum")
+        total.meta = dict(node.meta)
+        new = rw.graph.create_node("call_function", operator.truediv, (total, before), {}, node.name)
+        new.meta = dict(node.meta)
+    else:
+        new = rw.call(node, {source: rw.env[source]})
+    return rw.reorder(new, natural, rw.layouts[node], node)

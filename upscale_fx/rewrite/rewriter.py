@@ -1,0 +1,222 @@
+"""The state of a rewrite: reading values in a wanted layout, copying calls, cutting what the new graph stores."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from upscale_fx.channels import Mask, Positions
+from upscale_fx.dataflow import Dataflow
+from upscale_fx.errors import PassError
+from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.rewrite.parameters import cut_module, cut_tensor, lookup, place
+from upscale_fx.rewrite.selection import selection
+from upscale_fx.rules.registry import call_of
+
+
+class Misaligned(Exception):
+    """The layouts of these values cannot be expressed."""
+
+    def __init__(self, *nodes: fx.Node) -> None:
+        super().__init__(", ".join(node.name for node in nodes))
+        self.nodes = nodes
+
+
+#: Emits one node in its layout; None for what is made where it is read.
+Emitter = Callable[["Rewriter", fx.Node, Any], fx.Node | None]
+
+
+@dataclass
+class Rewriter:
+    """State of one rewrite: the new graph, and what stands where in it.
+
+    ``storage`` gives the layouts of parameters that are read in several ways; others are stored as they are read.
+    """
+
+    flow: Dataflow
+    kept: Mapping[fx.Node, Mask]
+    layouts: Mapping[fx.Node, Positions]
+    storage: Mapping[str, Positions] = field(default_factory=dict)
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    env: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    reads: dict[tuple[fx.Node, bytes, tuple[int, ...]], fx.Node] = field(default_factory=dict)
+    parameters: dict[str, list[Positions]] = field(default_factory=dict)
+    modules: dict[str, tuple[Positions | None, fx.Node]] = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, node: fx.Node, wanted: Positions) -> fx.Node:
+        """A value in a given layout, reordered if it has another."""
+        key = (node, wanted.tobytes(), wanted.shape)
+        if key not in self.reads:
+            if node.op == "get_attr":
+                self.reads[key] = self._read_parameter(node, wanted)
+            else:
+                self.reads[key] = self.reorder(self.env[node], self.layouts[node], wanted, node)
+        return self.reads[key]
+
+    def _read_parameter(self, node: fx.Node, wanted: Positions) -> fx.Node:
+        target = str(node.target)
+        self.parameters.setdefault(target, []).append(wanted)
+        new = self.graph.get_attr(target)
+        new.meta = dict(node.meta)
+        return self.reorder(new, self.storage[target], wanted, node) if target in self.storage else new
+
+    def reorder(self, new: fx.Node, have: Positions, wanted: Positions, old: fx.Node) -> fx.Node:
+        """Bring a new node from one layout into another of the same rank."""
+        if have.shape == wanted.shape and np.array_equal(have, wanted):
+            return new
+        picks = selection(have, wanted)
+        if picks is None:
+            return self._ragged_copy(new, have, wanted, old)
+        for axis, pick in enumerate(picks):
+            if np.array_equal(pick, np.arange(have.shape[axis])):
+                continue
+            if len(pick) and np.array_equal(pick, np.arange(pick[0], pick[0] + len(pick))):
+                args = (new, axis, int(pick[0]), len(pick))
+                new = self.graph.create_node("call_function", torch.narrow, args, {}, f"{old.name}_view")
+                self._mark(new, old, "view")
+            else:
+                new = self._copy(new, axis, pick, old)
+        return new
+
+    def _copy(self, new: fx.Node, axis: int, pick: Positions, old: fx.Node) -> fx.Node:
+        name = self._buffer(pick)
+        index = self.graph.get_attr(name)
+        index.meta = {"module": "", "source": ""}
+        new = self.graph.create_node("call_method", "index_select", (new, axis, index), {}, f"{old.name}_copy")
+        self._mark(new, old, "copy")
+        return new
+
+    def _ragged_copy(self, new: fx.Node, have: Positions, wanted: Positions, old: fx.Node) -> fx.Node:
+        """Other channels in every head: flatten, gather, restore the heads."""
+        sizes = self.flow.axes[old].sizes
+        first = next(i for i, size in enumerate(sizes) if size is not None)
+        if any(size is None for size in sizes[first:]):
+            raise Misaligned(old)
+        place = {p: i for i, p in enumerate(have.reshape(-1).tolist())}
+        try:
+            pick = np.array([place[p] for p in wanted.reshape(-1).tolist()], dtype=np.int64)
+        except KeyError:
+            raise Misaligned(old) from None
+        flat = self.graph.call_method("flatten", (new, first))
+        self._mark(flat, old, None)
+        copied = self._copy(flat, first, pick, old)
+        shaped = self.graph.call_method("unflatten", (copied, first, tuple(wanted.shape[first:])))
+        self._mark(shaped, old, None)
+        return shaped
+
+    def _buffer(self, pick: Positions) -> str:
+        for name, known in self.buffers.items():
+            if np.array_equal(known.numpy(), pick):
+                return name
+        number = len(self.buffers)
+        while hasattr(self.flow.module, f"reorder_{number}") or f"reorder_{number}" in self.buffers:
+            number += 1
+        self.buffers[f"reorder_{number}"] = torch.from_numpy(pick.copy())
+        return f"reorder_{number}"
+
+    def _mark(self, new: fx.Node, old: fx.Node, kind: str | None) -> None:
+        new.meta = {"module": old.meta.get("module", ""), "source": old.meta.get("source", ""), "of": old.name}
+        if kind:
+            new.meta["reorder"] = kind
+
+    # Emitting ----------------------------------------------------------------------------------------------------
+
+    def run(self, emitters: Mapping[type, Emitter]) -> None:
+        """Emit every node."""
+        for node in self.flow.nodes:
+            if node.op == "output":
+                self.graph.output(map_arg(node.args, self.whole)[0])
+            elif node in self.flow.axes:
+                if node in self.kept:
+                    relation = self.flow.relations[node]
+                    new = emitters[type(relation)](self, node, relation)
+                    if new is not None:
+                        self.env[node] = new
+            elif all(map(self._is_available, node.all_input_nodes)) and not self._is_tuple(node):
+                self._emit_structure(node)
+
+    def _emit_structure(self, node: fx.Node) -> None:
+        if node.target in ("size", getattr):  # row counts and dtypes are the same in every layout
+            self.env[node] = self.copy_call(node, lambda source: self.env.get(source) or self.whole(source))
+        else:
+            self.env[node] = self.copy_call(node, self.whole)
+
+    def _is_tuple(self, node: fx.Node) -> bool:
+        """Tuple-valued calls are copied when an element of theirs is."""
+        return node.op != "placeholder" and isinstance(self.flow.values[node][0], tuple | list | dict)
+
+    def _is_available(self, node: fx.Node) -> bool:
+        """Whether a node was kept; what reads one that was not is dead."""
+        if node in self.env or node.op == "get_attr":
+            return True
+        return (
+            node not in self.flow.axes and self._is_tuple(node) and all(map(self._is_available, node.all_input_nodes))
+        )
+
+    def whole(self, node: fx.Node) -> fx.Node:
+        """An argument that must be there entirely and in place."""
+        if node in self.flow.axes:
+            if node.op != "get_attr" and node not in self.kept:
+                raise PassError(f"{node.name} is read whole but was dropped")
+            return self.read(node, self.flow.axes[node].everything())
+        if node not in self.env:  # a tuple-valued call
+            self.env[node] = self.copy_call(node, self.whole)
+        return self.env[node]
+
+    def copy_call(self, node: fx.Node, argument: Callable[[fx.Node], fx.Node], target: Any = None) -> fx.Node:
+        """The same call with its node arguments mapped."""
+        args, kwargs = map_arg(node.args, argument), map_arg(node.kwargs, argument)
+        name = node.name if node.op != "placeholder" else str(node.target)
+        new = self.graph.create_node(node.op, target or node.target, args, kwargs, name)
+        new.meta = dict(node.meta)
+        if new.op == "call_module":
+            self.modules.setdefault(str(new.target), (None, node))
+        return new
+
+    def call(self, node: fx.Node, replaced: Mapping[fx.Node, fx.Node]) -> fx.Node:
+        """The call behind ``node`` (through getitem of a tuple) with some arguments replaced, the others whole."""
+        inner, path = call_of(node, self.flow.values)
+        new = self.copy_call(inner, lambda source: replaced[source] if source in replaced else self.whole(source))
+        for key in reversed(path):
+            new = self.graph.call_function(operator.getitem, (new, key))
+            new.meta = dict(node.meta)
+        return new
+
+    # Finishing ---------------------------------------------------------------------------------------------------
+
+    def shared_storage(self) -> dict[str, Positions]:
+        """For every parameter read in more than one layout, one that holds all it needs."""
+        found = {}
+        for target, reads in self.parameters.items():
+            if len(reads) > 1:
+                shape = tuple(lookup(self.flow.module, target).shape)
+                everything = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+                positions = np.concatenate([wanted.reshape(-1) for wanted in reads])
+                lists = [np.unique(along) for along in np.unravel_index(positions, shape)] if shape else []
+                found[target] = everything[np.ix_(*lists)] if lists else everything
+        return found
+
+    def module(self) -> CompiledGNN:
+        """The module of the new graph, its parameters and buffers cut."""
+        root, old = nn.Module(), self.flow.module
+        persistent = set(old.state_dict())
+        for target, reads in self.parameters.items():
+            value = cut_tensor(lookup(old, target), self.storage.get(target, reads[0]))
+            place(root, target, value, target in persistent)
+        for target, (channels, _) in self.modules.items():
+            place(root, target, cut_module(old.get_submodule(target), channels))
+        device = next((p.device for p in old.parameters()), torch.device("cpu"))
+        for name, pick in self.buffers.items():
+            root.register_buffer(name, pick.to(device), persistent=False)
+        self.graph.lint()
+        return make_module(root, self.graph, old.meta, old.training)
