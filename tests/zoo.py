@@ -703,7 +703,7 @@ ZOO: dict[str, Entry] = {
     "gate-scalar": Entry(partial(Gated, 1)),
     "highway": Entry(Highway),
     "edge-mlp": Entry(partial(three, EdgeMLP)),
-    "edge-mlp-features": Entry(partial(three, EdgeMLP, EdgeStack, edge=EDGE, aggr="mean"), EDGES),
+    "edge-mlp-features": Entry(partial(three, EdgeMLP, EdgeStack, edge=EDGE, aggr="mean"), EDGES, needs_example=True),
     "edge-gate": Entry(partial(three, EdgeGate)),
     "edge-conv": Entry(lambda: Stack(gnn.EdgeConv(mlp(2 * INPUT, HIDDEN, HIDDEN)), gnn.EdgeConv(mlp(2 * HIDDEN, HIDDEN, OUTPUT))), needs_example=True),
     "edge-updates": Entry(EdgeUpdates, EDGES, needs_example=True),

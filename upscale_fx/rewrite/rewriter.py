@@ -138,12 +138,23 @@ class Rewriter:
                 self.graph.output(map_arg(node.args, self.whole)[0])
             elif node in self.flow.axes:
                 if node in self.kept:
-                    relation = self.flow.relations[node]
-                    new = emitters[type(relation)](self, node, relation)
+                    new = self._emit(node, emitters)
                     if new is not None:
                         self.env[node] = new
             elif all(map(self._is_available, node.all_input_nodes)) and not self._is_tuple(node):
                 self._emit_structure(node)
+
+    def _emit(self, node: fx.Node, emitters: Mapping[type, Emitter]) -> fx.Node | None:
+        relation = self.flow.relations[node]
+        try:
+            return emitters[type(relation)](self, node, relation)
+        except Misaligned:
+            if not all(map(self._is_whole, (node, *relation.reads))):
+                raise
+            return self.call(node, {})  # everything in place: the call as it was
+
+    def _is_whole(self, node: fx.Node) -> bool:
+        return node.op == "get_attr" or np.array_equal(self.layouts[node], self.flow.axes[node].everything())
 
     def _emit_structure(self, node: fx.Node) -> None:
         if node.target in ("size", getattr):  # row counts and dtypes are the same in every layout
