@@ -52,7 +52,8 @@ def check_invariants(one: Pass, before: CompiledGNN, after: CompiledGNN) -> None
         raise PassError(f"{name} left a malformed graph: {error}") from error
     if arguments(before) != arguments(after):
         raise PassError(f"{name} changed the arguments of the graph: {arguments(before)} -> {arguments(after)}")
-    added = {key for key in after.state_dict() if key not in before.state_dict() and not key.endswith("_folded")}
+    known = before.state_dict().keys()
+    added = {key for key in after.state_dict() if key not in known and not key.endswith("_folded")}
     if added:
         raise PassError(f"{name} added parameters: {sorted(added)}")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from upscale_fx.consumers import find_consumers
 from upscale_fx.criteria import Criterion
-from upscale_fx.dataflow import analyse
+from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError, NothingToPruneError
 from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
 from upscale_fx.module import CompiledGNN
@@ -108,8 +108,10 @@ def compact(
     return _compact(trace(model, example_inputs, example_kwargs), None, callback)
 
 
-def _compact(traced: CompiledGNN, removals: Sequence[Removal] | None, callback: Callback | None) -> CompiledGNN:
-    history = record(traced, analyse(traced), removals)
+def _compact(
+    traced: CompiledGNN, removals: Sequence[Removal] | None, callback: Callback | None, flow: Dataflow | None = None
+) -> CompiledGNN:
+    history = record(traced, flow or analyse(traced), removals)
     passes = Pipeline([RemoveDeadNodes(), FoldAttention(), CompactChannels()], callback)
     compacted: CompiledGNN = passes(traced).graph_module
     compacted.meta["report"] = history
@@ -154,10 +156,11 @@ def prune(
     _check_early(options)
     traced = trace(model, example_inputs, example_kwargs)
     before = {name: value.shape for name, value in traced.state_dict().items()}
-    removals = plan_removals(find_consumers(analyse(traced)), traced, options)
+    flow = analyse(traced)
+    removals = plan_removals(find_consumers(flow), traced, options)
     for removal in removals:
         removal.consumer.zero(traced, removal.removed)
-    compacted = _compact(traced, removals, callback)
+    compacted = _compact(traced, removals, callback, flow)
     after = {name: value.shape for name, value in compacted.state_dict().items()}
     if any(removal.removed.any() for removal in removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(removals))

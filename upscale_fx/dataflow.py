@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 
 from upscale_fx.channels import Axes, Mask, Positions, axes_of
 from upscale_fx.errors import UpscaleError
-from upscale_fx.inputs import LARGE, SMALL, random_state
+from upscale_fx.inputs import LARGE, SMALL, undisturbed
 from upscale_fx.module import CompiledGNN
 from upscale_fx.rectangles import Level, closure
 from upscale_fx.relations import Relation
@@ -57,7 +57,7 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     try:
         for part in modes:
             part.training = False
-        with torch.no_grad(), random_state(module):
+        with torch.no_grad(), undisturbed(module):
             for arguments, found in zip(sides, results, strict=True):
                 _run(module, arguments, found)
     finally:

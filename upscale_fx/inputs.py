@@ -6,8 +6,8 @@ two is a *row axis* (nodes, edges, graphs); an axis that does not is a *channel 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,25 @@ SINGLE = {"N": 1, "E": 0, "B": 1}
 OTHER = {"N": 13, "E": 41, "B": 4}
 
 
-def random_state(model: nn.Module) -> AbstractContextManager[None]:
-    """A context that leaves the random number generators as they were, those of the model's devices included."""
+def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
+    """A context that leaves the random number generators of the CPU and of the model's devices as they were."""
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     return torch.random.fork_rng(devices=sorted(devices, key=str))
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run example graphs without leaving a trace in the RNGs, and on one thread.
+
+    On graphs this small, waiting for other threads costs a thousand times the work where cores are busy.
+    """
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with preserved_rng(model):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx import ops
 from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError
-from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, random_state
+from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, undisturbed
 from upscale_fx.modes import merge_modes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.places import line_of
@@ -138,7 +138,7 @@ def run_example(model: nn.Module, inputs: ModelInputs, rows: dict[str, int], **o
     try:
         for module in modes:
             module.training = False
-        with torch.no_grad(), random_state(model):
+        with torch.no_grad(), undisturbed(model):
             return model(**inputs.example(rows, **options))
     finally:
         for module, mode in modes.items():
@@ -157,7 +157,7 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
     try:
         for module in modes:
             module.training = training
-        with random_state(root):
+        with undisturbed(root):
             return tracer.trace(root, inputs)
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)

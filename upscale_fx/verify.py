@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import VerificationError
-from upscale_fx.inputs import ModelInputs, random_state
+from upscale_fx.inputs import ModelInputs, preserved_rng
 from upscale_fx.trace import largest_difference
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -64,7 +64,7 @@ def _run(model: nn.Module, arguments: dict[str, Any]) -> Any:
     try:
         for module in modes:
             module.training = False
-        with torch.no_grad(), random_state(model):
+        with torch.no_grad(), preserved_rng(model):
             return model(**arguments)
     finally:
         for module, mode in modes.items():
