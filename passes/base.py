@@ -48,7 +48,7 @@ def check_invariants(one: Pass, before: CompiledGNN, after: CompiledGNN) -> None
     name = type(one).__name__
     try:
         after.graph.lint()
-    except RuntimeError as error:
+    except Exception as error:
         raise PassError(f"{name} left a malformed graph: {error}") from error
     if arguments(before) != arguments(after):
         raise PassError(f"{name} changed the arguments of the graph: {arguments(before)} -> {arguments(after)}")

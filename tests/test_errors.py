@@ -19,6 +19,7 @@ from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 import upscale_fx
 from upscale_fx import (
     AmountError,
+    CriterionError,
     InputError,
     MaskingManager,
     ModeError,
@@ -37,6 +38,7 @@ BUILT_IN = {
     InputError: ValueError,
     AmountError: ValueError,
     PatternError: ValueError,
+    CriterionError: ValueError,
     NothingToPruneError: ValueError,
     VerificationError: AssertionError,
     ModeError: RuntimeError,
@@ -140,16 +142,14 @@ def test_options_that_are_not_understood(model, call, options, error, facts):
     [
         (lambda weight, name: weight.sum(dim=1), [r"\[16\]", r"convs\.0\.lin_l", r"expected \[6\]"]),
         (lambda weight, name: weight.sum(dim=0) * math.nan, ["NaN", r"convs\.0\.lin_l"]),
-        (lambda weight, name: None, ["None", r"convs\.0\.lin_l", r"expected \[6\]"]),
-        (lambda weight, name: "low", ["str|'low'", r"convs\.0\.lin_l", r"expected \[6\]"]),
+        (lambda weight, name: None, ["None", r"convs\.0\.lin_l", "expected"]),
+        (lambda weight, name: "low", [r"\bstr\b", r"convs\.0\.lin_l", "expected"]),
     ],
     ids=["shape", "NaN", "None", "str"],
 )
 def test_scores_that_a_criterion_cannot_return(model, call, criterion, facts):
-    with pytest.raises(UpscaleError) as caught:
+    with refused(model, CriterionError, *facts):
         call(model, 0.5, criterion=criterion)
-    assert isinstance(caught.value, ValueError)
-    assert [fact for fact in facts if not re.search(fact, str(caught.value))] == [], str(caught.value)
 
 
 def test_a_bad_amount_is_told_before_anything_slow_happens():
@@ -215,6 +215,22 @@ def test_nothing_to_prune_lists_the_consumers_and_why(build, options, facts, cal
     model = build()
     with refused(model, NothingToPruneError, "nothing to prune", *facts):
         call(model, **{"amount": 0.5, **options})
+
+
+def test_a_barrier_that_keeps_what_was_masked_is_named():
+    """All channels of the norm stay, so zeros in its reader save nothing."""
+
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = GCNConv(6, 16), nn.LayerNorm(16), GCNConv(16, 3)
+
+        def forward(self, x, edge_index):
+            return self.head(self.norm(self.conv(x, edge_index)), edge_index)
+
+    model = Normalised()
+    with refused(model, NothingToPruneError, r"head\.lin \(16 channels\): .*(barrier|layer_norm|norm)"):
+        upscale_fx.prune(model, 0.5)
 
 
 def test_advice_is_given_only_where_it_helps():
@@ -417,16 +433,16 @@ def test_a_lazy_layer_must_have_seen_data():
     assert type(model.lin_l.weight) is nn.parameter.UninitializedParameter
 
 
-@pytest.mark.parametrize("thing", ["model", None, SAGE], ids=repr)
+@pytest.mark.parametrize(("thing", "name"), [("model", "str"), (None, "NoneType"), (SAGE, "SAGE")])
 @pytest.mark.parametrize("call", [*CALLS, "verify reference", "verify compiled", "diff before", "diff after"])
-def test_what_is_no_module_is_refused(model, call, thing):
+def test_what_is_no_module_is_refused(model, call, thing, name):
     others = {
         "verify reference": lambda thing: upscale_fx.verify(thing, model, (X, EDGES)),
         "verify compiled": lambda thing: upscale_fx.verify(model, thing, (X, EDGES)),
         "diff before": lambda thing: upscale_fx.diff(thing, upscale_fx.trace(model)),
         "diff after": lambda thing: upscale_fx.diff(upscale_fx.trace(model), thing),
     }
-    with refused(model, InputError, r"torch\.nn\.Module", rf"\b{type(thing).__name__}\b"):
+    with refused(model, InputError, r"torch\.nn\.Module", rf"\b{name}\b"):
         (CALLS | others)[call](thing)
 
 

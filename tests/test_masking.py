@@ -648,7 +648,7 @@ def test_a_callable_that_writes_into_its_weight_changes_no_model():
     ],
 )
 def test_a_callable_with_impossible_scores_is_refused(criterion, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(upscale_fx.CriterionError, match=message):
         upscale_fx.mask(sage(), 0.5, criterion=criterion)
 
 

@@ -98,24 +98,24 @@ def _zero(model, generator):
         for module in model.modules():
             parameters = dict(module.named_parameters(recurse=False))
             for name, parameter in parameters.items():
-                kind = int(chance(1) * 9)
-                if kind < 2 or (parameter.dim() < 2 and kind < 6) or parameter.dim() == 0:
+                kind = chance(1).item()
+                if parameter.dim() == 0 or kind < 0.2 or (parameter.dim() < 2 and kind < 0.8):
                     continue
                 rows = chance(parameter.shape[0]) < 0.5
-                if kind == 2:
+                if kind < 0.5:
                     parameter[..., chance(parameter.shape[-1]) < 0.5] = 0
-                elif kind == 3:
+                elif kind < 0.6:
                     parameter[rows] = 0
-                elif kind in (4, 5):
-                    if kind == 5:  # a head
+                elif kind < 0.8:
+                    if kind < 0.7:  # a head
                         rows = torch.arange(parameter.shape[0]) < parameter.shape[0] // 2
                     parameter[rows] = 0
                     bias = parameters.get("bias")
                     if name != "bias" and bias is not None and bias.shape[0] == len(rows):
                         bias[rows] = 0
-                elif kind in (6, 7):
+                elif kind < 0.95:
                     parameter[chance(*parameter.shape) < 0.6] = 0
-                elif kind == 8:
+                else:
                     parameter.zero_()
 
 
@@ -417,7 +417,7 @@ def norm(b, v, shape):
     b.emit(f"{name}({v})", shape)
 
 
-@op(heads)
+@op(heads, weight=3)
 def norm_heads(b, v, shape):
     code = b.choose(["nn.BatchNorm1d({0})", "nn.LayerNorm({1})", "nn.LayerNorm([{0}, {1}])", "nn.PReLU({0})",
                      "nn.InstanceNorm1d({0}, affine=True)", "nn.GroupNorm(1, {0})"])  # fmt: skip
@@ -451,9 +451,27 @@ def edge_attention(b, v, shape):
     b.emit(f"scatter(share * {v}[edge_index[0]], edge_index[1], 0, dim_size=x.size(0), reduce='sum')", shape)
 
 
-@op(lambda s: s[0] == "N", weight=1)
+@op(lambda s: s[0] == "N", weight=3)
 def rows(b, v, shape):
-    b.emit(f"{v} - {v}.mean(0, keepdim=True)", shape)
+    expression = b.choose([
+        "{0} - {0}.mean(0, keepdim=True)", "{0}.flip(0)", "torch.flip({0}, [0])", "torch.roll({0}, 1, 0)", "{0}.flip(0, 1)",
+        "{0}[x[:, 0].argsort()]", "{0}[x[:, 0].argsort(), ...]", "{0}[x[:, 0].argsort(), None].squeeze(1)", "{0} * (x.size(0) // 7)",
+        "{0}[torch.stack([batch, batch.flip(0)], 1)].sum(1)", "{0}.cumsum(0)", "{0} * (x[:, :1] > 0)[(...,) + (None,) * ({0}.dim() - 2)]",
+        "torch.cat([{0}[1:], {0}[:1]], 0)",
+    ])  # fmt: skip
+    b.emit(expression.format(v), shape)
+
+
+@op(lambda s: s[0] == "N" and isinstance(s[1], int) and s[1] > 1, weight=2)
+def rows_and_channels(b, v, shape):
+    lead = (shape[0], shape[1] - 1)
+    expression, result = b.choose([
+        ("{0}[x[:, 0].argsort(), 1:]", (*lead, *shape[2:])), ("{0}[batch, 0]", ("N", *shape[2:])),
+        ("{0}[torch.arange(x.size(0)), (x[:, 0] > 2).long()]", ("N", *shape[2:])), ("{0}[edge_index[0], 1:]", ("E", *lead[1:], *shape[2:])),
+        ("{0}.gather(1, (x[:, :1] > 2).long()[(...,) + (None,) * ({0}.dim() - 2)].expand(-1, 1, *{0}.shape[2:])).squeeze(1)", ("N", *shape[2:])),
+    ])  # fmt: skip
+    if len(result) > 1:
+        b.emit(expression.format(v), result)
 
 
 @op(nodes)

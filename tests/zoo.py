@@ -1,15 +1,15 @@
 """The model zoo: small models of every family, each by name, with the inputs it takes.
 
-``ZOO`` maps a name to an :class:`Entry`. ``make(name)`` builds its model, in float64 and in ``eval()`` mode, with random
-biases and norm statistics: freshly built layers have zero biases and would hide what a bias does to a dead channel.
-``Entry.inputs(nodes, edges, graphs, seed)`` gives arguments by name for a random graph with self loops, double edges and
-isolated nodes. Models that lose nothing say in ``barrier`` which operation keeps every channel.
+``ZOO`` maps a name to an :class:`Entry`. ``make(name)`` builds its model, in float64 and in ``eval()`` mode, with
+random biases and norm statistics: freshly built layers have zero biases and would hide what a bias does to a dead
+channel. ``Entry.inputs(nodes, edges, graphs, seed)`` gives arguments by name for a random graph with self loops, double
+edges and isolated nodes. Models that lose nothing say in ``barrier`` which operation keeps every channel.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Optional
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -69,14 +69,14 @@ def make(name: str, seed: int = 0) -> nn.Module:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() == 1:
-                    parameter += 0.3 * torch.randn_like(parameter)
+                    parameter.add_(torch.randn_like(parameter), alpha=0.3)
             for key, buffer in model.named_buffers():
                 if "running_" in key:
-                    buffer += 0.5 * torch.rand_like(buffer)
+                    buffer.add_(torch.rand_like(buffer), alpha=0.5)
     return model.eval()
 
 
-def without_dropout(model: nn.Module) -> nn.Module:
+def without_dropout(model):
     """Set the rate of every dropout in a model to 0, be it a module, an attribute or a list; returns the model."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -94,35 +94,40 @@ def without_dropout(model: nn.Module) -> nn.Module:
 class Stack(nn.Module):
     """Convolutions with an activation and dropout between them; arguments after ``x`` go to every one."""
 
-    def __init__(self, *convs: nn.Module, act: Callable[[Tensor], Tensor] = torch.relu, dropout: float = 0.3) -> None:
+    def __init__(self, *convs, act=torch.relu, dropout=0.3):
         super().__init__()
         self.convs, self.act, self.dropout = nn.ModuleList(convs), act, dropout
 
-    def run(self, x: Tensor, *graph: Tensor) -> Tensor:
+    def run(self, x, *graph):
         for conv in self.convs[:-1]:
             x = F.dropout(self.act(conv(x, *graph)), self.dropout, self.training)
         return self.convs[-1](x, *graph)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         return self.run(x, edge_index)
 
 
 class WeightedStack(Stack):
-    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor) -> Tensor:
+    def forward(self, x, edge_index, edge_weight):
         return self.run(x, edge_index, edge_weight)
 
 
 class EdgeStack(Stack):
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+    def forward(self, x, edge_index, edge_attr):
         return self.run(x, edge_index, edge_attr)
 
 
-def three(conv: Callable[..., nn.Module], stack: type[Stack] = Stack, **options: object) -> Stack:
+def chain(conv, *widths, act=torch.relu):
+    """Layers of a convolution from width to width."""
+    return Stack(*(conv(source, target) for source, target in pairwise(widths)), act=act)
+
+
+def three(conv, stack=Stack, **options):
     """Three layers of a convolution whose output is as wide as it is told."""
     return stack(conv(INPUT, HIDDEN, **options), conv(HIDDEN, HIDDEN, **options), conv(HIDDEN, OUTPUT, **options))
 
 
-def heads(conv: Callable[..., nn.Module], count: int = 4, stack: type[Stack] = Stack, **options: object) -> Stack:
+def heads(conv, count=4, stack=Stack, **options):
     """Three attention layers whose hidden ones concatenate their heads and whose last one averages them."""
     each = HIDDEN // count
     return stack(
@@ -133,41 +138,46 @@ def heads(conv: Callable[..., nn.Module], count: int = 4, stack: type[Stack] = S
     )
 
 
-def averaged(conv: Callable[..., nn.Module], count: int = 4, stack: type[Stack] = Stack, **options: object) -> Stack:
+def averaged(conv, count=4, stack=Stack, **options):
     """Three attention layers that all average their heads."""
     return three(partial(conv, heads=count, concat=False), stack, **options)
 
 
-def mlp(*widths: int, norm: bool = False, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+def mlp(*widths, norm=False, act=nn.ReLU):
     """A plain MLP of linear layers."""
-    layers: list[nn.Module] = []
-    for source, target in zip(widths[:-1], widths[1:], strict=True):
+    layers = []
+    for source, target in pairwise(widths):
         layers += [nn.Linear(source, target), *([nn.BatchNorm1d(target)] if norm else []), act()]
     return nn.Sequential(*layers[: -2 if norm else -1])
 
 
-def gin(norm: bool = False, **options: object) -> Stack:
+def gin(norm=False, **options):
     """Three graph isomorphism layers."""
     widths = (INPUT, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, OUTPUT)
     return Stack(*(gnn.GINConv(mlp(i, HIDDEN, o, norm=norm), **options) for i, o in widths))
 
 
-def gine(**options: object) -> Stack:
+def gine(**options):
     """Three graph isomorphism layers with edge features."""
     widths = (INPUT, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, OUTPUT)
     return EdgeStack(*(gnn.GINEConv(mlp(i, HIDDEN, o), edge_dim=EDGE, **options) for i, o in widths))
 
 
+def gated_recurrent():
+    """A gated recurrent layer between two convolutions."""
+    return Stack(gnn.GCNConv(INPUT, HIDDEN), gnn.GatedGraphConv(HIDDEN, 2), gnn.GCNConv(HIDDEN, OUTPUT))
+
+
 class Jumping(nn.Module):
     """Jumping knowledge over any convolution, read by a linear head."""
 
-    def __init__(self, conv: Callable[..., nn.Module], mode: str, layers: int = 3) -> None:
+    def __init__(self, conv, mode, layers=3):
         super().__init__()
         self.convs = nn.ModuleList(conv(HIDDEN if i else INPUT, HIDDEN) for i in range(layers))
         self.jump = gnn.JumpingKnowledge(mode, channels=HIDDEN, num_layers=layers)
         self.lin = nn.Linear(HIDDEN * (layers if mode == "cat" else 1), OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         layers = []
         for conv in self.convs:
             x = conv(x, edge_index).relu()
@@ -178,13 +188,13 @@ class Jumping(nn.Module):
 class Residual(nn.Module):
     """Residual GCN: convolution, norm, relu, plus what came in."""
 
-    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm1d, layers: int = 3) -> None:
+    def __init__(self, norm=nn.BatchNorm1d, layers=3):
         super().__init__()
         self.enter, self.leave = nn.Linear(INPUT, HIDDEN), nn.Linear(HIDDEN, OUTPUT)
         self.convs = nn.ModuleList(gnn.GCNConv(HIDDEN, HIDDEN) for _ in range(layers))
         self.norms = nn.ModuleList(norm(HIDDEN) for _ in range(layers))
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         x = self.enter(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = x + F.relu(norm(conv(x, edge_index)))
@@ -194,7 +204,7 @@ class Residual(nn.Module):
 class PreActivation(Residual):
     """Norm and relu before the convolution, the sum in place."""
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         x = self.enter(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = conv(F.relu(norm(x)), edge_index)
@@ -206,12 +216,12 @@ class PreActivation(Residual):
 class InitialResidual(nn.Module):
     """Every layer mixes in the first hidden value: one tensor with many readers."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.enter, self.leave = nn.Linear(INPUT, HIDDEN), nn.Linear(HIDDEN, OUTPUT)
         self.convs = nn.ModuleList(gnn.GCNConv(HIDDEN, HIDDEN) for _ in range(3))
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         first = x = self.enter(x).relu()
         for conv in self.convs:
             x = 0.9 * conv(x, edge_index).relu() + 0.1 * first
@@ -221,13 +231,13 @@ class InitialResidual(nn.Module):
 class Dense(nn.Module):
     """DenseNet-style: every layer reads the concatenation of all before it."""
 
-    def __init__(self, conv: Callable[..., nn.Module] = gnn.GCNConv, layers: int = 3) -> None:
+    def __init__(self, conv=gnn.GCNConv, layers=3):
         super().__init__()
         self.enter = nn.Linear(INPUT, HIDDEN)
         self.convs = nn.ModuleList(conv(HIDDEN * (i + 1), HIDDEN) for i in range(layers))
         self.leave = nn.Linear(HIDDEN * (layers + 1), OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         x = self.enter(x).relu()
         for conv in self.convs:
             x = torch.cat([x, conv(x, edge_index).relu()], dim=-1)
@@ -237,13 +247,13 @@ class Dense(nn.Module):
 class RawAndHidden(nn.Module):
     """A concatenation of raw input features and a hidden value, read by a convolution and by the head."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.first = gnn.SAGEConv(INPUT, HIDDEN)
         self.second = gnn.SAGEConv(INPUT + HIDDEN, HIDDEN)
         self.leave = nn.Linear(2 * HIDDEN + INPUT, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.first(x, edge_index).relu()
         g = self.second(torch.cat([x, h], dim=1), edge_index).relu()
         return self.leave(torch.cat([h, g, x], dim=1))
@@ -252,12 +262,12 @@ class RawAndHidden(nn.Module):
 class TwoInputs(nn.Module):
     """Two tensors of features, one of them added to a hidden value, both in a concatenation."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.first, self.second = gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(2 * HIDDEN, HIDDEN)
         self.leave = nn.Linear(HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x, edge_index, context):
         h = self.first(x, edge_index).relu()
         h = self.second(torch.cat([h, context], dim=-1), edge_index)
         return self.leave((h + context).relu())
@@ -266,38 +276,42 @@ class TwoInputs(nn.Module):
 class Headed(nn.Module):
     """Convolutions with an MLP head."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head):
         super().__init__()
         self.conv, self.head = gnn.SAGEConv(INPUT, HIDDEN), head
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         return self.head(self.conv(x, edge_index).relu())
 
 
 class Pooled(nn.Module):
     """Graph-level prediction: convolutions, one or more poolings side by side, an MLP."""
 
-    def __init__(self, *pools: Callable[..., Tensor], last: Callable[[], nn.Module] | None = None) -> None:
+    def __init__(self, *pools, last=None):
         super().__init__()
         self.convs = nn.ModuleList([gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(HIDDEN, HIDDEN)])
         self.pools = pools
         self.head = last() if last is not None else mlp(HIDDEN * len(pools), HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+    def forward(self, x, edge_index, batch):
         for conv in self.convs:
             x = conv(x, edge_index).relu()
         return self.head(torch.cat([pool(x, batch) for pool in self.pools], dim=-1))
 
 
+def pyg_head():
+    return gnn.MLP([HIDDEN, HIDDEN, OUTPUT], norm=None)
+
+
 class PooledContext(nn.Module):
     """Node-level prediction with a global context: the pooled graph is given back to its nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv, self.context = gnn.SAGEConv(INPUT, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
         self.leave = nn.Linear(2 * HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+    def forward(self, x, edge_index, batch):
         h = self.conv(x, edge_index).relu()
         context = self.context(gnn.global_mean_pool(h, batch)).tanh()
         return self.leave(torch.cat([h, context[batch]], dim=-1))
@@ -306,11 +320,11 @@ class PooledContext(nn.Module):
 class WholeGraph(nn.Module):
     """A graph-level prediction of a single graph: plain mean and max over its nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv, self.leave = gnn.GCNConv(INPUT, HIDDEN), nn.Linear(2 * HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.conv(x, edge_index).relu()
         return self.leave(torch.cat([h.mean(dim=0), h.max(dim=0).values], dim=-1))
 
@@ -318,12 +332,12 @@ class WholeGraph(nn.Module):
 class Gated(nn.Module):
     """A sigmoid gate on a hidden value, computed from another reader of the same tensor."""
 
-    def __init__(self, width: int = HIDDEN) -> None:
+    def __init__(self, width=HIDDEN):
         super().__init__()
         self.conv, self.again = gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(HIDDEN, HIDDEN)
         self.gate, self.leave = nn.Linear(HIDDEN, width), nn.Linear(HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.conv(x, edge_index).relu()
         return self.leave(self.again(h, edge_index) * torch.sigmoid(self.gate(h)))
 
@@ -331,40 +345,44 @@ class Gated(nn.Module):
 class Highway(Gated):
     """A convex combination of the old value and the new one."""
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.conv(x, edge_index).relu()
         share = torch.sigmoid(self.gate(h))
         return self.leave(share * self.again(h, edge_index) + (1 - share) * h)
 
 
-class EdgeMLP(gnn.MessagePassing):
+class EdgeMLP(gnn.MessagePassing):  # type: ignore[misc]  # PyG is untyped
     """A message from both ends of an edge: an MLP of their concatenation, as in EdgeConv."""
 
-    def __init__(self, source: int, target: int, edge: int = 0, aggr: str = "max") -> None:
+    def __init__(self, source, target, edge=0, aggr="max"):
         super().__init__(aggr=aggr)
         self.in_channels, self.out_channels = source, target
         self.mlp = mlp(2 * source + edge, HIDDEN, target)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+    def forward(self, x, edge_index, edge_attr=None):
         return self.propagate(edge_index, x=x, edge_attr=edge_attr)
 
-    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Optional[Tensor]) -> Tensor:  # noqa: UP045 - read by PyG
+    def message(self, x_i, x_j, edge_attr):
         parts = [x_i, x_j - x_i] if edge_attr is None else [x_i, x_j, edge_attr]
         return self.mlp(torch.cat(parts, dim=-1))
 
 
-class EdgeGate(gnn.MessagePassing):
+def edge_conv(source, target):
+    return gnn.EdgeConv(mlp(2 * source, HIDDEN, target))
+
+
+class EdgeGate(gnn.MessagePassing):  # type: ignore[misc]  # PyG is untyped
     """Messages scaled by a sigmoid of both ends, `[E, 1]` times `[E, C]`, normalised over the edges of a node."""
 
-    def __init__(self, source: int, target: int) -> None:
+    def __init__(self, source, target):
         super().__init__(aggr="add")
         self.lin, self.score = nn.Linear(source, target), nn.Linear(2 * target, 1)
         self.in_channels = source
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         return self.propagate(edge_index, x=self.lin(x))
 
-    def message(self, x_i: Tensor, x_j: Tensor, index: Tensor) -> Tensor:
+    def message(self, x_i, x_j, index):
         share = softmax(self.score(torch.cat([x_i, x_j], dim=-1)), index)
         return share * x_j
 
@@ -372,13 +390,13 @@ class EdgeGate(gnn.MessagePassing):
 class EdgeUpdates(nn.Module):
     """Hidden edge features that are updated from both ends and summed into the nodes, layer by layer."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.nodes, self.edges = nn.Linear(INPUT, HIDDEN), nn.Linear(EDGE, HIDDEN)
         self.edge_mlp, self.node_mlp = mlp(3 * HIDDEN, HIDDEN, HIDDEN), mlp(2 * HIDDEN, HIDDEN, HIDDEN)
         self.leave = nn.Linear(HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+    def forward(self, x, edge_index, edge_attr):
         h, e = self.nodes(x).relu(), self.edges(edge_attr).relu()
         for _ in range(2):  # both rounds share their weights
             e = e + self.edge_mlp(torch.cat([h[edge_index[0]], h[edge_index[1]], e], dim=-1)).relu()
@@ -390,12 +408,12 @@ class EdgeUpdates(nn.Module):
 class Calls(nn.Module):
     """The same linear module or the same convolution called several times."""
 
-    def __init__(self, shared: nn.Module, times: int) -> None:
+    def __init__(self, shared, times):
         super().__init__()
         self.enter, self.shared, self.leave = gnn.GCNConv(INPUT, HIDDEN), shared, nn.Linear(HIDDEN, OUTPUT)
         self.times = times
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         x = self.enter(x, edge_index).relu()
         for _ in range(self.times):
             x = (self.shared(x) if isinstance(self.shared, nn.Linear) else self.shared(x, edge_index)).relu()
@@ -405,12 +423,12 @@ class Calls(nn.Module):
 class TwoBranches(nn.Module):
     """One linear module called on two different values, whose results are compared channel by channel."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.left, self.right = gnn.GCNConv(INPUT, HIDDEN), gnn.SAGEConv(INPUT, HIDDEN)
         self.shared, self.leave = nn.Linear(HIDDEN, HIDDEN), nn.Linear(2 * HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         a = self.shared(self.left(x, edge_index).relu())
         b = self.shared(self.right(x, edge_index).relu())
         return self.leave(torch.cat([(a - b).abs(), a * b], dim=-1))
@@ -419,13 +437,13 @@ class TwoBranches(nn.Module):
 class TwoHeads(nn.Module):
     """Returns logits and an embedding: the hidden value itself is an output."""
 
-    def __init__(self, named: bool = False, embed: bool = True) -> None:
+    def __init__(self, named=False, embed=True):
         super().__init__()
         self.convs = nn.ModuleList([gnn.SAGEConv(INPUT, HIDDEN), gnn.SAGEConv(HIDDEN, HIDDEN)])
         self.classify, self.regress = nn.Linear(HIDDEN, OUTPUT), nn.Linear(HIDDEN, 1)
         self.named, self.embed = named, embed
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, ...] | dict[str, Tensor]:
+    def forward(self, x, edge_index):
         for conv in self.convs:
             x = conv(x, edge_index).relu()
         if self.named:
@@ -436,42 +454,42 @@ class TwoHeads(nn.Module):
 class Halves(nn.Module):
     """A gated linear unit: the two halves of one wide value, taken apart in one of several ways."""
 
-    def __init__(self, apart: Callable[[Tensor], Iterable[Tensor]]) -> None:
+    def __init__(self, apart):
         super().__init__()
         self.conv, self.again = gnn.GCNConv(INPUT, 2 * HIDDEN), gnn.GCNConv(HIDDEN, 2 * HIDDEN)
         self.leave, self.apart = nn.Linear(HIDDEN, OUTPUT), apart
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         for conv in (self.conv, self.again):
             value, gate = self.apart(conv(x, edge_index))
             x = value * torch.sigmoid(gate)
         return self.leave(x)
 
 
-def chunks(x: Tensor) -> Iterable[Tensor]:
+def chunks(x):
     return x.chunk(2, dim=-1)
 
 
-def splits(x: Tensor) -> Iterable[Tensor]:
+def splits(x):
     return torch.split(x, HIDDEN, dim=1)
 
 
-def slices(x: Tensor) -> Iterable[Tensor]:
+def slices(x):
     return x[:, :HIDDEN], x[..., HIDDEN:]
 
 
-def viewed(x: Tensor) -> Iterable[Tensor]:
+def viewed(x):
     return x.view(-1, 2, HIDDEN).unbind(1)
 
 
-def strided(x: Tensor) -> Iterable[Tensor]:
+def strided(x):
     return x[:, ::2], x[:, 1::2]
 
 
 class GLU(Halves):
     """The same unit through ``F.glu``."""
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         for conv in (self.conv, self.again):
             x = F.glu(conv(x, edge_index), dim=-1)
         return self.leave(x)
@@ -480,13 +498,13 @@ class GLU(Halves):
 class InPlace(nn.Module):
     """In-place activations, sums and scalings."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.convs = nn.ModuleList([gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(HIDDEN, HIDDEN)])
         self.skip, self.leave = nn.Linear(INPUT, HIDDEN), nn.Linear(HIDDEN, OUTPUT)
         self.act = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.act(self.convs[0](x, edge_index))
         h.add_(self.skip(x)).mul_(0.5)
         g = self.convs[1](h, edge_index).relu_()
@@ -497,12 +515,12 @@ class InPlace(nn.Module):
 class Assigned(nn.Module):
     """Item assignment: rows set to zero by a mask, and a slice of channels overwritten."""
 
-    def __init__(self, channels: bool) -> None:
+    def __init__(self, channels):
         super().__init__()
         self.convs = nn.ModuleList([gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(HIDDEN, HIDDEN)])
         self.leave, self.channels = nn.Linear(HIDDEN, OUTPUT), channels
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.convs[0](x, edge_index).relu()
         if self.channels:
             h[:, 2:5] = 0
@@ -514,24 +532,27 @@ class Assigned(nn.Module):
 class DropoutModules(nn.Module):
     """Dropout as modules, after the activation and on the input."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.enter, self.between = nn.Dropout(0.2), nn.Dropout(0.5)
         self.convs = nn.ModuleList([gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(HIDDEN, OUTPUT)])
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         return self.convs[1](self.between(self.convs[0](self.enter(x), edge_index).relu()), edge_index)
 
 
 class Activations(nn.Module):
     """One activation after another, some of which turn zeros into something else."""
 
-    def __init__(self, *acts: nn.Module) -> None:
+    def __init__(self, *acts):
         super().__init__()
         self.enter, self.leave = gnn.GCNConv(INPUT, HIDDEN), nn.Linear(HIDDEN, OUTPUT)
-        self.acts, self.lins = nn.ModuleList(acts), nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in acts)
+        self.acts, self.lins = (
+            nn.ModuleList(act() for act in acts),
+            nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in acts),
+        )
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         x = self.enter(x, edge_index)
         for act, lin in zip(self.acts, self.lins, strict=True):
             x = act(lin(x))
@@ -541,12 +562,12 @@ class Activations(nn.Module):
 class LinkScores(nn.Module):
     """Link prediction: a dot product of the two ends of every edge."""
 
-    def __init__(self, mlp_decoder: bool = False) -> None:
+    def __init__(self, mlp_decoder=False):
         super().__init__()
         self.convs = nn.ModuleList([gnn.SAGEConv(INPUT, HIDDEN), gnn.SAGEConv(HIDDEN, HIDDEN)])
         self.decode = mlp(2 * HIDDEN, HIDDEN, 1) if mlp_decoder else None
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = self.convs[1](self.convs[0](x, edge_index).relu(), edge_index)
         source, target = h[edge_index[0]], h.index_select(0, edge_index[1])
         if self.decode is None:
@@ -557,14 +578,14 @@ class LinkScores(nn.Module):
 class RawForms(nn.Module):
     """Weights as bare parameters: matmul, F.linear, addmm, an added bias, a per-channel scale."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.first, self.second = nn.Parameter(torch.randn(INPUT, HIDDEN)), nn.Parameter(torch.randn(HIDDEN, HIDDEN))
         self.third = nn.Parameter(torch.randn(HIDDEN, OUTPUT))
         self.bias, self.scale = nn.Parameter(torch.zeros(HIDDEN)), nn.Parameter(torch.ones(HIDDEN))
         self.shift = nn.Parameter(torch.zeros(OUTPUT))
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x, edge_index):
         h = (x @ self.first + self.bias).relu()
         h = torch.zeros_like(h).index_add_(0, edge_index[1], h[edge_index[0]])
         h = F.linear(h, self.second, self.bias).tanh() * self.scale
@@ -574,12 +595,12 @@ class RawForms(nn.Module):
 class Normed(nn.Module):
     """A norm between two convolutions, some norms with the graph each node belongs to."""
 
-    def __init__(self, norm: nn.Module, graphs: bool = False) -> None:
+    def __init__(self, norm, graphs=False):
         super().__init__()
         self.enter, self.norm, self.leave = gnn.GCNConv(INPUT, HIDDEN), norm, gnn.GCNConv(HIDDEN, HIDDEN)
         self.graphs, self.head = graphs, nn.Linear(HIDDEN, OUTPUT)
 
-    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+    def forward(self, x, edge_index, batch):
         h = self.enter(x, edge_index)
         h = (self.norm(h, batch) if self.graphs else self.norm(h)).relu()
         return self.head(self.leave(h, edge_index).relu())
@@ -601,7 +622,7 @@ BASIC: dict[str, Callable[..., nn.Module]] = {
 NORMS = (None, "batch_norm", "layer_norm", "graph_norm", "instance_norm", "pair_norm")
 
 
-def basic(family: str, jk: str | None, norm: str | None) -> nn.Module:
+def basic(family, jk, norm):
     return BASIC[family](INPUT, HIDDEN, 3, OUTPUT, dropout=0.2, act="elu" if jk == "cat" else "relu", jk=jk, norm=norm)
 
 
@@ -626,12 +647,12 @@ POOLS = gnn.global_add_pool, gnn.global_mean_pool, gnn.global_max_pool
 ZOO: dict[str, Entry] = {
     # graph convolution
     "gcn": Entry(partial(three, gnn.GCNConv)),
-    "gcn-2": Entry(lambda: Stack(gnn.GCNConv(INPUT, HIDDEN), gnn.GCNConv(HIDDEN, OUTPUT))),
-    "gcn-10": Entry(lambda: Stack(gnn.GCNConv(INPUT, HIDDEN), *(gnn.GCNConv(HIDDEN, HIDDEN) for _ in range(8)), gnn.GCNConv(HIDDEN, OUTPUT))),
+    "gcn-2": Entry(partial(chain, gnn.GCNConv, INPUT, HIDDEN, OUTPUT)),
+    "gcn-10": Entry(partial(chain, gnn.GCNConv, INPUT, *[HIDDEN] * 9, OUTPUT)),
     "gcn-weighted": Entry(partial(three, gnn.GCNConv, WeightedStack), WEIGHTED),
     "gcn-plain": Entry(partial(three, gnn.GCNConv, normalize=False, bias=False)),
     "gcn-improved": Entry(partial(three, gnn.GCNConv, improved=True)),
-    "gcn-odd-widths": Entry(lambda: Stack(gnn.GCNConv(INPUT, 7), gnn.GCNConv(7, 31), gnn.GCNConv(31, OUTPUT), act=torch.tanh)),
+    "gcn-odd-widths": Entry(partial(chain, gnn.GCNConv, INPUT, 7, 31, OUTPUT, act=torch.tanh)),
     # GraphSAGE
     "sage-mean": Entry(partial(three, gnn.SAGEConv)),
     "sage-max": Entry(partial(three, gnn.SAGEConv, aggr="max")),
@@ -641,7 +662,7 @@ ZOO: dict[str, Entry] = {
     "sage-no-root": Entry(partial(three, gnn.SAGEConv, root_weight=False)),
     "sage-max-project-normalize": Entry(partial(three, gnn.SAGEConv, aggr="max", project=True, normalize=True)),
     "sage-two-aggregations": Entry(partial(three, gnn.SAGEConv, aggr=["mean", "max"])),
-    "sage-5-sigmoid": Entry(lambda: Stack(gnn.SAGEConv(INPUT, HIDDEN), *(gnn.SAGEConv(HIDDEN, HIDDEN) for _ in range(3)), gnn.SAGEConv(HIDDEN, OUTPUT), act=torch.sigmoid)),
+    "sage-5-sigmoid": Entry(partial(chain, gnn.SAGEConv, INPUT, *[HIDDEN] * 4, OUTPUT, act=torch.sigmoid)),
     # attention
     "gat-1": Entry(partial(heads, gnn.GATConv, 1)),
     "gat-4": Entry(partial(heads, gnn.GATConv)),
@@ -664,7 +685,7 @@ ZOO: dict[str, Entry] = {
     "transformer-beta-mean": Entry(partial(averaged, gnn.TransformerConv, beta=True)),
     "transformer-no-root": Entry(partial(heads, gnn.TransformerConv, root_weight=False)),
     "transformer-edges": Entry(partial(heads, gnn.TransformerConv, stack=EdgeStack, edge_dim=EDGE), EDGES),
-    "transformer-edges-beta": Entry(partial(heads, gnn.TransformerConv, stack=EdgeStack, edge_dim=EDGE, beta=True, dropout=0.1), EDGES),
+    "transformer-edges-beta": Entry(partial(heads, gnn.TransformerConv, 2, EdgeStack, edge_dim=EDGE, beta=True), EDGES),
     # graph isomorphism
     "gin": Entry(gin),
     "gin-eps": Entry(partial(gin, train_eps=True)),
@@ -695,7 +716,7 @@ ZOO: dict[str, Entry] = {
     "pool-mean": Entry(partial(Pooled, gnn.global_mean_pool), BATCHED),
     "pool-max": Entry(partial(Pooled, gnn.global_max_pool), BATCHED),
     "pool-all": Entry(partial(Pooled, *POOLS), BATCHED),
-    "pool-mlp": Entry(partial(Pooled, gnn.global_add_pool, last=lambda: gnn.MLP([HIDDEN, HIDDEN, OUTPUT], norm=None)), BATCHED),
+    "pool-mlp": Entry(partial(Pooled, gnn.global_add_pool, last=pyg_head), BATCHED),
     "pool-context": Entry(PooledContext, BATCHED),
     "pool-whole-graph": Entry(WholeGraph),
     # gates and edges
@@ -705,7 +726,7 @@ ZOO: dict[str, Entry] = {
     "edge-mlp": Entry(partial(three, EdgeMLP)),
     "edge-mlp-features": Entry(partial(three, EdgeMLP, EdgeStack, edge=EDGE, aggr="mean"), EDGES, needs_example=True),
     "edge-gate": Entry(partial(three, EdgeGate)),
-    "edge-conv": Entry(lambda: Stack(gnn.EdgeConv(mlp(2 * INPUT, HIDDEN, HIDDEN)), gnn.EdgeConv(mlp(2 * HIDDEN, HIDDEN, OUTPUT))), needs_example=True),
+    "edge-conv": Entry(partial(chain, edge_conv, INPUT, HIDDEN, OUTPUT), needs_example=True),
     "edge-updates": Entry(EdgeUpdates, EDGES, needs_example=True),
     "link-dot": Entry(LinkScores),
     "link-mlp": Entry(partial(LinkScores, mlp_decoder=True)),
@@ -726,8 +747,9 @@ ZOO: dict[str, Entry] = {
     "assigned-rows": Entry(partial(Assigned, channels=False)),
     "assigned-channels": Entry(partial(Assigned, channels=True)),
     "dropout-modules": Entry(DropoutModules),
-    "activations": Entry(lambda: Activations(nn.ELU(), nn.LeakyReLU(0.1), nn.Softplus(), nn.PReLU(), nn.Sigmoid(), nn.Hardtanh())),
-    "activations-more": Entry(lambda: Activations(nn.SiLU(), nn.PReLU(HIDDEN), nn.GELU(), nn.Softmax(dim=-1), nn.ReLU6(), nn.Tanh())),
+    "activations": Entry(partial(Activations, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.PReLU, nn.Sigmoid, nn.Hardtanh)),
+    "activations-more": Entry(partial(Activations, nn.SiLU, partial(nn.PReLU, HIDDEN), nn.GELU, nn.ReLU6, nn.Tanh)),
+    "activations-softmax": Entry(partial(Activations, partial(nn.Softmax, dim=-1), nn.ReLU)),
     "raw-forms": Entry(RawForms, needs_example=True),
     # norms
     "norm-graph": Entry(lambda: Normed(gnn.GraphNorm(HIDDEN), True), BATCHED),
@@ -750,7 +772,7 @@ ZOO: dict[str, Entry] = {
     "more-tag": Entry(partial(three, gnn.TAGConv, K=2)),
     "more-cheb": Entry(partial(three, gnn.ChebConv, K=2)),
     "more-sg": Entry(partial(three, gnn.SGConv, K=2)),
-    "more-gated-recurrent": Entry(lambda: Stack(gnn.GCNConv(INPUT, HIDDEN), gnn.GatedGraphConv(HIDDEN, 2), gnn.GCNConv(HIDDEN, OUTPUT))),
+    "more-gated-recurrent": Entry(gated_recurrent),
     "more-gen": Entry(partial(three, gnn.GENConv)),
     "more-film": Entry(partial(three, gnn.FiLMConv)),
     **basic_grid(),

@@ -6,6 +6,7 @@ from upscale_fx.compat import MaskingManager, PruningManager
 from upscale_fx.diff import Diff, diff
 from upscale_fx.errors import (
     AmountError,
+    CriterionError,
     InputError,
     ModeError,
     NothingToPruneError,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AmountError",
     "CompiledGNN",
+    "CriterionError",
     "Diff",
     "Groups",
     "InputError",

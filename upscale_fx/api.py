@@ -10,7 +10,7 @@ from torch import nn
 from upscale_fx.consumers import find_consumers
 from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.errors import InputError, NothingToPruneError
+from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
 from upscale_fx.module import CompiledGNN
 from upscale_fx.passes import CompactChannels, FoldAttention, Pipeline, RemoveDeadNodes, ShareStructure
@@ -37,7 +37,7 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
         TraceError: the model cannot be traced; names module, source line, reason and remedy.
         InputError: example inputs are missing or do not fit.
     """
-    return trace_model(_module(model), example_inputs, example_kwargs)
+    return trace_model(model, example_inputs, example_kwargs)
 
 
 def mask(
@@ -171,9 +171,3 @@ def _check_early(options: MaskOptions) -> None:
     """Tell about a bad amount before anything slow happens."""
     if not isinstance(options.amount, Mapping):
         check_amount(options.amount, "amount")
-
-
-def _module(model: object) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    return model

@@ -14,12 +14,14 @@ from upscale_fx.dataflow import analyse
 from upscale_fx.errors import InputError
 from upscale_fx.masking import MaskOptions, plan_removals
 from upscale_fx.module import CompiledGNN
+from upscale_fx.trace import check_model
 
 
 class MaskingManager:
     """Masks a model in place: ``MaskingManager(model).importance("l2").mask(amount=0.25)``."""
 
     def __init__(self, model: nn.Module, example_inputs: Any = None) -> None:
+        check_model(model)
         self.model = model
         self.example_inputs = example_inputs
         self._criterion: str | Criterion | None = None
@@ -45,6 +47,7 @@ class PruningManager:
     """Prunes a masked model: ``PruningManager(model).compute([x, edge_index]).prune()``."""
 
     def __init__(self, model: nn.Module) -> None:
+        check_model(model)
         self.model = model
         self._inputs: tuple[Any, ...] | None = None
 

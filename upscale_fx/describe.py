@@ -98,9 +98,12 @@ def _known_sizes(arguments: Mapping[str, Any], leaves: Sequence[Tensor]) -> dict
 
 def _is_edge_index(name: str, value: Tensor) -> bool:
     integral = not value.is_floating_point() and value.dtype != torch.bool
-    return (
-        integral and value.dim() == 2 and value.shape[0] == 2 and ("edge" in name or "index" in name or "adj" in name)
-    )
+    fits = integral and value.dim() == 2 and value.shape[0] == 2
+    if name == _EDGE_INDEX and not fits:
+        raise InputError(
+            f"argument '{name}' must be an integer tensor of shape [2, E], got {value.dtype} of shape {list(value.shape)}"
+        )
+    return fits
 
 
 def _spec_tree(name: str, value: Any, sizes: dict[str, int]) -> Any:

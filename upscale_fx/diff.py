@@ -13,7 +13,7 @@ from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError
 from upscale_fx.measure import Size, shape_text, size_of
 from upscale_fx.module import CompiledGNN
-from upscale_fx.trace import trace_model
+from upscale_fx.trace import check_model, trace_model
 
 _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
@@ -85,6 +85,8 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
     Raises:
         InputError: ``after`` is neither a graph nor traceable with the inputs of ``before``.
     """
+    check_model(before)
+    check_model(after)
     if not isinstance(before, CompiledGNN) and not isinstance(after, CompiledGNN):
         raise InputError("diff() needs at least one graph made by upscale_fx; pass upscale_fx.trace(model)")
     first, second = _graph(before, after), _graph(after, before)

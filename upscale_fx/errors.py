@@ -23,6 +23,10 @@ class PatternError(UpscaleError, ValueError):
     """A name or pattern matches no consumer, or a criterion is unknown; lists the valid names."""
 
 
+class CriterionError(UpscaleError, ValueError):
+    """A criterion returned something other than one finite score per channel."""
+
+
 class NothingToPruneError(UpscaleError, ValueError):
     """Something was asked to be removed and nothing could be; lists every consumer and why."""
 

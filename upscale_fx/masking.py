@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import nn
 from upscale_fx.channels import Mask
 from upscale_fx.consumers import Consumer
 from upscale_fx.criteria import Criterion, resolve_criterion
-from upscale_fx.errors import AmountError, NothingToPruneError, PatternError
+from upscale_fx.errors import AmountError, CriterionError, NothingToPruneError, PatternError
 
 Scores = npt.NDArray[np.float64]
 Amount = float | Mapping[str, float]
@@ -72,11 +72,12 @@ def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskO
         NothingToPruneError: something was asked and nothing can be removed.
     """
     amounts = _amounts(consumers, options.amount)
-    ignored = _matching(consumers, [options.ignore] if isinstance(options.ignore, str) else options.ignore, "ignore")
+    ignored = _matching(consumers, _patterns(options.ignore), "ignore")
     criterion = resolve_criterion(options.criterion)
     if options.scope not in ("layer", "global"):
         raise PatternError(f"unknown scope {options.scope!r}: choose 'layer' or 'global'")
-    if isinstance(options.round_to, bool) or options.round_to != int(options.round_to) or options.round_to < 1:
+    round_to: Any = options.round_to
+    if type(round_to) is bool or not isinstance(round_to, Integral) or int(round_to) < 1:
         raise AmountError(f"round_to must be a positive integer, got {options.round_to!r}")
     removals = []
     for consumer in consumers:
@@ -94,6 +95,14 @@ def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskO
     if any(a > 0 for a in amounts.values()) and not any(r.removed.any() for r in removals):
         raise NothingToPruneError(nothing_to_prune(removals))
     return removals
+
+
+def _patterns(ignore: Any) -> Sequence[str]:
+    if isinstance(ignore, str):
+        return [ignore]
+    if not isinstance(ignore, Iterable):
+        raise PatternError(f"ignore takes a name, a pattern or a list of them, got {ignore!r}")
+    return list(ignore)
 
 
 def _amounts(consumers: Sequence[Consumer], amount: Amount) -> dict[str, float]:
@@ -136,14 +145,20 @@ def _matching(consumers: Sequence[Consumer], patterns: Sequence[str], argument: 
 
 def _scores(criterion: Criterion, consumer: Consumer, root: nn.Module) -> Scores:
     weight = consumer.weight(root)
-    scores = torch.as_tensor(criterion(weight, consumer.name))
+    where = f"for {consumer.name} (weight {list(weight.shape)})"
+    returned = criterion(weight, consumer.name)
+    try:
+        scores = torch.as_tensor(returned)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(returned).__name__
+        raise CriterionError(f"the criterion returned a {kind} {where}; expected scores [in]") from None
     if scores.shape != (consumer.count,):
-        raise ValueError(
-            f"the criterion returned scores of shape {list(scores.shape)} for {consumer.name} (weight "
-            f"{list(weight.shape)}); expected [{consumer.count}], one per input channel"
+        raise CriterionError(
+            f"the criterion returned scores of shape {list(scores.shape)} {where}; expected [{consumer.count}], one "
+            f"per input channel"
         )
     if bool(torch.isnan(scores.double()).any()):
-        raise ValueError(f"the criterion returned NaN for {consumer.name}; its weights may hold NaN")
+        raise CriterionError(f"the criterion returned NaN {where}; its weights may hold NaN")
     return scores.detach().double().cpu().numpy()
 
 
@@ -263,6 +278,6 @@ def nothing_to_prune(removals: Sequence[Removal]) -> str:
     if not removals:
         return "nothing to prune: the model has no contraction over channels (no linear layer, no attention product)"
     lines = [f"  {r.consumer.name} ({r.consumer.count} channels): {r.reason or 'nothing removed'}" for r in removals]
-    return (
-        "nothing to prune; consumers looked at:\n" + "\n".join(lines) + "\npass inputs=True to prune raw input features"
-    )
+    if any("inputs=False" in removal.reason for removal in removals):
+        lines.append("pass inputs=True to prune raw input features")
+    return "nothing to prune; consumers looked at:\n" + "\n".join(lines)

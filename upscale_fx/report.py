@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from tabulate import tabulate
-from torch import fx
+from torch import fx, nn
 
 from upscale_fx.consumers import find_consumers
 from upscale_fx.dataflow import Dataflow, analyse
@@ -15,7 +15,8 @@ from upscale_fx.errors import InputError
 from upscale_fx.masking import Removal
 from upscale_fx.measure import Size, size_of
 from upscale_fx.module import CompiledGNN
-from upscale_fx.relations import Barrier, Contraction
+from upscale_fx.relations import Barrier
+from upscale_fx.rules.registry import call_of
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ class Report:
         return "\n".join(lines)
 
 
-def report(compiled: CompiledGNN) -> Report:
+def report(compiled: nn.Module) -> Report:
     """What was asked of each consumer of a compiled model, what it kept, and the reason.
 
     Raises:
         InputError: the module was not made by prune or compact.
     """
-    history = getattr(compiled, "meta", {}).get("report")
-    if history is None:
+    if not isinstance(compiled, CompiledGNN) or "report" not in compiled.meta:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
+    history = compiled.meta["report"]
     flow = analyse(compiled)
     kept = {consumer.name: consumer.count for consumer in find_consumers(flow)}
     entries = [
@@ -97,7 +98,7 @@ def barriers(flow: Dataflow) -> list[str]:
     found = []
     for node, relation in flow.relations.items():
         if isinstance(relation, Barrier) and holds_channels(flow, node, relation):
-            found.append(f"{node.name} ({_name(node)}, {node.meta.get('source', '')}): {relation.reason}")
+            found.append(f"{node.name} ({_operation(flow, node)}, {node.meta.get('source', '')}): {relation.reason}")
     return found
 
 
@@ -111,9 +112,11 @@ def holds_channels(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
     return False
 
 
-def _name(node: fx.Node) -> str:
-    call = node.args[0] if node.target is fx.node._operator_getitem else node  # type: ignore[attr-defined]
-    return str(getattr(call, "target", call))
+def _operation(flow: Dataflow, node: fx.Node) -> str:
+    call, _ = call_of(node, flow.values)
+    if call.op == "call_module":
+        return type(flow.module.get_submodule(str(call.target))).__name__
+    return call.target if isinstance(call.target, str) else getattr(call.target, "__name__", str(call.target))
 
 
 def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) -> Mapping[str, object]:
@@ -131,6 +134,3 @@ def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) 
 def _zero_columns(gm: CompiledGNN, consumer: object) -> int:
     weight = consumer.weight(gm)  # type: ignore[attr-defined]
     return int((weight == 0).all(dim=0).sum())
-
-
-__all__ = ["Contraction", "Entry", "Report", "barriers", "holds_channels", "record", "report"]

@@ -36,6 +36,7 @@ def trace_model(
         InputError: example inputs are missing or do not fit.
         TraceError: the model cannot be traced.
     """
+    check_model(model)
     if isinstance(model, CompiledGNN):
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(model)
@@ -51,6 +52,13 @@ def trace_model(
     traced = make_module(root, graph, meta, model.training)
     _check_trace(root, traced)
     return traced
+
+
+def check_model(model: object) -> None:
+    """Raise an InputError unless it is a module."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got {model!r}" if isinstance(model, type) else
+                         f"expected a torch.nn.Module, got a {type(model).__name__}")  # fmt: skip
 
 
 def own_copy(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import VerificationError
 from upscale_fx.inputs import ModelInputs, preserved_rng
-from upscale_fx.trace import largest_difference
+from upscale_fx.trace import check_model, largest_difference
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -41,6 +41,8 @@ def verify(
     Raises:
         VerificationError: an output differs by more, or in shape; the message names output, graph and difference.
     """
+    check_model(reference)
+    check_model(compiled)
     given, inputs = bind_examples(reference, example_inputs, example_kwargs)
     graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", given)]
     graphs += [(f"a graph of {n} nodes and {e} edges", _graph(inputs, n, e)) for n, e in ((13, 41), (37, 160))]

@@ -6,6 +6,7 @@ A criterion is a callable ``(weight [out, in], name) -> scores [in]``; the lowes
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ Criterion = Callable[[Tensor, str], Tensor]
 CRITERIA: dict[str, Criterion] = {"l1": l1, "l2": l2, "lamp": lamp, "fpgm": fpgm, "random": random}
 
 
-def resolve_criterion(criterion: str | Criterion | None) -> Criterion:
+def resolve_criterion(criterion: object) -> Criterion:
     """A criterion by name (default ``"l2"``) or itself.
 
     Raises:
@@ -30,8 +31,8 @@ def resolve_criterion(criterion: str | Criterion | None) -> Criterion:
     if criterion is None:
         return l2
     if callable(criterion):
-        return criterion
-    if criterion not in CRITERIA:
+        return cast(Criterion, criterion)
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
         raise PatternError(
             f"unknown criterion {criterion!r}: choose from {sorted(CRITERIA)} or pass a callable "
             f"(weight [out, in], name) -> scores [in]"

@@ -32,15 +32,16 @@ def reduction(op: Operation) -> Relation | None:
     keep = bool(op.argument(2, "keepdim", default=False))
     channel = [a for a in axes if given.shape[a] > 1]
     rows = [a for a in axes if given.sizes[a] is None]
+    static = [a for a in axes if given.sizes[a] is not None]
     how = _HOW[op.name]
-    if not channel:
+    if not static or (rows and not channel):
         return _over_rows(op)
     if rows and how != "sum":
         return None  # one number over rows and channels: its count is baked in
     kept = [1 if a in axes else s for a, s in enumerate(given.shape)]
     result = np.arange(int(np.prod(kept))).reshape(kept)
     index = np.broadcast_to(result, given.shape).reshape(-1)
-    last = max(given.wide) in channel
+    last = max(a for a, size in enumerate(given.sizes) if size is not None) in static
     return Reduction(source, np.ascontiguousarray(index), how, axes, keep, last and how != "max")  # type: ignore[arg-type]
 
 

@@ -1,0 +1,255 @@
+"""Every rule has a case: each operation in the registry, between a layer that makes channels and one that reads some.
+
+A row of the table names operations and says how they are called: ``f`` is the operation, ``h`` and ``g`` are hidden values
+``[N, 6]`` with channels that are zero or constant, ``e`` is ``edge_index`` and ``m`` holds parameters. ``Tensor.f`` is a
+method, ``torch._C._nn.f`` what functional forms call.
+"""
+
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_geometric.utils as pyg
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import upscale_fx
+from upscale_fx.rules import REGISTRY
+
+WIDTH = 6
+ONE = "f(h)"
+POSITIVE = "f(h.abs() + 0.5)"
+BOTH = "f(h, g)"
+HEADS = "h.view(-1, 2, 3)"
+
+TABLE = [
+    # Pointwise, one operand: the first half keeps zero, the rest does not.
+    ("Tensor.relu torch.relu F.relu", ONE),
+    ("F.relu6 torch._C._nn.relu6", ONE),
+    ("F.elu torch._C._nn.elu torch.selu F.selu torch.celu F.celu", ONE),
+    ("F.leaky_relu torch._C._nn.leaky_relu", "f(h, 0.2)"),
+    ("F.gelu F.silu torch._C._nn.silu F.mish torch._C._nn.mish", ONE),
+    ("Tensor.tanh torch.tanh F.tanh", ONE),
+    ("F.hardtanh torch._C._nn.hardtanh F.hardswish torch._C._nn.hardswish", ONE),
+    ("F.softsign F.tanhshrink", ONE),
+    ("Tensor.expm1 torch.expm1", ONE),
+    ("Tensor.log1p torch.log1p", "f(h.abs())"),
+    ("Tensor.sqrt torch.sqrt", "f(h.abs())"),
+    ("Tensor.square torch.square", ONE),
+    ("Tensor.abs torch.abs operator.abs", ONE),
+    ("Tensor.neg torch.neg operator.neg Tensor.negative torch.negative", ONE),
+    ("Tensor.sign torch.sign", ONE),
+    ("Tensor.sin torch.sin Tensor.tan torch.tan Tensor.atan torch.atan", ONE),
+    ("Tensor.asinh torch.asinh Tensor.erf torch.erf", ONE),
+    ("Tensor.floor torch.floor Tensor.ceil torch.ceil Tensor.round torch.round Tensor.frac torch.frac", ONE),
+    ("Tensor.hardshrink torch.hardshrink F.softshrink", ONE),
+    ("Tensor.float Tensor.half Tensor.bfloat16", "f(h).double()"),
+    ("Tensor.double Tensor.cpu Tensor.clone torch.clone Tensor.contiguous Tensor.detach torch.detach", ONE),
+    ("Tensor.to", "f(h, torch.float32).to(torch.float64)"),
+    ("Tensor.type", "f(h, torch.float64)"),
+    ("Tensor.type_as", BOTH),
+    ("torch.dropout", "f(h, 0.0, False)"),
+    ("F.dropout", "f(h, 0.5, m.training)"),
+    ("Dropout", "f(h)"),
+    ("torch.alpha_dropout torch.feature_alpha_dropout F.alpha_dropout F.feature_alpha_dropout", "f(h, 0.5, m.training)"),
+    ("torch.rrelu F.rrelu", "f(h, 0.1, 0.3)"),
+    ("Tensor.sigmoid torch.sigmoid F.sigmoid F.hardsigmoid torch._C._nn.hardsigmoid", ONE),
+    ("F.softplus F.logsigmoid", ONE),
+    ("torch.threshold F.threshold", "f(h, 0.1, 2.0)"),
+    ("Tensor.exp torch.exp Tensor.cos torch.cos", ONE),
+    ("Tensor.log torch.log Tensor.log2 torch.log2", POSITIVE),
+    ("Tensor.rsqrt torch.rsqrt Tensor.reciprocal torch.reciprocal", POSITIVE),
+    ("Tensor.clamp torch.clamp Tensor.clip torch.clip", "f(h, -0.5, 0.3) + f(g, min=0.1)"),
+    ("Tensor.clamp_min torch.clamp_min", "f(h, 0.2)"),
+    ("Tensor.clamp_max torch.clamp_max", "f(h, -0.2)"),
+    ("Tensor.nan_to_num torch.nan_to_num", "f(h, nan=2.0)"),
+    ("torch.zeros_like torch.ones_like", "f(h) + g"),
+    ("torch.full_like", "f(h, 0.5) * g"),
+    ("Tensor.masked_fill torch.masked_fill", "f(h, g > 0, 0.5)"),
+    # Pointwise, several operands
+    ("Tensor.add torch.add operator.add", "f(h, g) + f(h, m.scale)"),
+    ("Tensor.sub torch.sub operator.sub Tensor.subtract torch.subtract", "f(h, g) + f(h, 1.5)"),
+    ("Tensor.maximum torch.maximum Tensor.minimum torch.minimum Tensor.hypot torch.hypot", BOTH),
+    ("Tensor.where", "f(h, g > 0, g)"),
+    ("torch.where", "f(h > 0, g, h)"),
+    ("Tensor.lerp torch.lerp", "f(h, g, 0.3)"),
+    ("Tensor.mul torch.mul operator.mul Tensor.multiply torch.multiply", "f(h, g) + f(h, m.scale)"),
+    ("Tensor.div torch.div Tensor.divide torch.divide Tensor.true_divide torch.true_divide operator.truediv",
+     "f(h, g.abs() + 1) + f(h, 2.0)"),
+    ("torch.pow operator.pow Tensor.pow", "f(h, 2) + f(g, 0) + f(h.abs() + 0.1, g)"),
+    ("Tensor.__rsub__ Tensor.rsub", "f(h, 1.0)"),
+    ("Tensor.__rpow__", "f(h, 2.0)"),
+    ("torch.addcmul Tensor.addcmul", "f(h, g, g, value=0.5)"),
+    ("torch.prelu Tensor.prelu", "f(h, m.scale)"),
+    # Contractions
+    ("F.linear", "f(h, m.matrix.t(), m.bias)"),
+    ("torch.matmul torch.mm operator.matmul Tensor.matmul Tensor.mm", "f(h, m.matrix)"),
+    ("torch.addmm", "f(m.bias, h, m.matrix)"),
+    ("Tensor.addmm", "f(m.bias, h, m.matrix)"),
+    ("Tensor.sum torch.sum Tensor.mean torch.mean", f"f({HEADS}, 1) * f({HEADS}, -1, keepdim=True)[:, 0] + f(h, 0)[None, :3]"),
+    ("Tensor.amax torch.amax Tensor.amin torch.amin", f"f({HEADS}, 1) * f({HEADS}, -1)[:, :1]"),
+    ("Tensor.max torch.max Tensor.min torch.min", f"f({HEADS}, 1)[0] * f(h, 0)[0][:3]"),
+    # Rows
+    ("pyg.scatter", "f(h[e[0]], e[1], dim=0, dim_size=h.size(0), reduce='sum') + f(g[e[0]], e[1], 0, h.size(0), 'max')"),
+    ("pyg.segment", "f(h[e[0]], m.pointer(e, h), reduce='mean')"),
+    ("pyg.softmax", "pyg.scatter(f(h[e[0]], e[1], num_nodes=h.size(0)) * g[e[0]], e[1], 0, h.size(0))"),
+    ("F.batch_norm", "f(h, m.mean, m.spread, m.scale, m.shift)"),
+    ("F.instance_norm torch.instance_norm", "m.instance(f, h)"),
+    ("_BatchNorm", "f(h)"),
+    # Movement
+    ("Tensor.view Tensor.reshape torch.reshape", "f(h, (-1, 2, 3)).sum(1)"),
+    ("Tensor.flatten torch.flatten", f"f({HEADS}, 1)"),
+    ("Tensor.unflatten torch.unflatten", "f(h, 1, (2, 3)).sum(1)"),
+    ("Tensor.view_as Tensor.reshape_as", f"f({HEADS}, g)"),
+    ("Tensor.unsqueeze torch.unsqueeze", "f(h, 1)[:, 0]"),
+    ("Tensor.squeeze torch.squeeze", "f(h[:, None], 1)"),
+    ("Tensor.permute torch.permute", f"f({HEADS}, (0, 2, 1)).flatten(1)"),
+    ("Tensor.transpose torch.transpose Tensor.swapaxes torch.swapaxes Tensor.movedim torch.movedim", f"f({HEADS}, 1, 2).flatten(1)"),
+    ("Tensor.t torch.t", "f(f(h) * 2)"),
+    ("Tensor.index_select torch.index_select", "f(f(h, 1, m.order), 0, e[0])"),
+    ("operator.getitem", "f(h, (slice(None), slice(1, 5))) * f(h[:, 2:], 0)[None]"),
+    ("Tensor.narrow torch.narrow", "f(h, 1, 2, 3)"),
+    ("Tensor.select torch.select", f"f({HEADS}, 1, 1)"),
+    ("Tensor.chunk torch.chunk Tensor.split torch.split Tensor.tensor_split", "f(h, 3, 1)[0] + f(g, 3, 1)[1][:, :1]"),
+    ("Tensor.unbind torch.unbind", f"f({HEADS}, 1)[0] * f({HEADS}, 1)[1]"),
+    ("Tensor.expand torch.broadcast_to Tensor.broadcast_to", f"f(h[:, None, :3], (h.size(0), 2, 3)).flatten(1)"),
+    ("Tensor.expand_as", f"f(h[:, :3][:, None], {HEADS}).flatten(1)"),
+    ("Tensor.repeat Tensor.tile torch.tile", "f(h, (1, 2))"),
+    ("Tensor.flip torch.flip", "f(h, (1,)) * f(g, (0,))"),
+    ("Tensor.roll torch.roll", "f(h, 2, 1) * f(g, 1, 0)"),
+    ("Tensor.repeat_interleave torch.repeat_interleave", "f(h, 2, dim=1)"),
+    ("torch.cat torch.concat torch.concatenate", "f([h, g[:, :2]], 1)[: h.size(0)] + f([h, g], 0)[: h.size(0), :1]"),
+    ("torch.stack", "f([h, g], 1).sum(1) + f([h, g], -1)[..., 1]"),
+]  # fmt: skip
+
+#: In the registry, but no trace contains them: nothing to check.
+UNREACHABLE = {}
+
+
+def resolve(name):
+    """What the registry calls an operation: a function, the name of a tensor method, or a module type."""
+    if name in ("Dropout", "_BatchNorm"):
+        return {"Dropout": nn.Dropout, "_BatchNorm": _BatchNorm}[name]
+    space, _, bare = name.rpartition(".")
+    if space == "Tensor":
+        return bare
+    return getattr({"torch": torch, "F": F, "operator": operator, "torch._C._nn": torch._C._nn, "pyg": pyg}[space], bare)
+
+
+CASES = {name: (resolve(name), code) for names, code in TABLE for name in names.split()}
+
+
+class Case(nn.Module):
+    """A layer, the operation, a layer; zeros in both layers."""
+
+    def __init__(self, operation, code):
+        super().__init__()
+        self.first, self.other = nn.Linear(4, WIDTH), nn.Linear(4, WIDTH)
+        self.matrix = nn.Parameter(torch.randn(WIDTH, 4))
+        self.scale, self.shift = nn.Parameter(torch.randn(WIDTH)), nn.Parameter(torch.randn(WIDTH))
+        self.bias = nn.Parameter(torch.randn(4))
+        self.register_buffer("mean", torch.randn(WIDTH))
+        self.register_buffer("spread", torch.rand(WIDTH) + 0.5)
+        self.register_buffer("order", torch.tensor([5, 1, 0, 3]))
+        if operation is nn.Dropout:
+            self.module = nn.Dropout(0.5)
+        elif operation is _BatchNorm:
+            self.module = nn.BatchNorm1d(WIDTH)
+        self.operation = operation
+        self.code = compile(code, "case", "eval")
+        self.last = nn.Linear(self.hidden(*graph(5, 9)).shape[-1], 3)
+
+    def hidden(self, x, edge_index):
+        h, g = self.first(x), self.other(x)
+        f = self.operation
+        if isinstance(f, str):
+            name = f
+            f = lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)  # noqa: E731
+        elif isinstance(f, type):
+            f = self.module
+        return eval(self.code, {"f": f, "h": h, "g": g, "e": edge_index, "m": self, "torch": torch, "pyg": pyg})
+
+    def forward(self, x, edge_index):
+        return self.last(self.hidden(x, edge_index))
+
+    @staticmethod
+    def pointer(e, h):
+        """Boundaries of segments of edges, one per node."""
+        return F.pad(torch.cumsum(pyg.degree(e[1], h.size(0), dtype=torch.long), 0), (1, 0))
+
+    def instance(self, f, h):
+        """Instance norm over the rows: every node is one place of a channel."""
+        line = h.t()[None]
+        if f is F.instance_norm:
+            return f(line, weight=self.scale, bias=self.shift)[0].t()
+        return f(line, self.scale, self.shift, None, None, True, 0.1, 1e-5, False)[0].t()
+
+
+def graph(nodes, edges, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(nodes, 4, generator=generator), torch.randint(nodes, (2, edges), generator=generator)
+
+
+def build(operation, code):
+    """The case in eval mode: channel 1 is zero, 4 is constant, of 2 only some of the weights are left."""
+    torch.manual_seed(0)
+    model = Case(operation, code).eval()
+    with torch.no_grad():
+        for layer in (model.first, model.other):
+            layer.weight[[1, 4]] = 0
+            layer.weight[2, 1:] = 0
+            layer.bias[1] = 0
+        model.other.weight[5] = 0
+        model.other.bias[5] = 0
+        model.scale[[0, 1]] = 0
+        model.matrix[[0, 3]] = 0
+        model.matrix[:, 1] = 0
+        kept = torch.arange(model.last.in_features) % 3 == 2
+        if model.last.in_features < 3:
+            kept[:] = True
+        model.last.weight[:, ~kept] = 0
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def operations(compiled):
+    """What the registry knows the calls of a graph by; a module by the types it is of."""
+    for node in compiled.graph.nodes:
+        if node.op == "call_module":
+            yield from type(compiled.get_submodule(node.target)).__mro__
+        elif node.op in ("call_function", "call_method"):
+            yield node.target
+
+
+def assert_equal(model, compiled):
+    for arguments in (graph(5, 9, 1), graph(17, 60, 2), graph(150, 300, 3)):
+        expected, found = model(*arguments), compiled(*arguments)
+        assert expected.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_every_operation_in_the_registry_has_a_case():
+    assert set(REGISTRY) == {operation for operation, _ in CASES.values()} | set(UNREACHABLE)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation_is_exact(name):
+    model = build(*CASES[name])
+    traced = upscale_fx.trace(model, graph(8, 21))
+    assert CASES[name][0] in list(operations(traced)), "the trace does not contain the operation"
+    with torch.no_grad():
+        assert_equal(model, traced)
+        assert_equal(model, upscale_fx.compact(traced))
+
+
+def test_unreachable_operations_have_no_case():
+    assert not set(UNREACHABLE) & {operation for operation, _ in CASES.values()}
+    assert all(hasattr(Tensor, name) for name in UNREACHABLE if isinstance(name, str))
