@@ -33,10 +33,30 @@ class CompactChannels:
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
         flow = analyse(with_entries(gm))
-        new = compact_channels(flow)
-        before, after = gm.state_dict(), new.state_dict()
-        same = before.keys() == after.keys() and all(before[k].shape == after[k].shape for k in before)
-        return PassResult(new, not same)
+        if gm.meta.get("compacted") and keeps_everything(flow):
+            return PassResult(gm, False)  # another order would do as well, but a compacted graph stays as it is
+        for widen in (True, False):  # where wider reads leave nothing to remove, copies may
+            new = compact_channels(flow, widen)
+            if _shapes(new) != _shapes(gm):
+                new.meta["compacted"] = True
+                return PassResult(new, True)
+        return PassResult(gm, False)
+
+
+def _shapes(gm: CompiledGNN) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in gm.state_dict().items()}
+
+
+def keeps_everything(flow: Dataflow) -> bool:
+    """Whether no value has a channel to lose."""
+    kept = needed(flow, _initial_levels(flow), head_blocks(flow))
+    return all(kept[node].all() for node in kept if node.op != "get_attr") and set(kept) == set(flow.nonzero)
+
+
+def _initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
+    """Inputs and what barriers return stay as they are; everything else is free."""
+    fixed = [node for node, relation in flow.relations.items() if isinstance(relation, Source | Barrier)]
+    return {node: Level.IDENTITY for node in fixed if node.op != "get_attr"}
 
 
 def with_entries(gm: CompiledGNN) -> CompiledGNN:
@@ -56,16 +76,17 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
     return new
 
 
-def compact_channels(flow: Dataflow) -> CompiledGNN:
-    """Rewrite a graph so that only what is needed remains; values lose freedom until everything can be expressed."""
-    levels = {
-        n: Level.IDENTITY for n, r in flow.relations.items() if isinstance(r, Source | Barrier) and n.op != "get_attr"
-    }
+def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
+    """Rewrite a graph so that only what is needed remains; values lose freedom until everything can be expressed.
+
+    ``widen`` allows contractions to read more than they need where that is cheaper than a copy.
+    """
+    levels = _initial_levels(flow)
     blocks = head_blocks(flow)
     for _ in range(3 * len(flow.nodes) + 3):
         kept = needed(flow, levels, blocks)
         try:
-            new = rewrite(flow, kept, layouts(flow, kept, levels, blocks))
+            new = rewrite(flow, kept, layouts(flow, kept, levels, blocks), widen)
         except Misaligned as problem:
             _constrain(levels, problem.nodes, flow)
             continue

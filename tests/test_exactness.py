@@ -22,7 +22,8 @@ SIZES = ((23, 70, 3), (40, 31, 5))  # nodes, edges, graphs: one dense graph, one
 SINGLE = (1, 0, 1)
 
 
-ONE_AMOUNT = ("basic-", "more-", "norm-", "activations", "glu-")  # variations of one thing, so the amounts take turns
+#: Variations of one thing, for which the amounts take turns.
+ONE_AMOUNT = ("basic-", "more-", "norm-", "activations", "glu-", "pool-vector")
 
 
 def cases():

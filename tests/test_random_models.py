@@ -4,6 +4,7 @@ A program is a few lines of Python over values of known shape; it prints as the 
 UPSCALE_FX_EXAMPLES to try more of them, and UPSCALE_FX_SEED to try others.
 """
 
+import copy
 import functools
 import os
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import upscale_fx
 EXAMPLES = int(os.environ.get("UPSCALE_FX_EXAMPLES", "500"))
 SEED = os.environ.get("UPSCALE_FX_SEED")
 FEATURES, EDGE_FEATURES = 5, 3
-WIDTHS = (4, 6, 3, 2, 1, 8)
+WIDTHS = (6, 4, 8, 3, 2, 1)
 SPACE = {"torch": torch, "nn": nn, "F": F, "pyg": pyg, "scatter": scatter, "pyg_softmax": pyg_softmax}
 
 random_programs = settings(
@@ -56,14 +57,16 @@ class Program:
     def build(self):
         """The model in float64 and eval mode."""
         torch.manual_seed(self.draw)
-        model = _Drawn()
-        for name, code in self.parts.items():
-            part = eval(code, SPACE)
-            setattr(model, name, part) if isinstance(part, nn.Module | nn.Parameter) else model.register_buffer(name, part)
         body = "\n".join(f"    {line}" for line in [*self.lines, f"return {self.result}"])
         space = dict(SPACE)
         exec(f"def forward(self, x, edge_index, edge_attr, batch):\n{body}", space)
-        _Drawn.forward = space["forward"]
+        model = type("Drawn", (nn.Module,), {"forward": space["forward"]})()
+        for name, code in self.parts.items():
+            part = eval(code, SPACE)
+            if isinstance(part, nn.Module | nn.Parameter):
+                setattr(model, name, part)
+            else:
+                model.register_buffer(name, part)
         model.double().eval()
         _disturb(model)
         if self.zeros:
@@ -71,14 +74,10 @@ class Program:
         return model
 
 
-class _Drawn(nn.Module):
-    pass
-
-
 def _disturb(model):
     """Give norms statistics and weights that a fresh layer does not have, and biases that are not zero."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
         for name, buffer in model.named_buffers():
@@ -187,40 +186,41 @@ def wide(shape):
     return isinstance(shape[-1], int) and shape[-1] > 1
 
 
-UNARY = (
-    "{0}.relu()|F.elu({0})|{0}.tanh()|{0}.sigmoid()|F.leaky_relu({0}, 0.2)|F.gelu({0})|{0}.clamp(max=2).exp()|"
-    "F.dropout({0}, 0.0, self.training)|{0} * 0.5|{0} / 3|2 - {0}|{0} + 1|-{0}|{0}.abs()|{0} * {0}|F.silu({0})|"
-    "F.softplus({0})|1 / (1 + {0}.abs())|torch.where({0} > 0, {0}, 0.1 * {0})|{0}.clone()|{0}.contiguous()|"
-    "{0} * (edge_index.size(1) + 1)|{0}.clamp(min=0.1)|nan_safe({0})|{0}.square()|{0}.to({0}.dtype)|{0}.float().double()|"
-    "{0}.masked_fill({0} < 0, 0.0)|torch.zeros_like({0})|{0}.new_zeros({0}.size(0), 1) + {0}.mean()"
-).replace("nan_safe({0})|", "").replace("|{0}.float().double()", "").split("|")
-BINARY = (
-    "{0} + {1}|{0} - {1}|{0} * {1}|torch.maximum({0}, {1})|torch.min({0}, {1})|{0} / (1 + {1}.abs())|"
-    "torch.lerp({0}, {1}, 0.3)|torch.addcmul({0}, {1}, {0})|torch.where({0} > {1}, {0}, {1})|"
-    "{0} * {1}.sigmoid() + {1} * (1 - {1}.sigmoid())|torch.stack([{0}, {1}]).amax(0)|torch.stack([{0}, {1}], -1).sum(-1)|"
-    "torch.stack([{0}, {1}], 1).mean(1)|torch.stack([{0}, {1}], dim=-1).max(dim=-1)[0]|sum([{0}, {1}])|"
-    "torch.cat([{0}, {1}], 0)[: {0}.size(0)]|torch.stack([{0}, {1}], 1)[:, 1]|"
-    "(torch.stack([{0}, {1}], 1) * torch.softmax(torch.stack([{0}, {1}], 1).sum(-1, keepdim=True), 1)).sum(1)"
-).split("|")
+UNARY = """
+    {0}.relu() | F.elu({0}) | {0}.tanh() | {0}.sigmoid() | F.leaky_relu({0}, 0.2) | F.gelu({0}) | F.silu({0})
+    -{0} | {0}.clamp(max=2).exp() | F.softplus({0}) | F.dropout({0}, 0.0, self.training) | {0} * 0.5 | {0} / 3
+    2 - {0} | {0} + 1 | {0}.abs() | {0} * {0} | {0}.square() | 1 / (1 + {0}.abs()) | {0}.clamp(min=0.1)
+    {0}.masked_fill({0} < 0, 0.0)
+    torch.where({0} > 0, {0}, 0.1 * {0}) | {0}.clone() | {0}.contiguous() | {0}.to({0}.dtype) | torch.zeros_like({0})
+    {0} * (edge_index.size(1) + 1) | {0} + {0}.mean()
+"""
+BINARY = """
+    {0} + {1} | {0} - {1} | {0} * {1} | torch.maximum({0}, {1}) | torch.min({0}, {1}) | {0} / (1 + {1}.abs())
+    sum([{0}, {1}]) | torch.lerp({0}, {1}, 0.3) | torch.addcmul({0}, {1}, {0}) | torch.where({0} > {1}, {0}, {1})
+    {0} * {1}.sigmoid() + {1} * (1 - {1}.sigmoid())
+"""
+JOINED = """
+    torch.stack([{0}, {1}]).amax(0) | torch.stack([{0}, {1}], -1).sum(-1) | torch.stack([{0}, {1}], 1).mean(1)
+    torch.stack([{0}, {1}], dim=-1).max(dim=-1)[0] | torch.cat([{0}, {1}], 0)[: {0}.size(0)]
+    torch.stack([{0}, {1}], 1)[:, 1]
+    (torch.stack([{0}, {1}], 1) * torch.softmax(torch.stack([{0}, {1}], 1).sum(-1, keepdim=True), 1)).sum(1)
+"""
+UNARY, BINARY, JOINED = (
+    [expression.strip() for line in table.strip().splitlines() for expression in line.split("|")]
+    for table in (UNARY, BINARY, JOINED)
+)
 
 
 @op(weight=4)
 def unary(b, v, shape):
-    expression = b.choose(UNARY)
-    if "new_zeros" in expression and not flat(shape):
-        return
-    b.emit(expression.format(v), shape if "new_zeros" not in expression else (shape[0], 1))
+    b.emit(b.choose(UNARY).format(v), shape)
 
 
 @op(weight=5)
 def binary(b, v, shape):
-    other, _ = b.take(lambda s: s == shape)
-    expression = b.choose(BINARY)
-    if ("stack" in expression or "cat" in expression) and (other == v or not isinstance(shape[0], str)):
-        return
-    if "(1 - " in expression or "keepdim" in expression:
-        expression = expression if flat(shape) else "{0} + {1}"
-    b.emit(expression.format(v, other), shape)
+    other = b.take(lambda s: s == shape)[0]
+    joined = JOINED if other != v and isinstance(shape[0], str) else []
+    b.emit(b.choose([*BINARY, *joined]).format(v, other), shape)
 
 
 @op(lambda s: isinstance(s[-1], int), weight=6)
@@ -248,7 +248,9 @@ def shared(b, v, shape):
 def two_layers(b, v, shape):
     width, out = b.choose(WIDTHS), b.choose(WIDTHS)
     norm = b.choose(["", f"nn.BatchNorm1d({width}), "])
-    name = b.part(f"nn.Sequential(nn.Linear({shape[1]}, {width}), {norm}nn.ReLU(inplace=True), nn.Linear({width}, {out}))")
+    name = b.part(
+        f"nn.Sequential(nn.Linear({shape[1]}, {width}), {norm}nn.ReLU(inplace=True), nn.Linear({width}, {out}))"
+    )
     b.calls.append((name, shape[1], out))
     b.emit(f"{name}({v})", (shape[0], out))
 
@@ -272,124 +274,108 @@ def cat_heads(b, v, shape):
     b.emit(f"torch.cat([{v}, {other[0]}], 1)", (shape[0], shape[1] + other[1][1], shape[2]))
 
 
-@op(lambda s: wide(s) and isinstance(s[0], str), weight=4)
+@op(lambda s: wide(s) and isinstance(s[0], str), weight=5)
 def pieces(b, v, shape):
     width, lead = shape[-1], shape[:-1]
     dots = ", ".join(":" for _ in lead)
     cut = b.choose(range(1, width))
-    kind = b.choose(["slice", "tail", "step", "flip", "roll", "list", "narrow", "chunk", "split", "select", "repeat",
-                     "twice", "buffer", "tensor_split", "swap"])  # fmt: skip
-    if kind == "slice":
-        b.emit(f"{v}[{dots}, :{cut}]", (*lead, cut))
-    elif kind == "tail":
-        b.emit(f"{v}[..., {cut}:]", (*lead, width - cut))
-    elif kind == "step":
-        b.emit(f"{v}[{dots}, ::2]", (*lead, (width + 1) // 2))
-    elif kind == "flip":
-        b.emit(f"{v}.flip(-1)", shape)
-    elif kind == "roll":
-        b.emit(f"torch.roll({v}, {cut}, -1)", shape)
-    elif kind == "list":
-        b.emit(f"{v}[{dots}, [{cut}, 0, {width - 1}]]", (*lead, 3))
-    elif kind == "narrow":
-        b.emit(f"{v}.narrow(-1, {cut}, {width - cut})", (*lead, width - cut))
-    elif kind == "chunk":
-        sizes = [len(part) for part in torch.arange(width).chunk(2)]
-        b.emit(f"{v}.chunk(2, dim=-1)", ("tuple",))
-        name = b.values.pop()[0]
-        for i, size in enumerate(sizes):
-            b.emit(f"{name}[{i}]", (*lead, size))
-    elif kind == "split":
-        b.emit(f"torch.split({v}, [{cut}, {width - cut}], -1)", ("tuple",))
-        name = b.values.pop()[0]
-        b.emit(f"{name}[0]", (*lead, cut))
-        b.emit(f"{name}[1]", (*lead, width - cut))
-    elif kind == "select" and len(lead) == 2:
-        b.emit(f"{v}[..., {cut}]", lead)
-    elif kind == "repeat" and len(lead) == 1:
-        b.emit(f"{v}.repeat(1, 2)", (*lead, 2 * width))
-    elif kind == "twice":
-        b.emit(f"{v}.repeat_interleave(2, dim=-1)", (*lead, 2 * width))
-    elif kind == "buffer":
-        index = b.part(f"torch.randint({width}, (3,))")
-        b.emit(f"{v}.index_select(-1, {index})", (*lead, 3))
-    elif kind == "tensor_split":
-        b.emit(f"{v}.tensor_split([{cut}], dim=-1)[1]", (*lead, width - cut))
-    elif kind == "swap":
-        b.emit(f"torch.cat([{v}[..., {cut}:], {v}[..., :{cut}]], -1)", shape)
+    expression, result = b.choose([
+        (f"{v}[{dots}, :{cut}]", cut),
+        (f"{v}[..., {cut}:]", width - cut),
+        (f"{v}[{dots}, ::2]", (width + 1) // 2),
+        (f"{v}[{dots}, [{cut}, 0, {width - 1}]]", 3),
+        (f"{v}.narrow(-1, {cut}, {width - cut})", width - cut),
+        (f"{v}.chunk(2, dim=-1)[0]", (width + 1) // 2),
+        (f"{v}.chunk(2, dim=-1)[1]", width // 2),
+        (f"torch.split({v}, [{cut}, {width - cut}], -1)[0]", cut),
+        (f"torch.split({v}, [{cut}, {width - cut}], -1)[1]", width - cut),
+        (f"{v}.tensor_split([{cut}], dim=-1)[1]", width - cut),
+        (f"{v}.flip(-1)", width),
+        (f"torch.roll({v}, {cut}, -1)", width),
+        (f"torch.cat([{v}[..., {cut}:], {v}[..., :{cut}]], -1)", width),
+        (f"{v}.repeat({'1, ' * len(lead)}2)", 2 * width),
+        (f"{v}.repeat_interleave(2, dim=-1)", 2 * width),
+        (f"{v}[..., {cut}, None]", 1),
+        (f"{v}.index_select(-1, INDEX)", 3),
+    ])  # fmt: skip
+    if "INDEX" in expression:
+        expression = expression.replace("INDEX", b.part(f"torch.randint({width}, (3,))"))
+    b.emit(expression, (*lead, result))
 
 
-@op(flat, weight=3)
+@op(flat, weight=8)
 def to_heads(b, v, shape):
-    counts = [h for h in (2, 3, 4) if shape[1] % h == 0]
+    counts = [h for h in (2, 3, 4) if shape[1] % h == 0 and shape[1] > h]
     if not counts:
         return
     h = b.choose(counts)
     c = shape[1] // h
-    form = b.choose(["view(-1, {0}, {1})", "reshape(-1, {0}, {1})", "unflatten(1, ({0}, {1}))", "view({2}.size(0), {0}, {1})",
-                     "view(-1, {1}, {0}).transpose(1, 2)"])  # fmt: skip
+    form = b.choose([
+        "view(-1, {0}, {1})", "reshape(-1, {0}, {1})", "unflatten(1, ({0}, {1}))", "view({2}.size(0), {0}, {1})",
+        "view(-1, {1}, {0}).transpose(1, 2)",
+    ])  # fmt: skip
     b.emit(f"{v}.{form.format(h, c, v)}", (shape[0], h, c))
 
 
-@op(heads, weight=6)
+@op(heads, weight=12)
 def from_heads(b, v, shape):
     rows, h, c = shape
-    kind = b.choose(["flatten", "view", "mean", "sum", "amax", "channels", "keep", "pick", "permute", "front", "bias", "dot",
-                     "unbind", "softmax", "score", "total", "normalize"])  # fmt: skip
-    if kind == "flatten":
-        b.emit(f"{v}.flatten(1)", (rows, h * c))
-    elif kind == "view":
-        b.emit(f"{v}.reshape(-1, {h * c})", (rows, h * c))
-    elif kind in ("mean", "sum", "amax"):
-        b.emit(f"{v}.{kind}(dim=1)", (rows, c))
-    elif kind == "channels":
-        b.emit(f"{v}.{b.choose(['sum', 'mean', 'amax'])}(-1)", (rows, h))
-    elif kind == "keep":
-        b.emit(f"{v} * {v}.{b.choose(['sum', 'mean', 'amin'])}(-1, keepdim=True)", shape)
-    elif kind == "pick":
-        b.emit(f"{v}[:, {b.choose(range(h))}]", (rows, c))
-    elif kind == "permute":
-        b.emit(b.choose([f"{v}.transpose(1, 2)", f"{v}.permute(0, 2, 1)"]), (rows, c, h))
-    elif kind == "front":
-        b.emit(f"{v}.transpose(0, 1)", (h, rows, c))
-    elif kind == "bias":
-        own = b.choose([(h, c), (1, c), (h, 1), (c,), (1, h, c)])
-        b.emit(f"{v} {b.choose('*+')} {b.part(f'nn.Parameter(torch.randn{own})' if len(own) > 1 else f'nn.Parameter(torch.randn({c}))')}", shape)
-    elif kind == "dot":
-        other = b.take(lambda s: s == shape)
-        b.emit(f"({v} * {other[0]}).sum(dim=-1)", (rows, h))
-    elif kind == "unbind":
-        b.emit(f"torch.stack({v}.unbind(1)[::-1], 1)", shape)
-    elif kind == "softmax":
-        b.emit(f"torch.softmax({v}, 1)", shape)
-    elif kind == "score":
-        vector = b.part(f"nn.Parameter(torch.randn(1, {h}, {c}))")
-        b.emit(f"({v} * {vector}).sum(-1)", (rows, h))
-    elif kind == "total":
-        b.emit(f"{v}.sum((1, 2)).unsqueeze(-1)", (rows, 1))
-    elif kind == "normalize":
-        b.emit(f"F.normalize({v}, dim=-1)", shape)
+    head = b.choose(range(h))
+    b.emit(*b.choose([
+        (f"{v}.flatten(1)", (rows, h * c)),
+        (f"{v}.reshape(-1, {h * c})", (rows, h * c)),
+        (f"{v}.mean(dim=1)", (rows, c)),
+        (f"{v}.sum(1)", (rows, c)),
+        (f"{v}.amax(1)", (rows, c)),
+        (f"{v}.sum(-1)", (rows, h)),
+        (f"{v}.mean(-1)", (rows, h)),
+        (f"{v}.amax(-1)", (rows, h)),
+        (f"{v} * {v}.mean(-1, keepdim=True)", shape),
+        (f"{v} - {v}.amin(1, keepdim=True)", shape),
+        (f"{v}[:, {head}]", (rows, c)),
+        (f"{v}.transpose(1, 2)", (rows, c, h)),
+        (f"{v}.permute(0, 2, 1)", (rows, c, h)),
+        (f"{v}.transpose(0, 1)", (h, rows, c)),
+        (f"torch.stack({v}.unbind(1)[::-1], 1)", shape),
+        (f"torch.softmax({v}, 1)", shape),
+        (f"{v}.sum((1, 2)).unsqueeze(-1)", (rows, 1)),
+        (f"F.normalize({v}, dim=-1)", shape),
+    ]))  # fmt: skip
+
+
+@op(heads, weight=3)
+def with_heads(b, v, shape):
+    """Products of two values per head (attention scores), and parameters per head or channel."""
+    rows, h, c = shape
+    other = b.take(lambda s: s == shape)[0]
+    own = b.choose([f"{h}, {c}", f"1, {c}", f"{h}, 1", f"{c}", f"1, {h}, {c}"])
+    parameter = b.part(f"nn.Parameter(torch.randn({own}).view({own}))")
+    b.emit(*b.choose([
+        (f"({v} * {other}).sum(dim=-1)", (rows, h)),
+        (f"({v} * {parameter}).sum(-1)", (rows, h)),
+        (f"{v} * {parameter}", shape),
+        (f"{v} + {parameter}", shape),
+    ]))  # fmt: skip
 
 
 @op(lambda s: len(s) == 3 and isinstance(s[0], int), weight=3)
 def heads_in_front(b, v, shape):
     h, rows, c = shape
-    kind = b.choose(["back", "mean", "pick", "cat"])
-    if kind == "back":
-        b.emit(f"{v}.permute(1, 0, 2)", (rows, h, c))
-    elif kind == "mean":
-        b.emit(f"{v}.mean(0)", (rows, c))
-    elif kind == "pick":
-        b.emit(f"{v}[{b.choose(range(h))}]", (rows, c))
-    else:
-        b.emit(f"torch.cat(list({v}), -1)", (rows, h * c))
+    head = b.choose(range(h))
+    b.emit(*b.choose([
+        (f"{v}.permute(1, 0, 2)", (rows, h, c)),
+        (f"{v}.mean(0)", (rows, c)),
+        (f"{v}[{head}]", (rows, c)),
+        (f"torch.cat(list({v}), -1)", (rows, h * c)),
+    ]))  # fmt: skip
 
 
 @op(lambda s: s[-1] == 1 and isinstance(s[0], str), weight=2)
 def gate(b, v, shape):
     other = b.take(lambda s: s[:-1] == shape[:-1] and wide(s))
     if other is not None:
-        b.emit(f"{v}{b.choose(['', '.sigmoid()', '.expand_as(' + other[0] + ')'])} {b.choose('*+')} {other[0]}", other[1])
+        form = b.choose(["{0} * {1}", "{0} + {1}", "{0}.sigmoid() * {1}", "{0}.expand_as({1}) * {1}"])
+        b.emit(form.format(v, other[0]), other[1])
 
 
 @op(lambda s: isinstance(s[0], str) and wide(s))
@@ -397,7 +383,7 @@ def make_gate(b, v, shape):
     b.emit(f"{v}.{b.choose(['sum', 'mean', 'amax'])}(-1, keepdim=True)", (*shape[:-1], 1))
 
 
-@op(lambda s: heads(s))
+@op(heads)
 def head_gate(b, v, shape):
     other = b.take(lambda s: s == (shape[0], shape[1]))
     if other is not None:
@@ -409,18 +395,22 @@ def head_gate(b, v, shape):
 
 @op(flat, weight=4)
 def norm(b, v, shape):
-    code = b.choose(["nn.BatchNorm1d({0})", "pyg.BatchNorm({0})", "nn.LayerNorm({0})", "pyg.GraphNorm({0})", "nn.PReLU({0})",
-                     "pyg.LayerNorm({0})", "pyg.PairNorm()", "pyg.InstanceNorm({0})", "pyg.MeanSubtractionNorm()",
-                     "nn.BatchNorm1d({0}, affine=False)", "nn.PReLU()", "nn.Softmax(-1)", "pyg.GraphSizeNorm()"])  # fmt: skip
+    code = b.choose([
+        "nn.BatchNorm1d({0})", "pyg.BatchNorm({0})", "nn.LayerNorm({0})", "pyg.GraphNorm({0})", "nn.PReLU({0})",
+        "nn.PReLU()", "pyg.LayerNorm({0})", "pyg.PairNorm()", "pyg.InstanceNorm({0})", "pyg.MeanSubtractionNorm()",
+        "nn.Softmax(-1)", "nn.BatchNorm1d({0}, affine=False)", "pyg.GraphSizeNorm()",
+    ])  # fmt: skip
     name = b.part(code.format(shape[1]))
     b.calls.append((name, shape[1], shape[1]))
     b.emit(f"{name}({v})", shape)
 
 
-@op(heads, weight=3)
+@op(heads, weight=4)
 def norm_heads(b, v, shape):
-    code = b.choose(["nn.BatchNorm1d({0})", "nn.LayerNorm({1})", "nn.LayerNorm([{0}, {1}])", "nn.PReLU({0})",
-                     "nn.InstanceNorm1d({0}, affine=True)", "nn.GroupNorm(1, {0})"])  # fmt: skip
+    code = b.choose([
+        "nn.BatchNorm1d({0})", "nn.LayerNorm({1})", "nn.LayerNorm([{0}, {1}])", "nn.PReLU({0})", "nn.GroupNorm(1, {0})",
+        "nn.InstanceNorm1d({0}, affine=True)", "nn.BatchNorm1d({0}, track_running_stats=False)",
+    ])  # fmt: skip
     if shape[2] > 1:
         b.emit(f"{b.part(code.format(*shape[1:]))}({v})", shape)
 
@@ -453,25 +443,30 @@ def edge_attention(b, v, shape):
 
 @op(lambda s: s[0] == "N", weight=3)
 def rows(b, v, shape):
+    tail = "[..., None]" * (len(shape) - 2)
     expression = b.choose([
-        "{0} - {0}.mean(0, keepdim=True)", "{0}.flip(0)", "torch.flip({0}, [0])", "torch.roll({0}, 1, 0)", "{0}.flip(0, 1)",
-        "{0}[x[:, 0].argsort()]", "{0}[x[:, 0].argsort(), ...]", "{0}[x[:, 0].argsort(), None].squeeze(1)", "{0} * (x.size(0) // 7)",
-        "{0}[torch.stack([batch, batch.flip(0)], 1)].sum(1)", "{0}.cumsum(0)", "{0} * (x[:, :1] > 0)[(...,) + (None,) * ({0}.dim() - 2)]",
-        "torch.cat([{0}[1:], {0}[:1]], 0)",
+        "{0} - {0}.mean(0, keepdim=True)", "{0}.flip(0)", "torch.flip({0}, [0])", "torch.roll({0}, 1, 0)",
+        "{0}.flip(0, 1)", "{0}[x[:, 0].argsort()]", "{0}[x[:, 0].argsort(), ...]",
+        "{0}[x[:, 0].argsort(), None].squeeze(1)",         "{0} * (x.size(0) // 7)",
+        "{0}[torch.stack([batch, batch.flip(0)], 1)].sum(1)", "{0}.cumsum(0)",
+        "{0} * (x[:, :1] > 0)" + tail, "torch.cat([{0}[1:], {0}[:1]], 0)",
     ])  # fmt: skip
     b.emit(expression.format(v), shape)
 
 
 @op(lambda s: s[0] == "N" and isinstance(s[1], int) and s[1] > 1, weight=2)
 def rows_and_channels(b, v, shape):
-    lead = (shape[0], shape[1] - 1)
-    expression, result = b.choose([
-        ("{0}[x[:, 0].argsort(), 1:]", (*lead, *shape[2:])), ("{0}[batch, 0]", ("N", *shape[2:])),
-        ("{0}[torch.arange(x.size(0)), (x[:, 0] > 2).long()]", ("N", *shape[2:])), ("{0}[edge_index[0], 1:]", ("E", *lead[1:], *shape[2:])),
-        ("{0}.gather(1, (x[:, :1] > 2).long()[(...,) + (None,) * ({0}.dim() - 2)].expand(-1, 1, *{0}.shape[2:])).squeeze(1)", ("N", *shape[2:])),
-    ])  # fmt: skip
-    if len(result) > 1:
-        b.emit(expression.format(v), result)
+    """Indices into rows and channels at once; some choose a channel by value, which may differ from row to row."""
+    first, rest = shape[1] - 1, shape[2:]
+    choice = f"(x[:, :1] > 1.7).long(){'[..., None]' * len(rest)}.expand({', '.join(['-1', '1', *map(str, rest)])})"
+    options = [("{0}[x[:, 0].argsort(), 1:]", ("N", first, *rest)), ("{0}[edge_index[0], 1:]", ("E", first, *rest))]
+    if rest:
+        options += [
+            ("{0}[batch, 0]", ("N", *rest)),
+            ("{0}[torch.arange(x.size(0)), (x[:, 0] > 1.7).long()]", ("N", *rest)),
+        ]
+    expression, result = b.choose([*options, (f"{{0}}.gather(1, {choice})", ("N", 1, *rest))])
+    b.emit(expression.format(v), result)
 
 
 @op(nodes)
@@ -504,7 +499,7 @@ def conv(b, v, shape):
         (f"pyg.TransformerConv({c}, {o}, heads={h}, concat=False, bias=False)", o, "{0}({1}, edge_index)"),
         (f"pyg.GINConv(nn.Sequential(nn.Linear({c}, {h * 2}), nn.ReLU(), nn.Linear({h * 2}, {o})), train_eps=True)", o,
          "{0}({1}, edge_index)"),
-        (f"pyg.PNAConv({c}, {o}, ['mean', 'max', 'min', 'sum'], ['identity', 'amplification'], torch.tensor([1, 3, 2]))", o,
+        (f"pyg.PNAConv({c}, {o}, ['mean', 'max', 'min', 'sum'], ['identity', 'linear'], torch.tensor([1, 3, 2]))", o,
          "{0}({1}, edge_index)"),
         (f"pyg.GraphConv({c}, {o})", o, "{0}({1}, edge_index)"),
         ("pyg.SimpleConv()", c, "{0}({1}, edge_index)"),
@@ -531,11 +526,19 @@ def in_place(b, v, shape):
     b.lines.append(change.format(name, other if other != name else 1))
 
 
+linear_op, conv_op = (next(o for o in OPS if o.__name__ == name) for name in ("linear", "conv"))
+
+
 @st.composite
 def programs(draw, steps=12, zeros=True):
     b = Builder(draw)
+    b.choose([linear_op, conv_op])(b)
     for _ in range(draw(st.integers(2, steps))):
-        b.choose(OPS)(b)
+        known = len(b.lines)
+        for _ in range(4):  # an operation that fits no value writes nothing
+            b.choose(OPS)(b)
+            if len(b.lines) > known:
+                break
     if b.draw(st.integers(0, 3)) > 0:
         value = b.take(lambda s: isinstance(s[-1], int))
         b.emit(f"{b.part(f'nn.Linear({value[1][-1]}, 2)')}({value[0]})", (*value[1][:-1], 2))
@@ -579,6 +582,16 @@ def assert_equal(model, other, what):
             assert_same(model(*arguments), other(*arguments), f"{what}, {len(arguments[0])} nodes")
 
 
+def assert_equal_in_training(model, compacted):
+    """In train(): batch norms use the statistics of the batch. Dropout is 0 everywhere."""
+    try:
+        model, compacted = copy.deepcopy(model).train(), copy.deepcopy(compacted).train()
+    except upscale_fx.ModeError:
+        return  # says itself that it cannot be trained
+    with torch.no_grad():
+        assert_same(model(*OTHERS[1]), compacted(*OTHERS[1]), "compacted, in train()")
+
+
 def runs(model):
     """Whether the model itself is sound: it runs and its outputs are not NaN."""
     with torch.no_grad():
@@ -593,11 +606,18 @@ def test_traced_and_compacted_equal_the_model(program):
     model = program.build()
     if not runs(model):
         return
-    traced = upscale_fx.trace(model, EXAMPLE)
+    try:
+        traced = upscale_fx.trace(model, EXAMPLE)
+    except upscale_fx.TraceError:
+        assert any("//" in line for line in program.lines)  # a row count that is rounded may be refused, not got wrong
+        return
     assert_equal(model, traced, "traced")
     compacted = upscale_fx.compact(traced)
     assert_equal(model, compacted, "compacted")
-    assert set(compacted.state_dict()) <= set(model.state_dict()) | {n for n in compacted.state_dict() if "_folded" in n}
+    assert_equal_in_training(model, compacted)
+    assert set(compacted.state_dict()) <= set(model.state_dict()) | {
+        n for n in compacted.state_dict() if "_folded" in n
+    }
 
 
 @other_seed
@@ -615,10 +635,19 @@ def test_pruned_equals_masked(program, amount, constrained, inputs, scope, crite
     model = program.build()
     if not runs(model):
         return
-    options = {"constrained": constrained, "inputs": inputs, "scope": scope, "criterion": criterion, "round_to": round_to}
+    options = {
+        "constrained": constrained,
+        "inputs": inputs,
+        "scope": scope,
+        "criterion": criterion,
+        "round_to": round_to,
+    }
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         masked = upscale_fx.mask(model, amount, **options, example_inputs=EXAMPLE)
+    except upscale_fx.TraceError:
+        assert any("//" in line for line in program.lines)
+        return
     except upscale_fx.NothingToPruneError:
         with pytest.raises(upscale_fx.NothingToPruneError):
             upscale_fx.prune(model, amount, **options, example_inputs=EXAMPLE)

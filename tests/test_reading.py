@@ -355,8 +355,8 @@ def test_layers_joined_by_concatenation_stay_groups_of_their_own():
     first, second, last = (group_of(groups, f"convs.{n}.lin") for n in range(3))
     assert len({first.number, second.number, last.number}) == 3
     assert (first.channels, second.channels, last.channels) == (8, 8, 8)
-    assert first.consumers == ["convs.1.lin", "cat (cat)"]
-    assert last.consumers == ["cat (cat)"]
+    assert first.consumers == ["convs.1.lin", "cat (concat)"]
+    assert last.consumers == ["cat (concat)"]
     joined = group_of(groups, "cat")
     assert (joined.channels, joined.consumers) == (24, ["lin"])
 
@@ -387,8 +387,8 @@ def test_groups_are_an_acyclic_digraph(family):
     assert nx.is_directed_acyclic_graph(groups)
     assert "x" in groups
     assert {data["kind"] for _, data in groups.nodes(data=True)} <= {
-        "producer",
-        "consumer",
+        "layer",
+        "concat",
         "barrier",
         "value",
         "input",

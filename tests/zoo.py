@@ -318,15 +318,16 @@ class PooledContext(nn.Module):
 
 
 class WholeGraph(nn.Module):
-    """A graph-level prediction of a single graph: plain mean and max over its nodes."""
+    """A prediction for a single graph: mean and max over its nodes, as a row `[1, C]` or as a vector `[C]`."""
 
-    def __init__(self):
+    def __init__(self, row):
         super().__init__()
         self.conv, self.leave = gnn.GCNConv(INPUT, HIDDEN), nn.Linear(2 * HIDDEN, OUTPUT)
+        self.row = row
 
     def forward(self, x, edge_index):
         h = self.conv(x, edge_index).relu()
-        return self.leave(torch.cat([h.mean(dim=0), h.max(dim=0).values], dim=-1))
+        return self.leave(torch.cat([h.mean(0, keepdim=self.row), h.max(0, keepdim=self.row).values], dim=-1))
 
 
 class Gated(nn.Module):
@@ -718,7 +719,8 @@ ZOO: dict[str, Entry] = {
     "pool-all": Entry(partial(Pooled, *POOLS), BATCHED),
     "pool-mlp": Entry(partial(Pooled, gnn.global_add_pool, last=pyg_head), BATCHED),
     "pool-context": Entry(PooledContext, BATCHED),
-    "pool-whole-graph": Entry(WholeGraph),
+    "pool-whole-graph": Entry(partial(WholeGraph, row=True)),
+    "pool-vector": Entry(partial(WholeGraph, row=False)),
     # gates and edges
     "gate": Entry(Gated),
     "gate-scalar": Entry(partial(Gated, 1)),

@@ -118,14 +118,22 @@ def _compact(
     return compacted
 
 
-def optimize(gm: nn.Module, *, callback: Callback | None = None) -> CompiledGNN:
+def optimize(
+    gm: nn.Module,
+    *,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+) -> CompiledGNN:
     """An exact, faster GraphModule that still trains: dead code and repeated structure work removed.
 
     Args:
         gm: what ``trace`` or ``compact`` returned, or a model, which is traced first.
+        example_inputs: positional arguments of one call, where a model has to be traced; see :func:`trace`.
+        example_kwargs: keyword arguments of one call.
         callback: called after every pass with the pass, the graph before and the graph after.
     """
-    module = gm if isinstance(gm, CompiledGNN) else trace(gm)
+    module = gm if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
     optimized: CompiledGNN = Pipeline([ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     return optimized
 
@@ -160,6 +168,7 @@ def prune(
     removals = plan_removals(find_consumers(flow), traced, options)
     for removal in removals:
         removal.consumer.zero(traced, removal.removed)
+    traced.meta.pop("compacted", None)
     compacted = _compact(traced, removals, callback, flow)
     after = {name: value.shape for name, value in compacted.state_dict().items()}
     if any(removal.removed.any() for removal in removals) and before == after:

@@ -66,14 +66,26 @@ class Consumer:
         """The weight as ``[out, in]``; for a product, the rows of both layers one above the other."""
         return torch.cat([_slab(root, cut) for cut in self.cuts])
 
+    def reads(self, root: nn.Module) -> Mask:
+        """Which channels meet a weight that is not zero."""
+        found: Mask = (self.weight(root) != 0).any(dim=0).cpu().numpy()
+        return found
+
     def zero(self, root: nn.Module, removed: Mask) -> None:
         """Set the entries of removed channels to zero, in place."""
         with torch.no_grad():
             for cut in self.cuts:
-                parameter = root.get_parameter(cut.target)
+                parameter = _parameter(root, cut.target)
                 index = torch.from_numpy(cut.index[removed]).to(parameter.device)
                 flat = parameter.view(-1) if cut.axis < 0 else parameter
                 flat.index_fill_(max(cut.axis, 0), index, 0)
+
+
+def _parameter(root: nn.Module, target: str) -> nn.Parameter:
+    """A parameter by the name it has after ``torch.nn.utils.prune.remove``."""
+    path, _, name = target.rpartition(".")
+    masked = f"{name}_orig" in root.get_submodule(path)._parameters
+    return root.get_parameter(f"{target}_orig" if masked else target)
 
 
 def _slab(root: nn.Module, cut: Cut) -> Tensor:

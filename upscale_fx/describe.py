@@ -99,9 +99,10 @@ def _known_sizes(arguments: Mapping[str, Any], leaves: Sequence[Tensor]) -> dict
 def _is_edge_index(name: str, value: Tensor) -> bool:
     integral = not value.is_floating_point() and value.dtype != torch.bool
     fits = integral and value.dim() == 2 and value.shape[0] == 2
-    if name == _EDGE_INDEX and not fits:
+    if name == _EDGE_INDEX and not fits and value.layout == torch.strided:
         raise InputError(
-            f"argument '{name}' must be an integer tensor of shape [2, E], got {value.dtype} of shape {list(value.shape)}"
+            f"argument '{name}' must be an integer tensor of shape [2, E], "
+            f"got {value.dtype} of shape {list(value.shape)}"
         )
     return fits
 
@@ -110,6 +111,8 @@ def _spec_tree(name: str, value: Any, sizes: dict[str, int]) -> Any:
     def leaf(value: Any) -> Any:
         if isinstance(value, Tensor):
             return _tensor_spec(name, value, sizes)
+        if name == _EDGE_INDEX and isinstance(value, bool | str | int | float):
+            raise InputError(f"argument '{name}' must be an integer tensor of shape [2, E], got {value!r}")
         if isinstance(value, bool) or value is None or isinstance(value, str | float):
             return value
         if isinstance(value, int):

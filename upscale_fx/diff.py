@@ -37,6 +37,8 @@ class Diff:
     rows: tuple[Row, ...]
     before: Size
     after: Size
+    views: int
+    copies: int
 
     @property
     def changed(self) -> bool:
@@ -55,15 +57,13 @@ class Diff:
 
     def totals(self) -> str:
         """Parameters, multiply-adds, and counts of nodes inserted and removed."""
-        ops = [row.op for row in self.rows if row.change == "+"]
         removed = sum(row.change == "-" for row in self.rows)
-        views, copies = ops.count("view"), ops.count("copy")
-        others = len(ops) - views - copies
+        others = sum(row.change == "+" for row in self.rows) - self.views - self.copies
         share = self.after.parameters / max(self.before.parameters, 1)
         return (
             f"parameters {self.before.parameters:,} -> {self.after.parameters:,} ({share:.1%})\n"
             f"MACs       {self.before.macs_text()} -> {self.after.macs_text()}\n"
-            f"reorders   {views} views, {copies} copies; {removed} nodes removed, {others} other nodes added"
+            f"reorders   {self.views} views, {self.copies} copies; {removed} nodes removed, {others} other nodes added"
         )
 
     def to_html(self) -> str:
@@ -91,7 +91,10 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
         raise InputError("diff() needs at least one graph made by upscale_fx; pass upscale_fx.trace(model)")
     first, second = _graph(before, after), _graph(after, before)
     one, two = analyse(first), analyse(second)
-    return Diff(tuple(_rows(one, two)), size_of(first, one), size_of(second, two))
+    known = {node.name for node in one.nodes}
+    new = [node.meta.get("reorder") for node in two.nodes if node.name not in known]
+    rows = tuple(_rows(one, two))
+    return Diff(rows, size_of(first, one), size_of(second, two), new.count("view"), new.count("copy"))
 
 
 def _graph(module: nn.Module, other: nn.Module) -> CompiledGNN:
@@ -152,7 +155,7 @@ def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
         "+",
         node.name,
         _module(node),
-        node.meta.get("reorder") or _op(node),
+        _op(node),
         shape,
         _count(_parameters(node, flow, uses)),
     )
@@ -196,6 +199,8 @@ def _module(node: fx.Node) -> str:
 
 
 def _op(node: fx.Node) -> str:
+    if node.meta.get("reorder"):
+        return str(node.meta["reorder"])
     if node.op == "call_module":
         return "module"
     return node.target if isinstance(node.target, str) and node.op == "call_method" else (

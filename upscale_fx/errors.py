@@ -24,7 +24,7 @@ class PatternError(UpscaleError, ValueError):
 
 
 class CriterionError(UpscaleError, ValueError):
-    """A criterion returned something other than one finite score per channel."""
+    """A criterion returned something other than one number per channel."""
 
 
 class NothingToPruneError(UpscaleError, ValueError):

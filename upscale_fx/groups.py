@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,18 +10,17 @@ from typing import Any
 
 import networkx as nx
 from tabulate import tabulate
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from upscale_fx.channels import Positions
-from upscale_fx.consumers import Consumer, find_consumers
+from upscale_fx.consumers import find_consumers
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.layout import channel_ids, components
 from upscale_fx.measure import shape_text
-from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Source
+from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Relation, Source
 from upscale_fx.report import holds_channels
 from upscale_fx.trace import trace_model
 
-_COLOURS = {"producer": "#4c72b0", "consumer": "#dd8452", "barrier": "#c44e52", "value": "#cccccc", "input": "#55a868"}
+_COLOURS = {"layer": "#4c72b0", "concat": "#dd8452", "barrier": "#c44e52", "value": "#cccccc", "input": "#55a868"}
 
 
 @dataclass
@@ -47,8 +47,9 @@ class Group:
 class Groups(nx.DiGraph):  # type: ignore[type-arg]
     """The analysis as a DiGraph of node names.
 
-    Nodes have ``kind`` (producer, consumer, barrier, value, input), ``shape``, ``module`` and ``group`` (the group of
-    the channels they hold); edges lead from a value to what reads it. ``tied`` lists the groups.
+    Nodes have ``kind`` (input, layer, concat, barrier or value), ``shape``, ``module`` and ``group`` (the number of the
+    group of the channels they hold, None where there is one channel); edges lead from a value to what reads it.
+    ``tied`` lists the groups.
     """
 
     tied: list[Group]
@@ -99,71 +100,71 @@ def groups(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping
 
 def group_channels(flow: Dataflow) -> Groups:
     """Group the values of an analysed graph by shared channels."""
-    ids = {node: own for node, own in channel_ids(flow).items() if _carries_channels(flow, node)}
+    ids = {node: own for node, own in channel_ids(flow).items() if _is_floating(flow, node)}
     component = components(ids)
-    numbers: dict[int, Group] = {}
-    names = _consumer_names(find_consumers(flow))
+    sizes = Counter(component.values())
+    names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
+    tied: dict[int, Group] = {}
     graph = Groups()
     for node, own in ids.items():
         root = component[int(own[0])]
-        group = numbers.setdefault(root, Group(len(numbers), 0))
-        kind = _kind(flow, node)
-        label = _label(flow, node, names)
-        (group.producers if kind in ("producer", "input", "barrier") else group.values).append(label)
-        if kind not in ("producer", "input", "barrier"):
-            group.values[-1] = node.name
-        shape, module = shape_text(flow.axes[node]), node.meta.get("module", "")
-        graph.add_node(node.name, kind=kind, shape=shape, module=module, group=group.number)
+        kind, shape, module = _kind(flow.relations[node]), shape_text(flow.axes[node]), node.meta.get("module", "")
+        graph.add_node(node.name, kind=kind, shape=shape, module=module, group=None)
+        if sizes[root] > 1:
+            group = tied.setdefault(root, Group(len(tied), sizes[root]))
+            graph.nodes[node.name]["group"] = group.number
+            if kind == "value":
+                group.values.append(node.name)
+            else:
+                group.producers.append(_producer_name(flow.relations[node], node))
     for node in ids:
-        relation = flow.relations[node]
-        for source in relation.reads:
-            if source not in ids:
-                continue
-            graph.add_edge(source.name, node.name)
-            group = numbers[component[int(ids[source][0])]]
-            if isinstance(relation, Contraction | Reduction):
-                group.consumers.append(names.get(node, _label(flow, node, names)))
-            elif isinstance(relation, Movement) and relation.how == "cat":
-                group.consumers.append(f"{node.name} (cat)")
-            elif isinstance(relation, Barrier) and holds_channels(flow, node, relation):
-                group.barriers.append(f"{node.name} ({node.meta.get('source', '')})")
-    for root, group in numbers.items():
-        group.channels = sum(found == root for found in component.values())
-        group.consumers, group.barriers = list(dict.fromkeys(group.consumers)), list(dict.fromkeys(group.barriers))
-    graph.tied = [group for group in numbers.values() if group.channels > 1]
+        for source in flow.relations[node].reads:
+            if source in ids:
+                graph.add_edge(source.name, node.name)
+                _add_reader(tied.get(component[int(ids[source][0])]), flow, node, names)
+    graph.tied = list(tied.values())
     return graph
 
 
-def _carries_channels(flow: Dataflow, node: fx.Node) -> bool:
-    value = flow.values[node][0]
-    return hasattr(value, "is_floating_point") and bool(value.is_floating_point()) and len(flow.axes[node].sizes) > 0
-
-
-def _kind(flow: Dataflow, node: fx.Node) -> str:
+def _add_reader(group: Group | None, flow: Dataflow, node: fx.Node, names: Mapping[fx.Node, str]) -> None:
+    """Enter a node among the consumers or barriers of a group it reads."""
     relation = flow.relations[node]
+    if group is None:
+        return
+    place = group.consumers
+    if isinstance(relation, Contraction | Reduction):
+        name = names.get(node) or _producer_name(relation, node)
+    elif isinstance(relation, Movement) and relation.how == "cat":
+        name = f"{node.name} (concat)"
+    elif isinstance(relation, Barrier) and holds_channels(flow, node, relation):
+        name, place = f"{node.name} ({node.meta.get('source', '')})", group.barriers
+    else:
+        return
+    if name not in place:
+        place.append(name)
+
+
+def _is_floating(flow: Dataflow, node: fx.Node) -> bool:
+    value = flow.values[node][0]
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _kind(relation: Relation) -> str:
     if isinstance(relation, Source):
         return "input"
     if isinstance(relation, Barrier):
         return "barrier"
     if isinstance(relation, Contraction | Reduction):
-        return "producer"
-    return "producer" if isinstance(relation, Movement) and relation.how in ("cat", "entry") else "value"
+        return "layer"
+    return "concat" if isinstance(relation, Movement) and relation.how == "cat" else "value"
 
 
-def _label(flow: Dataflow, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
-    relation = flow.relations[node]
+def _producer_name(relation: Relation, node: fx.Node) -> str:
     if isinstance(relation, Contraction) and relation.weight.op == "get_attr":
         return str(relation.weight.target).removesuffix(".weight")
-    return names.get(node, node.name)
-
-
-def _consumer_names(consumers: list[Consumer]) -> dict[fx.Node, str]:
-    return {site: consumer.name for consumer in consumers for site in consumer.sites}
+    return node.name
 
 
 def _lines(names: list[str]) -> str:
     shown = names[:6] + ([f"... {len(names) - 6} more"] if len(names) > 6 else [])
     return "\n".join(shown)
-
-
-__all__ = ["Group", "Groups", "Positions", "group_channels", "groups"]

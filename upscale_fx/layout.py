@@ -219,7 +219,7 @@ def layout_of(axes: Axes, mask: Mask, rank: Positions, level: Level, blocks: Pos
         return positions[order].reshape(shape)
     last = axes.shape[wide[-1]]
     cell = positions // last
-    cell_rank = _cell_rank(cell, rank[positions])
+    cell_rank = rank[positions] if _holds_one_channel_each(rank.reshape(-1, last)) else np.zeros_like(cell)
     order = np.lexsort((positions, rank[positions], lead, cell, cell_rank))
     shape = [len(np.unique(_coordinate(axes, positions, a))) if a in wide else 1 for a in range(len(axes.shape))]
     shape[wide[-1]] = len(positions) // int(np.prod(shape[: wide[-1]]))
@@ -228,11 +228,9 @@ def layout_of(axes: Axes, mask: Mask, rank: Positions, level: Level, blocks: Pos
     return positions[order].reshape(shape)
 
 
-def _cell_rank(cell: Positions, rank: Positions) -> Positions:
-    """Cells that hold one channel each (a stack) are ordered by it; others (heads) keep their order."""
-    if any(len(np.unique(rank[cell == c])) > 1 for c in np.unique(cell)):
-        return np.zeros_like(cell)
-    return rank
+def _holds_one_channel_each(cells: Positions) -> bool:
+    """Whether every cell is one channel (a stack): then cells follow its order; others (heads) keep their own."""
+    return bool(np.all(cells == cells[:, :1]))
 
 
 def _occurrence(rank: Positions) -> Positions:

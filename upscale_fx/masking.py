@@ -18,6 +18,7 @@ from upscale_fx.channels import Mask
 from upscale_fx.consumers import Consumer
 from upscale_fx.criteria import Criterion, resolve_criterion
 from upscale_fx.errors import AmountError, CriterionError, NothingToPruneError, PatternError
+from upscale_fx.module import CompiledGNN
 
 Scores = npt.NDArray[np.float64]
 Amount = float | Mapping[str, float]
@@ -79,10 +80,15 @@ def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskO
     round_to: Any = options.round_to
     if type(round_to) is bool or not isinstance(round_to, Integral) or int(round_to) < 1:
         raise AmountError(f"round_to must be a positive integer, got {options.round_to!r}")
+    compacted = isinstance(root, CompiledGNN) and bool(root.meta.get("compacted"))
     removals = []
     for consumer in consumers:
         eligible = np.ones(consumer.count, dtype=bool) if options.inputs else consumer.hidden.copy()
         reason = "" if eligible.any() else "reads raw inputs only (inputs=False)"
+        if compacted:  # zero columns are padding of heads or wider reads there, not channels of the model
+            eligible &= consumer.reads(root)
+        if not reason and not eligible.any():
+            reason = "all its weights are zero already"
         if consumer.name in ignored:
             reason, eligible = "ignored", np.zeros(consumer.count, dtype=bool)
         removed = np.zeros(consumer.count, dtype=bool)
@@ -92,7 +98,8 @@ def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskO
     _select(pools, removals, options)
     for removal in removals:
         _explain(removal)
-    if any(a > 0 for a in amounts.values()) and not any(r.removed.any() for r in removals):
+    asked = options.amount.values() if isinstance(options.amount, Mapping) else [options.amount]
+    if any(share > 0 for share in asked) and not any(r.removed.any() for r in removals):
         raise NothingToPruneError(nothing_to_prune(removals))
     return removals
 
@@ -133,7 +140,7 @@ def _matching(consumers: Sequence[Consumer], patterns: Sequence[str], argument: 
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise PatternError(f"{argument} takes names or patterns (strings), got {pattern!r}; valid names: {names}")
-        hits = {
+        hits = {name for name in names if name == pattern} or {
             name for name in names
             if any(fnmatchcase(part, pattern) or part.startswith(pattern + ".") for part in (name, *name.split("@")))
         }  # fmt: skip

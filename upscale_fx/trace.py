@@ -42,6 +42,7 @@ def trace_model(
         return copy.deepcopy(model)
     root = _without_caches(own_copy(model))
     inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
+    _drop_observers(root, inputs)
     graph = trace_mode(root, inputs, training=False)
     reason = _merge_training(root, inputs, graph)
     _add_input_check(graph, inputs)
@@ -122,19 +123,35 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
         else:
             return inputs
     shapes = {name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)}
+    assert failure is not None
     raise InputError(
-        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {_expected_width(failure)}; "
-        f"pass example_inputs=(x, edge_index, ...) of the widths the model was built for"
+        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; "
+        f"pass example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for"
     ) from failure
 
 
-def _expected_width(failure: Exception | None) -> str:
-    assert failure is not None
+def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
+    """Remove forward hooks that only look on, so that they are not shown proxies; those that change outputs stay."""
+    hooks = {module: dict(module._forward_hooks) for module in root.modules() if module._forward_hooks}
+    if not hooks:
+        return
+    with_hooks = run_example(root, inputs, SMALL)
+    for module in hooks:
+        module._forward_hooks.clear()
+    if largest_difference(with_hooks, run_example(root, inputs, SMALL)) > 0:
+        for module, own in hooks.items():
+            module._forward_hooks.update(own)
+
+
+def expected_width(failure: BaseException) -> str:
+    """What a layer that failed expected, from its declared width, and the failure itself."""
     frame, module = failure.__traceback__, None
     while frame is not None:
         owner = frame.tb_frame.f_locals.get("self")
         module = owner if isinstance(owner, nn.Module) and hasattr(owner, "weight") else module
         frame = frame.tb_next
+    if "dtype" in str(failure):
+        return f"{type(failure).__name__} at {line_of(failure)}: {failure}"
     width = getattr(module, "in_channels", getattr(module, "in_features", None))
     expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
     return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from upscale_fx.describe import bind_examples
-from upscale_fx.errors import VerificationError
+from upscale_fx.errors import InputError, VerificationError
 from upscale_fx.inputs import ModelInputs, preserved_rng
-from upscale_fx.trace import check_model, largest_difference
+from upscale_fx.trace import check_model, expected_width, largest_difference
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -48,7 +48,12 @@ def verify(
     graphs += [(f"a graph of {n} nodes and {e} edges", _graph(inputs, n, e)) for n, e in ((13, 41), (37, 160))]
     worst = 0.0
     for name, arguments in graphs:
-        expected, found = _run(reference, arguments), _run(compiled, arguments)
+        try:
+            expected = _run(reference, arguments)
+        except (RuntimeError, ValueError, IndexError) as error:
+            shapes = {key: list(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
+            raise InputError(f"the reference does not accept {name} {shapes}: {expected_width(error)}") from error
+        found = _run(compiled, arguments)
         limit = tolerance if tolerance is not None else _default_tolerance(expected)
         gap = largest_difference(expected, found)
         if not gap <= limit:

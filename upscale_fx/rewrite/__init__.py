@@ -26,17 +26,19 @@ _EMIT: dict[type, Emitter] = {
 }  # fmt: skip
 
 
-def rewrite(flow: Dataflow, kept: Mapping[fx.Node, Mask], layouts: Mapping[fx.Node, Positions]) -> CompiledGNN:
+def rewrite(
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], layouts: Mapping[fx.Node, Positions], widen: bool = True
+) -> CompiledGNN:
     """The graph in which every value has the given layout and values without one are gone.
 
     Raises:
         Misaligned: a layout cannot be expressed; names the values concerned.
     """
-    rewriter = Rewriter(flow, kept, layouts)
+    rewriter = Rewriter(flow, kept, layouts, widen)
     rewriter.run(_EMIT)
     storage = rewriter.shared_storage()
     if storage:  # some parameter is read in several layouts: now that they are known, read it by reorders
-        rewriter = Rewriter(flow, kept, layouts, storage)
+        rewriter = Rewriter(flow, kept, layouts, widen, storage)
         rewriter.run(_EMIT)
     return rewriter.module()
 

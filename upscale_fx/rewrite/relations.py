@@ -113,7 +113,7 @@ def _choose_columns(rw: Rewriter, relation: Contraction, wanted: Mask, outputs: 
     places = np.flatnonzero(wanted[line])
     is_view = len(places) == int(places[-1] - places[0]) + 1
     wider = (len(line) - len(places)) * outputs < _COPY_COST * len(places)
-    if not is_view and wider and relation.batch == 1 and relation.weight.op == "get_attr":
+    if rw.widen and not is_view and wider and relation.batch == 1 and relation.weight.op == "get_attr":
         return line
     return line[places]
 

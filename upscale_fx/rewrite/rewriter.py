@@ -37,12 +37,14 @@ Emitter = Callable[["Rewriter", fx.Node, Any], fx.Node | None]
 class Rewriter:
     """State of one rewrite: the new graph, and what stands where in it.
 
-    ``storage`` gives the layouts of parameters that are read in several ways; others are stored as they are read.
+    ``widen`` allows contractions to read more than they need; ``storage`` gives the layouts of parameters that are read
+    in several ways, others are stored as they are read.
     """
 
     flow: Dataflow
     kept: Mapping[fx.Node, Mask]
     layouts: Mapping[fx.Node, Positions]
+    widen: bool = True
     storage: Mapping[str, Positions] = field(default_factory=dict)
     graph: fx.Graph = field(default_factory=fx.Graph)
     env: dict[fx.Node, fx.Node] = field(default_factory=dict)

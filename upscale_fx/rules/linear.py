@@ -33,7 +33,7 @@ def addmm(op: Operation) -> Relation | None:
 
 def _contraction(op: Operation, x: object, weight: object, bias: object, transposed: bool) -> Relation | None:
     x_axes, w_axes = op.axes_of(x), op.axes_of(weight)
-    if x_axes is None or w_axes is None or len(x_axes.sizes) < 2 or x_axes.sizes[-1] is None or x is weight:
+    if x_axes is None or w_axes is None or not x_axes.sizes or x_axes.sizes[-1] is None or x is weight:
         return None
     if len(w_axes.sizes) != 2 or None in w_axes.sizes:
         return None

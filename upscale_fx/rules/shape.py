@@ -40,7 +40,12 @@ def axes_only(op: Operation) -> Relation | None:
     return _single(op, "same")
 
 
-@register("index_select", torch.index_select, operator.getitem, "narrow", torch.narrow, "select", torch.select,
+# torch_geometric replaces torch.index_select and torch.select; inside, it calls torch's own.
+_OWN = torch._C._VariableFunctions
+
+
+@register("index_select", torch.index_select, _OWN.index_select, "select", torch.select, _OWN.select,
+          operator.getitem, "narrow", torch.narrow,
           "chunk", torch.chunk, "split", torch.split, "unbind", torch.unbind, "tensor_split",
           "expand", "expand_as", "repeat", "flip", torch.flip, "roll", torch.roll, "broadcast_to", torch.broadcast_to,
           "repeat_interleave", torch.repeat_interleave, "tile", torch.tile)  # fmt: skip
@@ -55,7 +60,27 @@ def gather(op: Operation) -> Relation | None:
         return None
     if found.flows[0].is_identity and _same_channels(given.shape, op.axes.shape) and _takes_rows(op, source):
         return Movement(found.flows, "rows")
-    return found
+    return found if _keeps_rows(op, found.flows[0]) else None
+
+
+def _keeps_rows(op: Operation, flow: Flow) -> bool:
+    """Whether every row of the result comes from the same row of the source: the call only chooses channels."""
+    for side in (0, 1):
+        x = op.values[flow.source][side]
+        elements = torch.arange(x.numel()).reshape(x.shape)
+        given, own = op.axes_of(flow.source), op.axes
+        assert given is not None
+        rows = [a for a, size in enumerate(given.sizes) if size is None]
+        other = [a for a, size in enumerate(given.sizes) if size is not None]
+        own_rows = [a for a, size in enumerate(own.sizes) if size is None]
+        own_other = [a for a, size in enumerate(own.sizes) if size is not None]
+        result = op.run({flow.source: elements}, side)
+        before = elements.permute(*rows, *other).reshape(*(x.shape[a] for a in rows), -1)
+        after = result.permute(*own_rows, *own_other).reshape(*(result.shape[a] for a in own_rows), -1)
+        chosen = before[..., torch.from_numpy(flow.index)]
+        if chosen.shape != after.shape or not torch.equal(chosen, after):
+            return False
+    return True
 
 
 def _same_channels(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -74,9 +99,10 @@ def _takes_rows(op: Operation, source: fx.Node) -> bool:
         if any(key is Ellipsis or key is None for key in keys):
             return False
         return all(axes.shape[i] == 1 or key == slice(None) for i, key in enumerate(keys))
-    dim = op.argument(1, "dim", default=0)
+    dims = op.argument(2, "dims") if op.name == "roll" else op.argument(1, "dim", "dims", default=0)
     axes = op.axes_of(source)
-    return axes is not None and isinstance(dim, int) and axes.shape[dim] == 1
+    dims = [dims] if isinstance(dims, int) else dims
+    return axes is not None and isinstance(dims, list | tuple) and all(axes.shape[dim] == 1 for dim in dims)
 
 
 @register(torch.cat, torch.concat, torch.concatenate)
