@@ -1,6 +1,6 @@
 """Draw one layer before and after pruning: the picture in the README, from a real compiled graph.
 
-    python examples/draw_layer.py docs/layer.svg
+python examples/draw_layer.py docs/layer.svg
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def reads_of(graph: fx.Graph, value: str) -> list[Read]:
     for user in node.users:
         if user.target is torch.narrow:
             consumer = _first_linear(user)
-            found.append(Read(str(consumer.meta["module"]), int(user.args[2]), int(user.args[3])))  # type: ignore[arg-type]
+            found.append(Read(str(consumer.meta["module"]), int(user.args[2]), int(user.args[3])))
     return sorted(found, key=lambda read: read.start)
 
 

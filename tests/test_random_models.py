@@ -7,6 +7,7 @@ UPSCALE_FX_EXAMPLES to try more of them, and UPSCALE_FX_SEED to try others.
 import copy
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -151,7 +152,7 @@ class Builder:
         return f"self.{name}"
 
 
-OPS = []
+OPS: list[Callable] = []
 
 
 def op(fits=lambda shape: True, weight=1):
@@ -186,7 +187,7 @@ def wide(shape):
     return isinstance(shape[-1], int) and shape[-1] > 1
 
 
-UNARY = """
+UNARY_TABLE = """
     {0}.relu() | F.elu({0}) | {0}.tanh() | {0}.sigmoid() | F.leaky_relu({0}, 0.2) | F.gelu({0}) | F.silu({0})
     -{0} | {0}.clamp(max=2).exp() | F.softplus({0}) | F.dropout({0}, 0.0, self.training) | {0} * 0.5 | {0} / 3
     2 - {0} | {0} + 1 | {0}.abs() | {0} * {0} | {0}.square() | 1 / (1 + {0}.abs()) | {0}.clamp(min=0.1)
@@ -194,12 +195,12 @@ UNARY = """
     torch.where({0} > 0, {0}, 0.1 * {0}) | {0}.clone() | {0}.contiguous() | {0}.to({0}.dtype) | torch.zeros_like({0})
     {0} * (edge_index.size(1) + 1) | {0} + {0}.mean()
 """
-BINARY = """
+BINARY_TABLE = """
     {0} + {1} | {0} - {1} | {0} * {1} | torch.maximum({0}, {1}) | torch.min({0}, {1}) | {0} / (1 + {1}.abs())
     sum([{0}, {1}]) | torch.lerp({0}, {1}, 0.3) | torch.addcmul({0}, {1}, {0}) | torch.where({0} > {1}, {0}, {1})
     {0} * {1}.sigmoid() + {1} * (1 - {1}.sigmoid())
 """
-JOINED = """
+JOINED_TABLE = """
     torch.stack([{0}, {1}]).amax(0) | torch.stack([{0}, {1}], -1).sum(-1) | torch.stack([{0}, {1}], 1).mean(1)
     torch.stack([{0}, {1}], dim=-1).max(dim=-1)[0] | torch.cat([{0}, {1}], 0)[: {0}.size(0)]
     torch.stack([{0}, {1}], 1)[:, 1]
@@ -207,7 +208,7 @@ JOINED = """
 """
 UNARY, BINARY, JOINED = (
     [expression.strip() for line in table.strip().splitlines() for expression in line.split("|")]
-    for table in (UNARY, BINARY, JOINED)
+    for table in (UNARY_TABLE, BINARY_TABLE, JOINED_TABLE)
 )
 
 

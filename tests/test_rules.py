@@ -1,8 +1,8 @@
 """Every rule has a case: each operation in the registry, between a layer that makes channels and one that reads some.
 
-A row of the table names operations and says how they are called: ``f`` is the operation, ``h`` and ``g`` are hidden values
-``[N, 6]`` with channels that are zero or constant, ``e`` is ``edge_index`` and ``m`` holds parameters. ``Tensor.f`` is a
-method, ``torch._C._nn.f`` what functional forms call.
+A row of the table names operations and says how they are called: ``f`` is the operation, ``h`` and ``g`` are hidden
+values ``[N, 6]`` with channels that are zero or constant, ``e`` is ``edge_index`` and ``m`` holds parameters.
+``Tensor.f`` is a method, ``torch._C._nn.f`` what functional forms call.
 """
 
 import operator
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import upscale_fx
+from upscale_fx import ops
 from upscale_fx.rules import REGISTRY
 
 SPACES = {"torch": torch, "F": F, "operator": operator, "torch._C._nn": torch._C._nn, "pyg": pyg}
@@ -25,7 +26,7 @@ BOTH = "f(h, g)"
 HEADS = "h.view(-1, 2, 3)"
 
 TABLE = [
-    # Pointwise, one operand: the first half keeps zero, the rest does not.
+    # Pointwise, one operand
     ("Tensor.relu torch.relu F.relu", ONE),
     ("F.relu6 torch._C._nn.relu6", ONE),
     ("F.elu torch._C._nn.elu torch.selu F.selu torch.celu F.celu", ONE),
@@ -53,7 +54,8 @@ TABLE = [
     ("torch.dropout", "f(h, 0.0, False)"),
     ("F.dropout", "f(h, 0.5, m.training)"),
     ("Dropout", "f(h)"),
-    ("torch.alpha_dropout torch.feature_alpha_dropout F.alpha_dropout F.feature_alpha_dropout", "f(h, 0.5, m.training)"),
+    ("torch.alpha_dropout torch.feature_alpha_dropout F.alpha_dropout F.feature_alpha_dropout",
+     "f(h, 0.5, m.training)"),
     ("torch.rrelu F.rrelu", "f(h, 0.1, 0.3)"),
     ("Tensor.sigmoid torch.sigmoid F.hardsigmoid torch._C._nn.hardsigmoid", ONE),
     ("F.softplus F.logsigmoid", ONE),
@@ -87,15 +89,18 @@ TABLE = [
     ("torch.matmul torch.mm operator.matmul Tensor.matmul Tensor.mm", "f(h, m.matrix)"),
     ("torch.addmm", "f(m.bias, h, m.matrix)"),
     ("Tensor.addmm", "f(m.bias, h, m.matrix)"),
-    ("Tensor.sum torch.sum Tensor.mean torch.mean", f"f({HEADS}, 1) * f({HEADS}, -1, keepdim=True)[:, 0] + f(h, 0)[None, :3]"),
+    ("Tensor.sum torch.sum Tensor.mean torch.mean",
+     f"f({HEADS}, 1) * f({HEADS}, -1, keepdim=True)[:, 0] + f(h, 0)[None, :3]"),
     ("Tensor.amax torch.amax Tensor.amin torch.amin", f"f({HEADS}, 1) * f({HEADS}, -1)[:, :1]"),
     ("Tensor.max torch.max Tensor.min torch.min", f"f({HEADS}, 1)[0] * f(h, 0)[0][:3]"),
     # Rows
-    ("pyg.scatter", "f(h[e[0]], e[1], dim=0, dim_size=h.size(0), reduce='sum') + f(g[e[0]], e[1], 0, h.size(0), 'max')"),
+    ("pyg.scatter",
+     "f(h[e[0]], e[1], dim=0, dim_size=h.size(0), reduce='sum') + f(g[e[0]], e[1], 0, h.size(0), 'max')"),
     ("pyg.segment", "f(h[e[0]], m.pointer(e, h), reduce='mean')"),
     ("pyg.softmax", "pyg.scatter(f(h[e[0]], e[1], num_nodes=h.size(0)) * g[e[0]], e[1], 0, h.size(0))"),
-    ("F.batch_norm", "f(h, m.mean, m.spread, m.scale, m.shift)"),
-    ("F.instance_norm torch.instance_norm", "m.instance(f, h)"),
+    ("F.batch_norm",
+     f"f(h, m.mean, m.spread, m.scale, m.shift) + f({HEADS}, None, None, training=True).flatten(1)"),
+    ("F.instance_norm torch.instance_norm", f"m.instance(f, h.t()[None])[0].t() + m.instance(f, {HEADS}).flatten(1)"),
     ("_BatchNorm", "f(h)"),
     # Movement
     ("Tensor.view Tensor.reshape torch.reshape", "f(h, (-1, 2, 3)).sum(1)"),
@@ -105,10 +110,12 @@ TABLE = [
     ("Tensor.unsqueeze torch.unsqueeze", "f(h, 1)[:, 0]"),
     ("Tensor.squeeze torch.squeeze", "f(h[:, None], 1)"),
     ("Tensor.permute torch.permute", f"f({HEADS}, (0, 2, 1)).flatten(1)"),
-    ("Tensor.transpose torch.transpose Tensor.swapaxes torch.swapaxes Tensor.movedim torch.movedim", f"f({HEADS}, 1, 2).flatten(1)"),
+    ("Tensor.transpose torch.transpose Tensor.swapaxes torch.swapaxes Tensor.movedim torch.movedim",
+     f"f({HEADS}, 1, 2).flatten(1)"),
     ("Tensor.t torch.t", "f(f(h) * 2)"),
     ("Tensor.index_select torch.index_select", "f(f(h, 1, m.order), 0, e[0])"),
-    ("operator.getitem", "f(h, (slice(None), slice(1, 5))) * f(h[:, 2:], 0)[None]"),
+    ("operator.getitem",  # the last: another head from row 30 on
+     f"f(h, (slice(None), slice(1, 5))) + f({HEADS}, (m.row(h), (m.row(h) > 30).long()))[:, :1]"),
     ("Tensor.narrow torch.narrow", "f(h, 1, 2, 3)"),
     ("Tensor.select torch.select", f"f({HEADS}, 1, 1)"),
     ("Tensor.chunk torch.chunk Tensor.split torch.split Tensor.tensor_split", "f(h, 3, 1)[0] + f(g, 3, 1)[1][:, :1]"),
@@ -127,9 +134,7 @@ TABLE = [
 UNREACHABLE = {
     F.tanh: "calls Tensor.tanh",
     F.sigmoid: "calls Tensor.sigmoid",
-    "__rsub__": "a proxy records operator.sub",
-    "__rpow__": "a proxy records operator.pow",
-    "rsub": "tensors have no such method",
+    ops.gather_channels: "compaction makes it; compacting attention models a second time meets it",
 }
 
 
@@ -181,16 +186,18 @@ class Case(nn.Module):
         return self.last(self.hidden(x, edge_index))
 
     @staticmethod
+    def row(h):
+        """Number of each row."""
+        return torch.arange(h.size(0))
+
+    @staticmethod
     def pointer(e, h):
         """Boundaries of segments of edges, one per node."""
         return F.pad(torch.cumsum(pyg.degree(e[1], h.size(0), dtype=torch.long), 0), (1, 0))
 
     def instance(self, f, h):
-        """Instance norm over the rows: every node is one place of a channel."""
-        line = h.t()[None]
-        if self.name == "F.instance_norm":
-            return f(line, weight=self.scale, bias=self.shift)[0].t()
-        return f(line, self.scale, self.shift, None, None, True, 0.1, 1e-5, False)[0].t()
+        """Instance norm of ``[B, C, L]``: over the last axis, rows or channels."""
+        return f(h) if self.name == "F.instance_norm" else f(h, None, None, None, None, True, 0.1, 1e-5, False)
 
 
 def graph(nodes, edges, seed=0):

@@ -84,7 +84,7 @@ def _run(module: CompiledGNN, arguments: Mapping[str, object], found: dict[fx.No
 def analyse(module: CompiledGNN) -> Dataflow:
     """Relations, axes and the forward analysis of a graph."""
     values = example_values(module)
-    axes = {node: found for node, pair in values.items() if (found := axes_of(pair)) is not None}
+    axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
     relations = {node: relation_of(node, values, module) for node in values if node.op != "output"}
     flow = Dataflow(module, values, relations, axes)
     flow.nonzero = nonzero(flow)

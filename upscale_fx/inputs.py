@@ -20,6 +20,9 @@ SMALL = {"N": 7, "E": 18, "B": 2}
 LARGE = {"N": 11, "E": 29, "B": 3}
 SINGLE = {"N": 1, "E": 0, "B": 1}
 OTHER = {"N": 13, "E": 41, "B": 4}
+#: Graphs on which a trace is compared with the model: the traced ones, one with self loops, a single node, a single
+#: edge, and one larger than the thresholds people write.
+CHECKED = (SMALL, LARGE, OTHER, SINGLE, {"N": 2, "E": 1, "B": 1}, {"N": 300, "E": 900, "B": 5})
 
 
 def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:

@@ -164,6 +164,8 @@ def _pinned(
             holders.update((node, *relation.sources))
         elif isinstance(relation, Movement) and relation.how == "entry" and bool(mask.all()):
             holders.add(node)  # nothing to gather, so nothing to reorder either
+        elif isinstance(relation, Reduction) and relation.frees and len(flow.axes[relation.source].wide) > 1:
+            holders.add(node)  # one result per head, in the order of the heads
     return {component[channel] for node in holders if node in ids for channel in ids[node].tolist()}
 
 

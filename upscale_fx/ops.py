@@ -43,6 +43,11 @@ def entry(x: Tensor) -> Tensor:
     return x
 
 
+def gather_channels(x: Tensor, index: Tensor, start: int, shape: Sequence[int]) -> Tensor:
+    """Choose channels across heads: those at ``index`` of the axes from ``start`` on, flattened, in a new shape."""
+    return torch.unflatten(x.flatten(start).index_select(start, index), start, shape)
+
+
 def check_inputs(values: Sequence[Any], names: Sequence[str], shapes: Sequence[tuple[int | None, ...] | None]) -> None:
     """Raise an InputError unless every value has the kind and widths its argument was traced with.
 

@@ -7,7 +7,7 @@ size and stays in the FX graph. A branch on something that differs cannot be tra
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,9 +53,8 @@ class ExampleProxy(fx.Proxy):
         if name in _FACTS:
             return getattr(value, name)
         if not isinstance(value, Tensor):
-            if not hasattr(value, name):
-                raise AttributeError(f"'{type(value).__name__}' object has no attribute '{name}'")
-            return self._method(name)
+            attribute = getattr(value, name)  # AttributeError, as the value itself would raise
+            return self._method(name) if callable(attribute) else attribute
         if name == "shape":
             return self.size()
         if name == "dtype":
@@ -162,6 +161,36 @@ def values_equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool | int | float | str | type(None) | torch.dtype | torch.device | torch.Size | torch.layout):
         return bool(a == b)
     return False
+
+
+#: Calls on tensors whose result is a fact of the model where both examples agree, not something read off values.
+_SHAPE_FACTS = frozenset({
+    "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex", "is_contiguous", "is_signed",
+    "element_size", "get_device", "stride", "is_same_size", "is_tensor",
+})  # fmt: skip
+_COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
+
+
+def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
+    """Whether a result that is equal on both examples is so on every graph.
+
+    Shapes and dtypes are. What is computed from a row count or from tensor values is not: ``7 // 20 == 11 // 20``.
+    Row counts may be compared with each other where they are the same on both examples, and with 0 and 1, which the
+    check of the trace covers.
+    """
+    if value is None:
+        return True
+    proxies = [argument for argument in arguments if is_proxy(argument)]
+    if all(isinstance(proxy.pair[0], torch.dtype) for proxy in proxies):
+        return True
+    if target in _COMPARISONS and all(isinstance(proxy.pair[0], int) for proxy in proxies):
+        others = [argument for argument in arguments if not is_proxy(argument)]
+        same = len(proxies) == 2 and proxies[0].pair == proxies[1].pair
+        if same or (len(proxies) == 1 and others[0] in (0, 1, None)):
+            return True
+        raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)
 
 
 def any_proxy(value: Any) -> bool:

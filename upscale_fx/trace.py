@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx import ops
 from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError
-from upscale_fx.inputs import LARGE, OTHER, SINGLE, SMALL, ModelInputs, TensorSpec, undisturbed
+from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, undisturbed
 from upscale_fx.modes import merge_modes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.places import line_of
@@ -177,7 +177,12 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
         TraceError: with module path, source line, reason and remedy.
     """
     modes = {module: module.training for module in root.modules()}
-    state = {name: buffer.clone() for name, buffer in root.named_buffers()}
+    state = [
+        (module, name, buffer, buffer.clone())
+        for module in modes
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     tracer = GraphTracer()
     try:
         for module in modes:
@@ -189,9 +194,9 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for name, buffer in root.named_buffers():
-            if name in state:
-                buffer.data.copy_(state[name])
+        for module, name, buffer, value in state:
+            module._buffers[name] = buffer
+            buffer.data.copy_(value)
 
 
 def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> str:
@@ -244,7 +249,7 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
     Raises:
         TraceError: it does not, so the model does something that depends on the size or the values of the graph.
     """
-    for rows in (SMALL, LARGE, OTHER, SINGLE):
+    for rows in CHECKED:
         try:
             expected = run_example(root, traced.inputs, rows, seed=7, loops=rows is OTHER)
         except Exception:  # the model itself refuses such a graph, so there is nothing to compare with

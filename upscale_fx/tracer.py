@@ -18,7 +18,16 @@ from upscale_fx import ops
 from upscale_fx.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.leaves import CONSTRUCTORS, FUNCTIONS, MODULES, patched, traced_int
 from upscale_fx.places import source_line
-from upscale_fx.proxy import CannotTrace, ExampleProxy, Pair, any_proxy, example_side, is_proxy, values_equal
+from upscale_fx.proxy import (
+    CannotTrace,
+    ExampleProxy,
+    Pair,
+    any_proxy,
+    example_side,
+    is_constant,
+    is_proxy,
+    values_equal,
+)
 
 
 class GraphTracer(fx.Tracer):
@@ -53,6 +62,9 @@ class GraphTracer(fx.Tracer):
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
         with patched(replacements, {"int": int_}, spaces), self._patched_modules(), torch.no_grad():
             result = root.forward(**arguments)
+        for name, buffer in root.named_buffers():
+            if is_proxy(buffer):
+                raise CannotTrace(f"the buffer '{name}' is replaced during forward()")
         self.create_node("output", "output", (self.create_arg(result),), {})
         return self.graph
 
@@ -131,7 +143,7 @@ class GraphTracer(fx.Tracer):
         """Record one operation, unless its result is a constant of the model."""
         target, kwargs, changed = _pure(kind, target, args, kwargs)
         pair = self._evaluate(kind, target, args, kwargs)
-        if values_equal(*pair):
+        if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
         node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
         result = self._wrap(node, pair)
@@ -171,8 +183,8 @@ class GraphTracer(fx.Tracer):
     def _wrap(self, node: fx.Node, pair: Pair) -> Any:
         """Proxies for a result; containers become real containers of proxies, None and constants themselves."""
         first, second = pair
-        if values_equal(first, second):
-            return first
+        if first is None and second is None:
+            return None
         if isinstance(first, tuple | list) and len(first) == len(second):
             items = [self._item(node, i, (first[i], second[i])) for i in range(len(first))]
             if isinstance(first, list) or type(first) is tuple:
@@ -180,14 +192,16 @@ class GraphTracer(fx.Tracer):
             return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
         if isinstance(first, dict) and first.keys() == second.keys():
             return {key: self._item(node, key, (first[key], second[key])) for key in first}
+        if not isinstance(first, Tensor) and node.op == "placeholder" and values_equal(first, second):
+            return first
         proxy = ExampleProxy(node, self, pair)
         if isinstance(first, Tensor):
             self._live.append(weakref.ref(proxy))
         return proxy
 
     def _item(self, node: fx.Node, key: Any, pair: Pair) -> Any:
-        if values_equal(*pair):
-            return pair[0]
+        if pair[0] is None and pair[1] is None:
+            return None
         item = self.create_node("call_function", operator.getitem, (node, key), {})
         return self._wrap(item, pair)
 

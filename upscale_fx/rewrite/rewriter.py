@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from upscale_fx import ops
 from upscale_fx.channels import Mask, Positions
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import PassError
@@ -91,15 +92,13 @@ class Rewriter:
         return new
 
     def _copy(self, new: fx.Node, axis: int, pick: Positions, old: fx.Node) -> fx.Node:
-        name = self._buffer(pick)
-        index = self.graph.get_attr(name)
-        index.meta = {"module": "", "source": ""}
-        new = self.graph.create_node("call_method", "index_select", (new, axis, index), {}, f"{old.name}_copy")
+        args = (new, axis, self._index(pick))
+        new = self.graph.create_node("call_method", "index_select", args, {}, f"{old.name}_copy")
         self._mark(new, old, "copy")
         return new
 
     def _ragged_copy(self, new: fx.Node, have: Positions, wanted: Positions, old: fx.Node) -> fx.Node:
-        """Other channels in every head: flatten, gather, restore the heads."""
+        """Other channels in every head: one gather over all of them."""
         sizes = self.flow.axes[old].sizes
         first = next(i for i, size in enumerate(sizes) if size is not None)
         if any(size is None for size in sizes[first:]):
@@ -109,12 +108,15 @@ class Rewriter:
             pick = np.array([place[p] for p in wanted.reshape(-1).tolist()], dtype=np.int64)
         except KeyError:
             raise Misaligned(old) from None
-        flat = self.graph.call_method("flatten", (new, first))
-        self._mark(flat, old, None)
-        copied = self._copy(flat, first, pick, old)
-        shaped = self.graph.call_method("unflatten", (copied, first, tuple(wanted.shape[first:])))
-        self._mark(shaped, old, None)
-        return shaped
+        args = (new, self._index(pick), first, tuple(wanted.shape[first:]))
+        copied = self.graph.create_node("call_function", ops.gather_channels, args, {}, f"{old.name}_copy")
+        self._mark(copied, old, "copy")
+        return copied
+
+    def _index(self, pick: Positions) -> fx.Node:
+        index = self.graph.get_attr(self._buffer(pick))
+        index.meta = {"module": "", "source": ""}
+        return index
 
     def _buffer(self, pick: Positions) -> str:
         for name, known in self.buffers.items():
@@ -126,10 +128,8 @@ class Rewriter:
         self.buffers[f"reorder_{number}"] = torch.from_numpy(pick.copy())
         return f"reorder_{number}"
 
-    def _mark(self, new: fx.Node, old: fx.Node, kind: str | None) -> None:
-        new.meta = {"module": old.meta.get("module", ""), "source": old.meta.get("source", ""), "of": old.name}
-        if kind:
-            new.meta["reorder"] = kind
+    def _mark(self, new: fx.Node, old: fx.Node, kind: str) -> None:
+        new.meta = {"module": old.meta.get("module", ""), "source": old.meta.get("source", ""), "reorder": kind}
 
     # Emitting ----------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,14 @@ from upscale_fx.rules.registry import Operation, register
 def batch_norm_module(op: Operation) -> Relation | None:
     """``BatchNorm(x [N, C, ..])``: channel ``c`` to channel ``c``; constant zero where scale and shift are."""
     flow = op.aligned(op.tensors[0])
-    if flow is None or not isinstance(op.module, nn.Module):
+    if flow is None or not isinstance(op.module, nn.Module) or not _is_per_channel(op):
         return None
     return Pointwise((flow,), "never", str(op.call.target), _scaled_to_zero(op, op.module))
+
+
+def _is_per_channel(op: Operation) -> bool:
+    """Whether statistics over everything but axis 1 mix rows only, no channels."""
+    return set(op.axes.wide) <= {1}
 
 
 def _scaled_to_zero(op: Operation, module: nn.Module) -> Mask | None:
@@ -38,6 +43,6 @@ def batch_norm_function(op: Operation) -> Relation | None:
     x = op.argument(0, "input")
     flows: list[Flow | None] = [op.aligned(x)]
     flows += [op.aligned(node, (1,)) for node in op.tensors if node is not x]
-    if any(flow is None for flow in flows):
+    if any(flow is None for flow in flows) or not _is_per_channel(op):
         return None
     return Pointwise(tuple(flows), "never")  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ _UNARY = (
     "dropout float double half bfloat16 to type type_as clone contiguous detach cpu "
     "zeros_like ones_like full_like masked_fill nan_to_num hardshrink softshrink"
 ).split()
-_ALL_ZERO = "add sub subtract maximum minimum where lerp hypot".split()
+_ALL_ZERO = "add sub subtract rsub maximum minimum where lerp hypot".split()
 _ANY_ZERO = "mul multiply".split()
 _FIRST_ZERO = "div divide true_divide truediv".split()
 
@@ -91,7 +91,7 @@ _register_all(_ANY_ZERO, _joined("any"))
 _register_all(_FIRST_ZERO, _joined("first"))
 
 
-@register(torch.pow, operator.pow, "pow", "__rsub__", "__rpow__", "rsub")
+@register(torch.pow, operator.pow, "pow")
 def power(op: Operation) -> Relation | None:
     """``x ** number`` by what it does to zero; a tensor exponent makes anything possible."""
     flows = _flows(op)

@@ -6,9 +6,10 @@ import operator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from upscale_fx.channels import Flow
+from upscale_fx import ops
+from upscale_fx.channels import Axes, Flow
 from upscale_fx.relations import Movement, Pointwise, Relation
 from upscale_fx.rules.registry import Operation, register
 
@@ -40,12 +41,12 @@ def axes_only(op: Operation) -> Relation | None:
     return _single(op, "same")
 
 
-# torch_geometric replaces torch.index_select and torch.select; inside, it calls torch's own.
+# torch_geometric replaces torch.index_select and torch.select by functions that call torch's own.
 _OWN = torch._C._VariableFunctions
 
 
-@register("index_select", torch.index_select, _OWN.index_select, "select", torch.select, _OWN.select,
-          operator.getitem, "narrow", torch.narrow,
+@register("index_select", _OWN.index_select, "select", _OWN.select,
+          ops.gather_channels, operator.getitem, "narrow", torch.narrow,
           "chunk", torch.chunk, "split", torch.split, "unbind", torch.unbind, "tensor_split",
           "expand", "expand_as", "repeat", "flip", torch.flip, "roll", torch.roll, "broadcast_to", torch.broadcast_to,
           "repeat_interleave", torch.repeat_interleave, "tile", torch.tile)  # fmt: skip
@@ -53,14 +54,65 @@ def gather(op: Operation) -> Relation | None:
     """Slices, elements, repetitions, and gathers of rows by a tensor of indices."""
     source = op.argument(0, "input")
     given = op.axes_of(source)
-    if given is None:
+    if given is None or _chooses_channels_by_value(op, given):
         return None
     found = _single(op, "pick")
     if not isinstance(found, Movement):
         return None
-    if found.flows[0].is_identity and _same_channels(given.shape, op.axes.shape) and _takes_rows(op, source):
+    flow = found.flows[0]
+    if flow.is_identity and _same_channels(given.shape, op.axes.shape) and (given.count == 1 or _takes_rows(op, given)):
         return Movement(found.flows, "rows")
-    return found if _keeps_rows(op, found.flows[0]) else None
+    return found if _keeps_rows(op, flow) else None
+
+
+def _chooses_channels_by_value(op: Operation, given: Axes) -> bool:
+    """Whether an index that is computed, not a constant, picks along a channel axis: data decides which channel."""
+    if op.name == "getitem":
+        return any(axis is not None and given.shape[axis] > 1 and _is_computed(key) for axis, key in _keys(op, given))
+    dims = _dims(op)
+    on_channels = any(isinstance(dim, int) and given.shape[dim] > 1 for dim in dims)
+    return on_channels and any(_is_computed(argument) for argument in (*op.call.args[1:], *op.call.kwargs.values()))
+
+
+def _is_computed(key: Any) -> bool:
+    if isinstance(key, slice):
+        return any(map(_is_computed, (key.start, key.stop, key.step)))
+    if isinstance(key, list | tuple):
+        return any(map(_is_computed, key))
+    return isinstance(key, fx.Node) and key.op != "get_attr"
+
+
+def _keys(op: Operation, given: Axes) -> list[tuple[int | None, Any]]:
+    """The keys of a getitem with the first axis each one takes."""
+    keys = op.argument(1)
+    keys = keys if isinstance(keys, tuple) else (keys,)
+    widths = [0 if key is None else _consumed(op, key) for key in keys]
+    missing = len(given.sizes) - sum(width for key, width in zip(keys, widths, strict=True) if key is not Ellipsis)
+    axis = 0
+    found: list[tuple[int | None, Any]] = []
+    for key, width in zip(keys, widths, strict=True):
+        found += [(axis + i, key) for i in range(missing if key is Ellipsis else width)] or [(None, key)]
+        axis += missing if key is Ellipsis else width
+    return found
+
+
+def _consumed(op: Operation, key: Any) -> int:
+    """How many axes a key takes: a mask takes as many as it has."""
+    value = op.values[key][0] if isinstance(key, fx.Node) else key
+    return value.dim() if isinstance(value, Tensor) and value.dtype == torch.bool else 1
+
+
+#: Where an operation takes the axis it works along; the others take sizes.
+_DIM_PLACE = {"index_select": 1, "select": 1, "narrow": 1, "unbind": 1, "flip": 1, "chunk": 2, "split": 2,
+              "tensor_split": 2, "roll": 2, "repeat_interleave": 2}  # fmt: skip
+
+
+def _dims(op: Operation) -> list[Any]:
+    """The axes an operation other than getitem works along."""
+    if op.name not in _DIM_PLACE:
+        return []
+    dims = op.argument(_DIM_PLACE[op.name], "dim", "dims", default=0)
+    return list(dims) if isinstance(dims, list | tuple) else [dims]
 
 
 def _keeps_rows(op: Operation, flow: Flow) -> bool:
@@ -87,22 +139,16 @@ def _same_channels(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return [s for s in a if s > 1] == [s for s in b if s > 1]
 
 
-def _takes_rows(op: Operation, source: fx.Node) -> bool:
+def _takes_rows(op: Operation, given: Axes) -> bool:
     """Whether no argument is a size of a channel axis: then the call fits any layout as it stands."""
-    if op.name in ("expand", "expand_as", "repeat", "broadcast_to", "tile"):
-        return False
     if op.name == "getitem":
-        keys = op.argument(1)
-        axes = op.axes_of(source)
-        assert axes is not None
-        keys = keys if isinstance(keys, tuple) else (keys,)
-        if any(key is Ellipsis or key is None for key in keys):
-            return False
-        return all(axes.shape[i] == 1 or key == slice(None) for i, key in enumerate(keys))
-    dims = op.argument(2, "dims") if op.name == "roll" else op.argument(1, "dim", "dims", default=0)
-    axes = op.axes_of(source)
-    dims = [dims] if isinstance(dims, int) else dims
-    return axes is not None and isinstance(dims, list | tuple) and all(axes.shape[dim] == 1 for dim in dims)
+        whole = slice(None)
+        return all(
+            axis is not None and key is not Ellipsis and (given.shape[axis] == 1 or key == whole)
+            for axis, key in _keys(op, given)
+        )
+    dims = _dims(op)
+    return bool(dims) and all(isinstance(dim, int) and given.shape[dim] == 1 for dim in dims)
 
 
 @register(torch.cat, torch.concat, torch.concatenate)
