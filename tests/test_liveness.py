@@ -191,9 +191,12 @@ def build(name, zeros):
             for module in masked.modules():
                 weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
                 if isinstance(weight, nn.Parameter) and weight.dim() == 2 and len(weight) == HIDDEN:
-                    weight[[0, 3]] = 0  # one of each head: a head that is zero altogether would still need logits
+                    # One of each head: a head that is zero altogether would still need logits. For GATv2 another one,
+                    # because a head whose values are all constant does not depend on its logits.
+                    rows = [1, 4] if name == "GATv2" else [0, 3]
+                    weight[rows] = 0
                     if isinstance(bias, nn.Parameter):
-                        bias[[0, 3]] = 0
+                        bias[rows] = 0
     return masked
 
 
@@ -260,6 +263,18 @@ def excused(flow, blocks, node):
     return ""
 
 
+def _meets_nonzero(flow, node, source, asked):
+    """The positions of a factor that meet one that may differ from zero, where a result is asked for."""
+    relation = flow.relations[node]
+    met = torch.zeros(flow.axes[source].count, dtype=torch.bool).numpy()
+    for own in (f for f in relation.flows if f.source is source):
+        meets = asked.copy()
+        for other in (f for f in relation.flows if f is not own and relation.zero == "any"):
+            meets &= flow.nonzero[other.source][other.index]
+        met[own.index[meets]] = True
+    return met
+
+
 def beside_zeros(flow):
     """Positions that only ever meet a factor that is zero for sure.
 
@@ -271,14 +286,8 @@ def beside_zeros(flow):
             continue
         relation = flow.relations[node]
         for source, wanted in relation.need(asked[node], flow.nonzero):
-            if isinstance(relation, Pointwise) and relation.zero == "any":
-                wanted = wanted & ~wanted
-                for own in (f for f in relation.flows if f.source is source):
-                    meets = asked[node].copy()
-                    for other in (f for f in relation.flows if f is not own):
-                        meets &= flow.nonzero[other.source][other.index]
-                    wanted[own.index[meets]] = True
-            asked[source] = asked[source] | wanted if source in asked else wanted
+            met = _meets_nonzero(flow, node, source, asked[node]) if isinstance(relation, Pointwise) else wanted
+            asked[source] = asked[source] | met if source in asked else met
     return {
         node: ~asked.get(node, torch.zeros(axes.count, dtype=torch.bool).numpy()) for node, axes in flow.axes.items()
     }
