@@ -18,6 +18,7 @@ from upscale_fx.channels import Mask, Positions
 from upscale_fx.dataflow import Dataflow, analyse, needed
 from upscale_fx.errors import PassError
 from upscale_fx.heads import head_blocks
+from upscale_fx.inputs import TensorSpec
 from upscale_fx.layout import layout_of, rank_channels
 from upscale_fx.module import CompiledGNN
 from upscale_fx.rectangles import Level
@@ -35,12 +36,22 @@ class CompactChannels:
         flow = analyse(with_entries(gm))
         if gm.meta.get("compacted") and keeps_everything(flow):
             return PassResult(gm, False)  # another order would do as well, but a compacted graph stays as it is
-        for widen in (True, False):  # where wider reads leave nothing to remove, copies may
+        # Where wider reads leave nothing to remove, copies may; a compacted graph has made that choice.
+        for widen in (True,) if gm.meta.get("compacted") else (True, False):
             new = compact_channels(flow, widen)
             if _shapes(new) != _shapes(gm):
-                new.meta["compacted"] = True
-                return PassResult(new, True)
+                return PassResult(_settled(new), True)
         return PassResult(gm, False)
+
+
+def _settled(gm: CompiledGNN) -> CompiledGNN:
+    """Compact again while that removes something: what padded a rectangle may be dead once the rectangle is smaller."""
+    gm.meta["compacted"] = True
+    flow = analyse(with_entries(gm))
+    if keeps_everything(flow):
+        return gm
+    new = compact_channels(flow)
+    return _settled(new) if _shapes(new) != _shapes(gm) else gm
 
 
 def _shapes(gm: CompiledGNN) -> dict[str, tuple[int, ...]]:
@@ -62,7 +73,8 @@ def _initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
 def with_entries(gm: CompiledGNN) -> CompiledGNN:
     """A copy in which raw inputs are read through ``entry`` nodes, where compaction may gather the features read."""
     new = copy.deepcopy(gm)
-    for node in [n for n in new.graph.nodes if n.op == "placeholder"]:
+    plain = [name for name, spec in new.inputs.arguments.items() if isinstance(spec, TensorSpec)]
+    for node in [n for n in new.graph.nodes if n.op == "placeholder" and n.target in plain]:
         users = [user for user in node.users if user.target is not ops.check_inputs]
         after = next(n for n in new.graph.nodes if n.op != "placeholder" and n.target is not ops.check_inputs)
         if not users:

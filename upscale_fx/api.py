@@ -13,7 +13,7 @@ from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
 from upscale_fx.module import CompiledGNN
-from upscale_fx.passes import CompactChannels, FoldAttention, Pipeline, RemoveDeadNodes, ShareStructure
+from upscale_fx.passes import CompactChannels, FoldAttention, Pass, Pipeline, RemoveDeadNodes, ShareStructure
 from upscale_fx.passes.base import Callback
 from upscale_fx.report import record
 from upscale_fx.trace import own_copy, trace_model
@@ -112,7 +112,9 @@ def _compact(
     traced: CompiledGNN, removals: Sequence[Removal] | None, callback: Callback | None, flow: Dataflow | None = None
 ) -> CompiledGNN:
     history = record(traced, flow or analyse(traced), removals)
-    passes = Pipeline([RemoveDeadNodes(), FoldAttention(), CompactChannels()], callback)
+    # What does not pay at full width may pay at the width that is left, so attention is looked at twice.
+    compaction: list[Pass] = [FoldAttention(), CompactChannels(), FoldAttention(), CompactChannels()]
+    passes = Pipeline([ShareStructure(), *compaction, RemoveDeadNodes()], callback)
     compacted: CompiledGNN = passes(traced).graph_module
     compacted.meta["report"] = history
     return compacted

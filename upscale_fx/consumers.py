@@ -169,7 +169,8 @@ def _product_consumer(
         cuts.append(Cut(str(origin.relation.weight.target), axis, origin.outputs))
         if origin.relation.bias is not None:
             cuts.append(Cut(str(origin.relation.bias.target), -1, origin.outputs))
-    name = "@".join(dict.fromkeys(str(o.relation.weight.target).removesuffix(".weight") for o in origins))
+    names = list(dict.fromkeys(str(o.relation.weight.target).removesuffix(".weight") for o in origins))
+    name = "@".join(names) if len(names) > 1 else f"{names[0]}@{product.logits.name}"
     return Consumer(name, "product", [product.logits], cuts, carries[source], heads, ids[source])
 
 

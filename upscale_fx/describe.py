@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch_geometric.data import Data
+from torch_geometric.data.data import BaseData
 
 from upscale_fx.errors import InputError
 from upscale_fx.inputs import ModelInputs, RowCount, TensorSpec
@@ -48,7 +49,7 @@ def bind_examples(
 def _bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if inputs is None:
         inputs = ()
-    if isinstance(inputs, Data):
+    if isinstance(inputs, Data) and len(signature.parameters) > 1:
         kwargs = {**{k: inputs[k] for k in inputs.keys() if k in signature.parameters}, **kwargs}  # noqa: SIM118
         inputs = ()
     if isinstance(inputs, Mapping):
@@ -119,6 +120,11 @@ def _spec_tree(name: str, value: Any, sizes: dict[str, int]) -> Any:
             if name in ("num_nodes", "size") or value == sizes.get("N"):
                 return RowCount("N")
             return RowCount("B") if name in ("batch_size", "num_graphs") else value
+        if isinstance(value, BaseData):
+            raise InputError(
+                f"argument '{name}' is a {type(value).__name__}; a graph takes tensors, so give the model a forward of "
+                f"tensors, as in forward(x, edge_index), and call it from one that takes the {type(value).__name__}"
+            )
         raise InputError(
             f"argument '{name}' is a {type(value).__name__}, which cannot be traced; pass dense tensors "
             f"(an edge_index of shape [2, E] instead of a SparseTensor)"
@@ -131,7 +137,8 @@ def _tensor_spec(name: str, value: Tensor, sizes: dict[str, int]) -> TensorSpec:
     if value.layout != torch.strided:
         raise InputError(f"argument '{name}' is sparse ({value.layout}); trace with an edge_index of shape [2, E]")
     if _is_edge_index(name, value):
-        return TensorSpec((2, "E"), value.dtype, "edges")
+        limit = int(value.max()) + 1 if "N" not in sizes and value.numel() else None
+        return TensorSpec((2, "E"), value.dtype, "edges", limit=limit)
     if value.dim() == 0:
         return TensorSpec((), value.dtype, "feature")
 

@@ -55,12 +55,14 @@ class TensorSpec:
         dtype: its dtype.
         role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids) or ``"index"``.
         pool: for ``"index"``, rows of legal values to draw from.
+        limit: for ``"edges"`` of a model without node features, how many nodes there are.
     """
 
     axes: tuple[int | str, ...]
     dtype: torch.dtype
     role: str = "feature"
     pool: Tensor | None = None
+    limit: int | None = None
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -71,7 +73,7 @@ class TensorSpec:
         """A tensor of this kind with the given row counts."""
         sizes = [_row_count(rows, axis) if isinstance(axis, str) else axis for axis in self.axes]
         if self.role == "edges":
-            return _edges(rows["N"], sizes[1], generator, loops).to(self.dtype)
+            return _edges(self.limit or rows["N"], sizes[1], generator, loops).to(self.dtype)
         if self.role == "batch":
             return (torch.arange(sizes[0]) * rows["B"] // max(sizes[0], 1)).to(self.dtype)
         if self.role == "index":

@@ -153,7 +153,10 @@ def _matching(consumers: Sequence[Consumer], patterns: Sequence[str], argument: 
 def _scores(criterion: Criterion, consumer: Consumer, root: nn.Module) -> Scores:
     weight = consumer.weight(root)
     where = f"for {consumer.name} (weight {list(weight.shape)})"
-    returned = criterion(weight, consumer.name)
+    try:
+        returned = criterion(weight, consumer.name)
+    except TypeError as error:
+        raise CriterionError(f"the criterion failed {where}: {error}; it takes (weight [out, in], name)") from error
     try:
         scores = torch.as_tensor(returned)
     except (TypeError, ValueError, RuntimeError):
@@ -277,13 +280,18 @@ def _explain(removal: Removal) -> None:
     elif removal.asked == 0:
         removal.reason = f"{removal.amount:g} of {count} channels rounds to none"
     elif gone < removal.asked:
-        removal.reason = "at least one channel of each head stays, in multiples of round_to; tied readers share a set"
+        removal.reason = (
+            "fewer go: one channel (of each head) stays, the rest is a multiple of round_to, sets are shared"
+        )
 
 
 def nothing_to_prune(removals: Sequence[Removal]) -> str:
     """The message of NothingToPruneError: every consumer that was looked at and why it keeps everything."""
     if not removals:
-        return "nothing to prune: the model has no contraction over channels (no linear layer, no attention product)"
+        return (
+            "nothing to prune: the model has no contraction over channels that can be masked (a linear layer or matrix "
+            "product with a weight [out, in], an attention product); weights of other shapes are kept whole"
+        )
     lines = [f"  {r.consumer.name} ({r.consumer.count} channels): {r.reason or 'nothing removed'}" for r in removals]
     if any("inputs=False" in removal.reason for removal in removals):
         lines.append("pass inputs=True to prune raw input features")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from upscale_fx import ops
@@ -21,7 +22,7 @@ def merge_modes(evaluation: fx.Graph, train: fx.Graph, root: nn.Module) -> str |
     twin = {t: e for e, t in pairs}
     plan: list[tuple[fx.Node, Any, Any]] = []
     for e, t in pairs:
-        if (e.op, e.target) != (t.op, t.target):
+        if (e.op, e.target) != (t.op, t.target) and not _same_constant(e, t, root):
             return f"forward() calls {t.target} in train() where it calls {e.target} in eval() ({e.meta['source']})"
         switched = _switch((e.args, dict(e.kwargs)), (t.args, dict(t.kwargs)), twin)
         if switched is _DIFFERENT:
@@ -50,6 +51,16 @@ def merge_modes(evaluation: fx.Graph, train: fx.Graph, root: nn.Module) -> str |
 _DIFFERENT: Any = object()
 
 
+def _same_constant(evaluation: fx.Node, train: fx.Node, root: nn.Module) -> bool:
+    """Whether two traces read the same tensor that the model makes anew in every call, such as ``torch.tensor(2.)``."""
+    if evaluation.op != "get_attr" or train.op != "get_attr":
+        return False
+    first, second = (getattr(root, str(node.target), None) for node in (evaluation, train))
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor) or isinstance(first, nn.Parameter):
+        return False
+    return first.dtype == second.dtype and torch.equal(first, second)
+
+
 def _switch(evaluation: Any, train: Any, twin: dict[fx.Node, fx.Node]) -> Any:
     """The arguments with ByMode in place of constants that differ, or _DIFFERENT."""
     if isinstance(evaluation, fx.Node) or isinstance(train, fx.Node):
@@ -61,8 +72,9 @@ def _switch(evaluation: Any, train: Any, twin: dict[fx.Node, fx.Node]) -> Any:
     if isinstance(evaluation, dict) and isinstance(train, dict) and evaluation.keys() == train.keys():
         found = {k: _switch(evaluation[k], train[k], twin) for k in evaluation}
         return _DIFFERENT if any(v is _DIFFERENT for v in found.values()) else found
-    if isinstance(evaluation, slice):
-        return evaluation if evaluation == train else _DIFFERENT
+    if isinstance(evaluation, slice) and isinstance(train, slice):
+        parts = [_switch(getattr(evaluation, p), getattr(train, p), twin) for p in ("start", "stop", "step")]
+        return _DIFFERENT if any(part is _DIFFERENT for part in parts) else slice(*parts)
     if type(evaluation) is type(train) and evaluation == train:
         return evaluation
     if isinstance(evaluation, bool | int | float) and isinstance(train, bool | int | float):

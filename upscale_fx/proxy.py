@@ -193,6 +193,18 @@ def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
     return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)
 
 
+def selects_rows(target: Any, arguments: Sequence[Any]) -> bool:
+    """Whether how many rows a result has depends on tensor values: ``nonzero``, ``unique``, ``x[mask]``."""
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if name in ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"):
+        return True
+    if name != "getitem" or not isinstance(arguments[0].pair[0], Tensor):
+        return False
+    key = arguments[1][0] if isinstance(arguments[1], tuple) and not is_proxy(arguments[1]) else arguments[1]
+    computed = is_proxy(key) and key.node.op != "get_attr" and isinstance(key.pair[0], Tensor)
+    return bool(computed and key.pair[0].dtype == torch.bool)
+
+
 def any_proxy(value: Any) -> bool:
     """Whether nested arguments hold a proxy."""
     found = False

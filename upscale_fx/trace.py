@@ -57,6 +57,13 @@ def trace_model(
 
 def check_model(model: object) -> None:
     """Raise an InputError unless it is a module."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("a TorchScript module cannot be traced; pass the model it was made from")
+    for wrapper in ("_orig_mod", "module"):
+        if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel") and hasattr(
+            model, wrapper
+        ):
+            raise InputError(f"expected the model itself, got a {type(model).__name__} around it: pass model.{wrapper}")
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module, got {model!r}" if isinstance(model, type) else
                          f"expected a torch.nn.Module, got a {type(model).__name__}")  # fmt: skip
@@ -93,14 +100,13 @@ def _without_caches(root: nn.Module) -> nn.Module:
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    """Deep copy in spite of torch.nn.utils.prune, which leaves computed weights behind that cannot be copied."""
-    computed: list[tuple[dict[str, Any], str, Tensor]] = []
-    for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, prune.BasePruningMethod):
-                value = module.__dict__.get(hook._tensor_name)
-                if isinstance(value, Tensor):
-                    computed.append((module.__dict__, hook._tensor_name, value))
+    """Deep copy in spite of computed tensors that modules hold (activations, masked weights): they have no copy."""
+    computed = [
+        (module.__dict__, name, value)
+        for module in model.modules()
+        for name, value in module.__dict__.items()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
     try:
         for space, name, value in computed:
             space[name] = value.detach()
@@ -125,8 +131,9 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
     shapes = {name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)}
     assert failure is not None
     raise InputError(
-        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; "
-        f"pass example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for"
+        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; pass "
+        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (The model is run on "
+        f"small graphs made in the likeness of the examples.)"
     ) from failure
 
 
@@ -157,14 +164,19 @@ def expected_width(failure: BaseException) -> str:
     return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
 
 
-def run_example(model: nn.Module, inputs: ModelInputs, rows: dict[str, int], **options: Any) -> Any:
-    """The model's output on an example graph, in ``eval()``, leaving it and the RNG as they were."""
+def run_example(
+    model: nn.Module, inputs: ModelInputs, rows: dict[str, int], quiet: bool = False, **options: Any
+) -> Any:
+    """The model's output on an example graph, in ``eval()``, leaving it and the RNG as they were.
+
+    ``quiet`` calls ``forward`` itself: a GraphModule's own call prints a traceback where it fails.
+    """
     modes = {module: module.training for module in model.modules()}
     try:
         for module in modes:
             module.training = False
         with torch.no_grad(), undisturbed(model):
-            return model(**inputs.example(rows, **options))
+            return (model.forward if quiet else model)(**inputs.example(rows, **options))
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -255,7 +267,7 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
         except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
             continue
         try:
-            found = run_example(traced, traced.inputs, rows, seed=7, loops=rows is OTHER)
+            found = run_example(traced, traced.inputs, rows, seed=7, loops=rows is OTHER, quiet=True)
         except Exception as error:
             raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
         gap = largest_difference(expected, found)

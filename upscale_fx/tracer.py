@@ -26,6 +26,7 @@ from upscale_fx.proxy import (
     example_side,
     is_constant,
     is_proxy,
+    selects_rows,
     values_equal,
 )
 
@@ -71,12 +72,13 @@ class GraphTracer(fx.Tracer):
     def _placeholders(self, inputs: ModelInputs) -> dict[str, Any]:
         small, large = inputs.example(SMALL), inputs.example(LARGE)
         arguments: dict[str, Any] = {}
+        nodes: dict[str, fx.Node] = {}
         optional = False
         for name in inputs.order:
             optional = optional or name not in inputs.arguments
-            node = self.graph.placeholder(name, default_value=None) if optional else self.graph.placeholder(name)
-            if name in inputs.arguments:
-                arguments[name] = self._wrap(node, (small[name], large[name]))
+            nodes[name] = self.graph.placeholder(name, default_value=None) if optional else self.graph.placeholder(name)
+        for name in inputs.arguments:
+            arguments[name] = self._wrap(nodes[name], (small[name], large[name]))
         return arguments
 
     def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,6 +147,8 @@ class GraphTracer(fx.Tracer):
         pair = self._evaluate(kind, target, args, kwargs)
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
+        if selects_rows(target, args) and any(map(_same_length, *map(_tensors, pair))):
+            raise CannotTrace("rows are selected by value, and as many on both example graphs: they look like channels")
         node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
         result = self._wrap(node, pair)
         return self.assign(args[0], result) if changed else result
@@ -240,6 +244,14 @@ class GraphTracer(fx.Tracer):
 
 
 _BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [v for v in (value if isinstance(value, tuple | list) else (value,)) if isinstance(v, Tensor)]
+
+
+def _same_length(first: Tensor, second: Tensor) -> bool:
+    return first.dim() > 0 and len(first) == len(second)
 
 
 def _pure(kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], bool]:

@@ -37,6 +37,8 @@ def _contraction(op: Operation, x: object, weight: object, bias: object, transpo
         return None
     if len(w_axes.sizes) != 2 or None in w_axes.sizes:
         return None
+    if x_axes.count == 0 or w_axes.count == 0:
+        return None
     b_axes = op.axes_of(bias)
     outputs = w_axes.shape[1 if transposed else 0]
     if b_axes is not None and b_axes.sizes != (outputs,):
