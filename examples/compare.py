@@ -121,6 +121,12 @@ def prune_with_upscale_fx(case: Case) -> Pruned:
     return upscale_fx.prune(case.model, AMOUNT, example_inputs=case.inputs), reference
 
 
+def prune_constrained(case: Case) -> Pruned:
+    """Use this project with one set of channels for all readers of a tensor, as the peers do."""
+    reference = upscale_fx.mask(case.model, AMOUNT, constrained=True, example_inputs=case.inputs)
+    return upscale_fx.prune(case.model, AMOUNT, constrained=True, example_inputs=case.inputs), reference
+
+
 def prune_with_torch_pruning(case: Case) -> Pruned:
     """Use Torch-Pruning as its README shows, on the model as it is."""
     return _torch_pruning(case, case.copy())
@@ -179,6 +185,7 @@ class Tool:
 
 TOOLS = {
     "upscale_fx": Tool("upscale_fx", prune_with_upscale_fx),
+    "constrained=True": Tool("upscale_fx", prune_constrained),
     "Torch-Pruning": Tool("torch_pruning", prune_with_torch_pruning),
     "Torch-Pruning, PyG Linear swapped": Tool("torch_pruning", prune_with_torch_pruning_after_swap),
     "ml-upscale": Tool("upscale", prune_with_ml_upscale),
