@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import fx
+from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import ops
@@ -61,7 +61,8 @@ def _shapes(gm: CompiledGNN) -> dict[str, tuple[int, ...]]:
 def keeps_everything(flow: Dataflow) -> bool:
     """Whether no value has a channel to lose."""
     kept = needed(flow, _initial_levels(flow), head_blocks(flow))
-    return all(kept[node].all() for node in kept if node.op != "get_attr") and set(kept) == set(flow.nonzero)
+    values = [node for node in kept if node.op != "get_attr" and node.target is not ops.entry]
+    return all(kept[node].all() for node in values) and set(kept) == set(flow.nonzero)
 
 
 def _initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
@@ -71,21 +72,39 @@ def _initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
 
 
 def with_entries(gm: CompiledGNN) -> CompiledGNN:
-    """A copy in which raw inputs are read through ``entry`` nodes, where compaction may gather the features read."""
+    """A copy in which raw inputs, and what barriers return, are read through ``entry`` nodes.
+
+    They hold all channels in place whatever is read of them; an entry gathers what is read, in the order readers want.
+    """
     new = copy.deepcopy(gm)
-    plain = [name for name, spec in new.inputs.arguments.items() if isinstance(spec, TensorSpec)]
-    for node in [n for n in new.graph.nodes if n.op == "placeholder" and n.target in plain]:
-        users = [user for user in node.users if user.target is not ops.check_inputs]
-        after = next(n for n in new.graph.nodes if n.op != "placeholder" and n.target is not ops.check_inputs)
-        if not users:
-            continue
-        with new.graph.inserting_before(after):
-            gate = new.graph.call_function(ops.entry, (node,))
-        gate.meta = dict(node.meta)
-        for user in users:
-            user.replace_input_with(node, gate)
+    flow = analyse(new)
+    inputs = [name for name, spec in new.inputs.arguments.items() if isinstance(spec, TensorSpec)]
+    for node in flow.nodes:
+        given = node.op == "placeholder" and node.target in inputs
+        if given or (isinstance(flow.relations.get(node), Barrier) and _is_wide(flow, node)):
+            _enter_through_gate(new.graph, node)
     new.recompile()
     return new
+
+
+def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
+    """Whether a value is more than structure: floating-point, with rows and with several channels."""
+    value, axes = flow.values[node][0], flow.axes[node]
+    return isinstance(value, Tensor) and value.is_floating_point() and axes.count > 1 and None in axes.sizes
+
+
+def _enter_through_gate(graph: fx.Graph, node: fx.Node) -> None:
+    users = [user for user in node.users if user.target is not ops.check_inputs and user.op != "output"]
+    if not users:
+        return
+    after = node.next
+    while after.op == "placeholder" or after.target is ops.check_inputs:
+        after = after.next
+    with graph.inserting_before(after):
+        gate = graph.call_function(ops.entry, (node,))
+    gate.meta = dict(node.meta)
+    for user in users:
+        user.replace_input_with(node, gate)
 
 
 def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:

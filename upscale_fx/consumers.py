@@ -118,6 +118,7 @@ def find_consumers(flow: Dataflow) -> list[Consumer]:
         if known is not made:  # called again: one weight, one mask
             known.sites += made.sites
             known.hidden = known.hidden | made.hidden
+            known.channels = np.where(known.channels < 0, made.channels, known.channels)
     return list(found.values())
 
 
@@ -125,19 +126,44 @@ def _weight_consumer(
     flow: Dataflow, node: fx.Node, relation: Contraction, carries: dict[fx.Node, Mask],
     blocks: dict[fx.Node, Positions], ids: dict[fx.Node, Positions],
 ) -> Consumer | None:  # fmt: skip
-    if relation.weight.op != "get_attr" or relation.x not in ids:
+    stored = _stored_weight(flow, relation)
+    if stored is None or relation.x not in ids:
         return None
-    target = str(relation.weight.target)
-    if not isinstance(flow.module.get_parameter(target) if _is_parameter(flow, target) else None, nn.Parameter):
+    target, columns, count = stored
+    axis = 0 if relation.transposed else 1
+    inputs = len(columns)
+    hidden_here: Mask = np.logical_or.reduce(carries[relation.x].reshape(relation.batch, inputs), axis=0)
+    mask = np.zeros(count, dtype=bool)
+    mask[columns] = hidden_here
+    channels = -1 - np.arange(count, dtype=np.int64)  # a column that this call does not read is no channel of its own
+    channels[columns] = ids[relation.x].reshape(relation.batch, inputs)[0]
+    own = blocks.get(relation.x) if relation.batch == 1 and inputs == count else None
+    if own is not None:
+        own = own[np.argsort(columns)]
+    name = target.removesuffix(".weight")
+    return Consumer(name, "weight", [node], [Cut(target, axis, np.arange(count))], mask, own, channels)
+
+
+def _stored_weight(flow: Dataflow, relation: Contraction) -> tuple[str, Positions, int] | None:
+    """The parameter behind a weight, which of its columns each input meets, and how many it has.
+
+    A layer that is called several times reads its weight through reorders after compaction.
+    """
+    node, shape = relation.weight, flow.axes[relation.weight].shape
+    index = np.arange(flow.axes[node].count, dtype=np.int64)
+    while node.op != "get_attr":
+        move = flow.relations[node]
+        if not isinstance(move, Movement) or len(move.flows) != 1:
+            return None
+        index, node = move.flows[0].index[index], move.flows[0].source
+    stored = flow.axes[node].shape
+    if not _is_parameter(flow, str(node.target)) or len(stored) != 2:
         return None
     axis = 0 if relation.transposed else 1
-    inputs = flow.axes[relation.weight].shape[axis]
-    mask: Mask = np.logical_or.reduce(carries[relation.x].reshape(relation.batch, inputs), axis=0)
-    own = blocks.get(relation.x) if relation.batch == 1 else None
-    return Consumer(
-        target.removesuffix(".weight"), "weight", [node], [Cut(target, axis, np.arange(inputs))], mask,
-        own, ids[relation.x].reshape(relation.batch, inputs)[0],
-    )  # fmt: skip
+    places = np.moveaxis(np.unravel_index(index, stored)[axis].reshape(shape), axis, 0)
+    if np.any(places != places[:, :1]):
+        return None
+    return str(node.target), places[:, 0].astype(np.int64), stored[axis]
 
 
 def _is_parameter(flow: Dataflow, target: str) -> bool:

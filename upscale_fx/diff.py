@@ -178,14 +178,21 @@ def _first_uses(flow: Dataflow) -> dict[str, fx.Node]:
     for node in flow.nodes:
         for source in node.all_input_nodes:
             if source.op == "get_attr":
-                found.setdefault(str(source.target), node)
+                found.setdefault(str(source.target), _reader(node))
     return found
+
+
+def _reader(node: fx.Node) -> fx.Node:
+    """Who reads a parameter, past the reorders it is read through."""
+    while node.meta.get("reorder") and node.users:
+        node = next(iter(node.users))
+    return node
 
 
 def _parameters(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> int:
     if node.op == "call_module":
         return sum(p.numel() for p in flow.module.get_submodule(str(node.target)).parameters())
-    names = {str(s.target) for s in node.all_input_nodes if s.op == "get_attr" and uses[str(s.target)] is node}
+    names = [name for name, user in uses.items() if user is node]
     known = dict(flow.module.named_parameters())
     return sum(known[name].numel() for name in names if name in known)
 

@@ -129,7 +129,10 @@ class SizeTuple(tuple[Any, ...]):
 def _python_number(pair: Pair) -> str:
     if isinstance(pair[0], Tensor):
         return "a tensor's value is turned into a Python number"
-    return "a row count (nodes, edges or graphs) is used where Python needs a fixed integer, as in range() or indexing"
+    return (
+        "a row count (nodes, edges or graphs), or a number read off a tensor, is used where Python needs a "
+        "fixed integer, as in range() or indexing"
+    )
 
 
 def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
