@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GCNConv
+from torch_geometric.nn import GCNConv, SAGEConv
 
 import upscale_fx
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
@@ -159,6 +159,48 @@ def test_two_readers_never_need_a_copy(seed):
     assert [compiled.get_parameter(f"{n}.weight").shape[1] for n in ("left", "right")] == [int(r.sum()) for r in reads]
     assert len(compiled.get_parameter("conv.lin.weight")) == int((reads[0] | reads[1]).sum())
     upscale_fx.verify(model, compiled, (torch.randn(9, 12).double(), torch.randint(9, (2, 20))))
+
+
+class Normalised(nn.Module):
+    """A SAGE layer behind the L2 normalisation of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = SAGEConv(6, 37, normalize=True), SAGEConv(37, 3)
+
+    def forward(self, x, edge_index):
+        return self.second(self.first(x, edge_index).relu(), edge_index)
+
+
+def test_behind_a_barrier_one_gather_serves_two_readers_with_views():
+    model = Normalised().double()
+    compiled = upscale_fx.prune(model, 0.75)
+    assert sorted(kind for kind, *_ in reorders(compiled)) == ["copy", "view", "view"]
+    assert [compiled.get_parameter(f"second.{name}.weight").shape[1] for name in ("lin_l", "lin_r")] == [9, 9]
+    upscale_fx.verify(upscale_fx.mask(model, 0.75), compiled, (torch.randn(9, 6).double(), torch.randint(9, (2, 20))))
+
+
+class Twice(nn.Module):
+    """One linear layer that is called two times."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.shared, self.out = GCNConv(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x, edge_index):
+        return self.out(self.shared(self.shared(self.conv(x, edge_index).relu()).relu()))
+
+
+def test_a_layer_called_twice_stays_a_consumer():
+    """Its calls keep other outputs, so it reads its weight through reorders; it is reported and pruned all the same."""
+    model = Twice().double()
+    compiled = upscale_fx.prune(model, 0.5)
+    entries = {entry.name: entry.kept for entry in upscale_fx.report(compiled).entries}
+    assert entries == {"conv.lin": 6, "shared": 8, "out": 8}
+    again = upscale_fx.prune(compiled, {"shared": 0.5})
+    assert {entry.name: entry.kept for entry in upscale_fx.report(again).entries}["shared"] == 4
+    graph = torch.randn(9, 6).double(), torch.randint(9, (2, 20))
+    upscale_fx.verify(upscale_fx.mask(compiled, {"shared": 0.5}), again, graph)
 
 
 # Time: printed, not asserted, for machines differ ---------------------------------------------------------------------
