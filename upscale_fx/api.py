@@ -13,10 +13,11 @@ from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
 from upscale_fx.module import CompiledGNN
+from upscale_fx.ownership import own_copy
 from upscale_fx.passes import CompactChannels, FoldAttention, Pass, Pipeline, RemoveDeadNodes, ShareStructure
 from upscale_fx.passes.base import Callback
 from upscale_fx.report import record
-from upscale_fx.trace import own_copy, trace_model
+from upscale_fx.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
 

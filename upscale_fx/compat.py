@@ -14,7 +14,7 @@ from upscale_fx.dataflow import analyse
 from upscale_fx.errors import InputError
 from upscale_fx.masking import MaskOptions, plan_removals
 from upscale_fx.module import CompiledGNN
-from upscale_fx.trace import check_model
+from upscale_fx.ownership import check_model
 
 
 class MaskingManager:

@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 
 from upscale_fx.channels import Axes, Mask, Positions, axes_of
 from upscale_fx.errors import UpscaleError
-from upscale_fx.inputs import LARGE, SMALL, undisturbed
+from upscale_fx.inputs import LARGE, SMALL, in_mode, undisturbed
 from upscale_fx.module import CompiledGNN
 from upscale_fx.rectangles import Level, closure
 from upscale_fx.relations import Relation
@@ -51,18 +51,11 @@ class Dataflow:
 
 def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     """Every node's value on the two example graphs, in eval mode and without gradients."""
-    modes = {part: part.training for part in module.modules()}
     sides = [module.inputs.example(SMALL), module.inputs.example(LARGE)]
     results: list[dict[fx.Node, Any]] = [{}, {}]
-    try:
-        for part in modes:
-            part.training = False
-        with torch.no_grad(), undisturbed(module):
-            for arguments, found in zip(sides, results, strict=True):
-                _run(module, arguments, found)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with in_mode(module, training=False), torch.no_grad(), undisturbed(module):
+        for arguments, found in zip(sides, results, strict=True):
+            _run(module, arguments, found)
     return {node: (results[0][node], results[1][node]) for node in results[0]}
 
 

@@ -13,7 +13,8 @@ from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError
 from upscale_fx.measure import Size, shape_text, size_of
 from upscale_fx.module import CompiledGNN
-from upscale_fx.trace import check_model, trace_model
+from upscale_fx.ownership import check_model
+from upscale_fx.trace import trace_model
 
 _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 

@@ -32,6 +32,19 @@ def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put every module into one mode for a while; each gets its own back. (train() is not asked: it may refuse.)"""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for module in modes:
+            module.training = training
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run example graphs without leaving a trace in the RNGs, and on one thread.
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
 from upscale_fx import ops
 from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError
-from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, undisturbed
+from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, in_mode, undisturbed
 from upscale_fx.modes import merge_modes
 from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.ownership import check_model, own_copy, without_caches
 from upscale_fx.places import line_of
 from upscale_fx.proxy import CannotTrace
 from upscale_fx.tracer import GraphTracer, drop_dead_nodes
@@ -40,7 +40,7 @@ def trace_model(
     if isinstance(model, CompiledGNN):
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(model)
-    root = _without_caches(own_copy(model))
+    root = without_caches(own_copy(model))
     inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
     _drop_observers(root, inputs)
     graph = trace_mode(root, inputs, training=False)
@@ -53,67 +53,6 @@ def trace_model(
     traced = make_module(root, graph, meta, model.training)
     _check_trace(root, traced)
     return traced
-
-
-def check_model(model: object) -> None:
-    """Raise an InputError unless it is a module."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("a TorchScript module cannot be traced; pass the model it was made from")
-    for wrapper in ("_orig_mod", "module"):
-        if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel") and hasattr(
-            model, wrapper
-        ):
-            raise InputError(f"expected the model itself, got a {type(model).__name__} around it: pass model.{wrapper}")
-    if not isinstance(model, nn.Module):
-        raise InputError(f"expected a torch.nn.Module, got {model!r}" if isinstance(model, type) else
-                         f"expected a torch.nn.Module, got a {type(model).__name__}")  # fmt: skip
-
-
-def own_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, with torch.nn.utils.prune re-parametrisations made permanent.
-
-    Raises:
-        InputError: a lazy module has not seen data yet.
-    """
-    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
-        if torch.nn.parameter.is_lazy(parameter):
-            raise InputError(
-                f"'{name}' has no shape yet (a lazy layer, in_channels=-1): run the model once on real inputs first"
-            )
-    root = _deep_copy(model)
-    for module in root.modules():
-        for hook in list(module._forward_pre_hooks.values()):
-            if isinstance(hook, prune.BasePruningMethod):
-                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
-    return root
-
-
-def _without_caches(root: nn.Module) -> nn.Module:
-    """Empty PyG's caches and switch them off: a graph is for any graph, so nothing of one may stay behind."""
-    for module in root.modules():
-        for cache in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
-            if module.__dict__.get(cache) is not None:
-                setattr(module, cache, None)
-        if isinstance(getattr(module, "cached", None), bool):
-            module.cached = False  # type: ignore[assignment]
-    return root
-
-
-def _deep_copy(model: nn.Module) -> nn.Module:
-    """Deep copy in spite of computed tensors that modules hold (activations, masked weights): they have no copy."""
-    computed = [
-        (module.__dict__, name, value)
-        for module in model.modules()
-        for name, value in module.__dict__.items()
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]
-    try:
-        for space, name, value in computed:
-            space[name] = value.detach()
-        return copy.deepcopy(model)
-    finally:
-        for space, name, value in computed:
-            space[name] = value
 
 
 def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> ModelInputs:
@@ -171,15 +110,8 @@ def run_example(
 
     ``quiet`` calls ``forward`` itself: a GraphModule's own call prints a traceback where it fails.
     """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        for module in modes:
-            module.training = False
-        with torch.no_grad(), undisturbed(model):
-            return (model.forward if quiet else model)(**inputs.example(rows, **options))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
+        return (model.forward if quiet else model)(**inputs.example(rows, **options))
 
 
 def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
@@ -188,24 +120,19 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
     Raises:
         TraceError: with module path, source line, reason and remedy.
     """
-    modes = {module: module.training for module in root.modules()}
     state = [
         (module, name, buffer, buffer.clone())
-        for module in modes
+        for module in root.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
     tracer = GraphTracer()
     try:
-        for module in modes:
-            module.training = training
-        with undisturbed(root):
+        with in_mode(root, training), undisturbed(root):
             return tracer.trace(root, inputs)
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for module, name, buffer, value in state:
             module._buffers[name] = buffer
             buffer.data.copy_(value)

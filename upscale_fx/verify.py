@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import InputError, VerificationError
-from upscale_fx.inputs import ModelInputs, preserved_rng
-from upscale_fx.trace import check_model, expected_width, largest_difference
+from upscale_fx.inputs import ModelInputs, in_mode, preserved_rng
+from upscale_fx.ownership import check_model
+from upscale_fx.trace import expected_width, largest_difference
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -67,15 +68,8 @@ def _graph(inputs: ModelInputs, nodes: int, edges: int) -> dict[str, Any]:
 
 
 def _run(model: nn.Module, arguments: dict[str, Any]) -> Any:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        for module in modes:
-            module.training = False
-        with torch.no_grad(), preserved_rng(model):
-            return model(**arguments)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with in_mode(model, training=False), torch.no_grad(), preserved_rng(model):
+        return model(**arguments)
 
 
 def _default_tolerance(expected: Any) -> float:

@@ -1,0 +1,72 @@
+"""Taking a user's model without touching it: checks, copies, and what of it belongs to one graph only."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from upscale_fx.errors import InputError
+
+
+def check_model(model: object) -> None:
+    """Raise an InputError unless it is a module."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("a TorchScript module cannot be traced; pass the model it was made from")
+    for wrapper in ("_orig_mod", "module"):
+        if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel") and hasattr(
+            model, wrapper
+        ):
+            raise InputError(f"expected the model itself, got a {type(model).__name__} around it: pass model.{wrapper}")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got {model!r}" if isinstance(model, type) else
+                         f"expected a torch.nn.Module, got a {type(model).__name__}")  # fmt: skip
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, with torch.nn.utils.prune re-parametrisations made permanent.
+
+    Raises:
+        InputError: a lazy module has not seen data yet.
+    """
+    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(parameter):
+            raise InputError(
+                f"'{name}' has no shape yet (a lazy layer, in_channels=-1): run the model once on real inputs first"
+            )
+    root = _deep_copy(model)
+    for module in root.modules():
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+    return root
+
+
+def without_caches(root: nn.Module) -> nn.Module:
+    """Empty PyG's caches and switch them off: a graph is for any graph, so nothing of one may stay behind."""
+    for module in root.modules():
+        for cache in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
+            if module.__dict__.get(cache) is not None:
+                setattr(module, cache, None)
+        if isinstance(getattr(module, "cached", None), bool):
+            module.cached = False  # type: ignore[assignment]
+    return root
+
+
+def _deep_copy(model: nn.Module) -> nn.Module:
+    """Deep copy in spite of computed tensors that modules hold (activations, masked weights): they have no copy."""
+    computed = [
+        (module.__dict__, name, value)
+        for module in model.modules()
+        for name, value in module.__dict__.items()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    try:
+        for space, name, value in computed:
+            space[name] = value.detach()
+        return copy.deepcopy(model)
+    finally:
+        for space, name, value in computed:
+            space[name] = value
