@@ -33,7 +33,7 @@ def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode for a while; each gets its own back. (train() is not asked: it may refuse.)"""
+    """Put every module into one mode for a while; each gets its own back (train() itself may refuse)."""
     modes = {module: module.training for module in model.modules()}
     try:
         for module in modes:
