@@ -22,7 +22,7 @@ from torch_geometric.utils import softmax as pyg_softmax
 
 import upscale_fx
 
-EXAMPLES = int(os.environ.get("UPSCALE_FX_EXAMPLES", "500"))
+EXAMPLES = int(os.environ.get("UPSCALE_FX_EXAMPLES", "1000"))
 SEED = os.environ.get("UPSCALE_FX_SEED")
 FEATURES, EDGE_FEATURES = 5, 3
 WIDTHS = (6, 4, 8, 3, 2, 1)
