@@ -77,11 +77,9 @@ def _map(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
         return function(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_map(v, kind, function) for v in value))
-    if isinstance(value, tuple | list):
-        return type(value)(_map(v, kind, function) for v in value) if type(value) in (tuple, list) else (
-            tuple(_map(v, kind, function) for v in value) if isinstance(value, tuple)
-            else [_map(v, kind, function) for v in value]
-        )  # fmt: skip
+    if isinstance(value, tuple | list):  # FX has list and tuple types of its own; plain ones pickle
+        plain = tuple if isinstance(value, tuple) else list
+        return plain(_map(v, kind, function) for v in value)
     if isinstance(value, dict):
         return {k: _map(v, kind, function) for k, v in value.items()}
     if isinstance(value, slice):

@@ -49,8 +49,6 @@ def _place(blocks: list[Positions], mask: Mask) -> list[Positions] | None:
     # New channels can only go where the set reaches an end of the order.
     at_end = last == end and full[last]
     at_start = first == 0 and full[first]
-    if first != last:
-        at_end, at_start = last == end and full[last], first == 0 and full[first]
     if len(new) and not (at_end or at_start):
         return None
     result: list[Positions] = []

@@ -184,7 +184,7 @@ def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
     if value is None:
         return True
     proxies = [argument for argument in arguments if is_proxy(argument)]
-    if all(isinstance(proxy.pair[0], torch.dtype) for proxy in proxies):
+    if proxies and all(isinstance(proxy.pair[0], torch.dtype) for proxy in proxies):
         return True
     if target in _COMPARISONS and all(isinstance(proxy.pair[0], int) for proxy in proxies):
         others = [argument for argument in arguments if not is_proxy(argument)]

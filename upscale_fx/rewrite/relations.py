@@ -20,21 +20,16 @@ def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | No
     """Inputs stay as they are; parameters are made where they are read."""
     if node.op == "get_attr":
         return None  # made where it is read
-    if node.op == "placeholder":
-        return rw.copy_call(node, rw.whole)
-    # new_zeros and the like look at nothing but dtype and device; an element of a tuple input is what it is
     inner, _ = call_of(node, rw.flow.values)
-    if inner.op == "placeholder":
+    if inner.op == "placeholder":  # an input, or an element of a tuple that is one
         return rw.copy_call(node, rw.whole)
+    # new_zeros and the like look at nothing but dtype and device
     return rw.copy_call(node, lambda source: rw.env[source] if source in rw.flow.axes else rw.whole(source))
 
 
 def emit_barrier(rw: Rewriter, node: fx.Node, relation: Barrier) -> fx.Node:
     """The same call on whole operands."""
-    inner, _ = call_of(node, rw.flow.values)
-    if inner is not node:
-        return rw.copy_call(node, rw.whole)
-    return rw.call(node, {})
+    return rw.copy_call(node, rw.whole)
 
 
 def emit_pointwise(rw: Rewriter, node: fx.Node, relation: Pointwise) -> fx.Node:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from upscale_fx.channels import Flow
@@ -124,8 +124,3 @@ def dropout(op: Operation) -> Relation | None:
     """Dropout keeps zeros and follows the mode by itself."""
     flow = op.aligned(op.tensors[0])
     return Pointwise((flow,), "all") if flow is not None else None
-
-
-def is_parameter(node: fx.Node) -> bool:
-    """Whether a node reads a parameter or buffer."""
-    return node.op == "get_attr"
