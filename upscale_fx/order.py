@@ -1,7 +1,27 @@
-"""The order of channels: which permutation lets most readers read a contiguous slice.
+"""The order of channels: the permutation in which reading costs least.
 
-For two readers there always is one: own, shared, own. For more this is the consecutive-ones property; here readers are
-placed one by one, the costliest first, and one that cannot be made contiguous any more is left to copy.
+A reader whose channels are contiguous reads a view, for nothing. Another pays for a copy, or reads everything that
+stands between its first and its last channel against weights of zero, whichever is cheaper.
+
+What is exact: readers fall into groups that can be ordered independently (``consecutive.overlap_components``), and
+channels that the same readers read into *atoms* that stand together. A group is ordered optimally
+
+- if an order exists in which all its readers read views;
+- if widening never pays (``widen >= copy``, the default) and the search for the readers to copy ends within
+  ``order_search.EXACT_STEPS`` steps: always for up to 8 distinct readers, for more where few are to be copied;
+- if it is small: ``atoms * 2**atoms * readers * 2**readers`` at most ``order_search.EXACT_WORK``, as for 8 readers and
+  12 atoms. (Readers of the same channels are one here, with the power of two replaced by one more than their different
+  prices.)
+
+Otherwise the order is a good one, found in polynomial time: the best of many greedy insertions, improved by local
+search. No order costs less than ``cost_lower_bound``, which may be too low only where the order may not be the best.
+
+Why atoms stand together in some best order: let an atom's channels be spread over places s between the others, n_s of
+them at each. For a reader that does not read them, the gap is linear in n, and the cost is a concave function of it: it
+is at least the mean, weighted by n_s, of what it is with the whole atom at place s. For a reader that does, the span
+covers all of these places, so that moving the atom to any one of them does not widen it. Hence one of these moves does
+not cost more in total. No other atom is torn by it. The same argument shows that a reader which overlaps no other one
+can be contiguous, and so can the union of each group.
 """
 
 from __future__ import annotations
@@ -11,74 +31,47 @@ from collections.abc import Sequence
 import numpy as np
 
 from upscale_fx.channels import Mask, Positions
+from upscale_fx.consecutive import Tree, conflict_bound
+from upscale_fx.order_groups import Reader, as_reader, groups_of
+from upscale_fx.order_search import solve
 
 
-def choose_order(sets: Sequence[Mask], count: int) -> Positions:
-    """A permutation of ``count`` channels in which many of the ``sets`` (masks over channels) are contiguous.
+def choose_order(readers: Sequence[Reader | Mask], count: int) -> Positions:
+    """A permutation of ``count`` channels that costs its readers little; see above where it is the least possible.
 
-    Sets are taken largest first. Channels that no order needs to tell apart keep their original order. Runs in
-    O(readers^2 * channels).
+    A plain mask is a reader for which only a copy comes into question. The order depends on neither the order of the
+    readers nor chance. Channels that no reader needs elsewhere keep their original order.
     """
-    distinct = {mask.tobytes(): mask for mask in sets if 0 < mask.sum() < count}
-    ordered = sorted(distinct.values(), key=lambda mask: (-int(mask.sum()), tuple(np.flatnonzero(mask).tolist())))
-    blocks: list[Positions] = []
-    for mask in ordered:
-        placed = _place(blocks, mask)
-        if placed is not None:
-            blocks = placed
-    rest = np.setdiff1d(np.arange(count), np.concatenate(blocks)) if blocks else np.arange(count)
-    return np.concatenate([*blocks, rest]).astype(np.int64)
-
-
-def _place(blocks: list[Positions], mask: Mask) -> list[Positions] | None:
-    """Refine the ordered blocks so that ``mask`` becomes contiguous, or None where they do not allow it."""
-    known = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
-    new = np.setdiff1d(np.flatnonzero(mask), known)
-    hits = [int(mask[block].sum()) for block in blocks]
-    touched = [i for i, hit in enumerate(hits) if hit]
-    if not touched:
-        return [*blocks, new]
-    first, last = touched[0], touched[-1]
-    inner = range(first + 1, last)
-    if any(hits[i] != len(blocks[i]) for i in inner):
-        return None
-    full = {i: hits[i] == len(blocks[i]) for i in (first, last)}
-    end = len(blocks) - 1
-    if first == last and not full[first]:
-        return _split_one(blocks, mask, first, new, end)
-    # New channels can only go where the set reaches an end of the order.
-    at_end = last == end and full[last]
-    at_start = first == 0 and full[first]
-    if len(new) and not (at_end or at_start):
-        return None
-    result: list[Positions] = []
-    for i, block in enumerate(blocks):
-        inside, outside = block[mask[block]], block[~mask[block]]
-        if i == first and not full[first]:
-            result += [outside, inside]
-        elif i == last and not full[last]:
-            result += [inside, outside]
-        else:
-            result.append(block)
-    if len(new):
-        result = [*result, new] if at_end else [new, *result]
-    return result
-
-
-def _split_one(blocks: list[Positions], mask: Mask, place: int, new: Positions, end: int) -> list[Positions] | None:
-    """Place a set that touches part of a single block."""
-    block = blocks[place]
-    inside, outside = block[mask[block]], block[~mask[block]]
-    if not len(new):
-        return [*blocks[:place], inside, outside, *blocks[place + 1 :]]
-    if place == end:
-        return [*blocks[:place], outside, inside, new]
-    if place == 0:
-        return [new, inside, outside, *blocks[1:]]
-    return None
+    tree = Tree.of_all_orders(count)
+    for group in groups_of(readers):
+        for together in group.constraints(solve(group)[0]):
+            tree = tree.reduce(together) or tree  # never None: what groups require is disjoint or nested
+    return np.array(tree.frontier(), dtype=np.int64)
 
 
 def contiguous(order: Positions, mask: Mask) -> bool:
     """Whether a set is contiguous in an order."""
+    return _gap(order, mask) == 0
+
+
+def order_cost(readers: Sequence[Reader | Mask], order: Positions) -> float:
+    """What all readers pay in an order."""
+    gaps = ((reader, _gap(order, reader.channels)) for reader in map(as_reader, readers))
+    return float(sum(min(reader.copy, reader.widen * gap) for reader, gap in gaps if gap))
+
+
+def cost_lower_bound(readers: Sequence[Reader | Mask]) -> float:
+    """A cost that no order can undercut: the least cost itself where ``choose_order`` is exact."""
+    groups = groups_of(readers)
+    conflicts = [conflict_bound(group.sets, group.penalties.tolist(), len(group.atoms)) for group in groups]
+    return float(sum(max(solve(group)[1], bound) for group, bound in zip(groups, conflicts, strict=True)))
+
+
+def copies_lower_bound(readers: Sequence[Reader | Mask]) -> int:
+    """How many readers cannot read a view, at least, whatever the order."""
+    return round(cost_lower_bound([as_reader(reader).channels for reader in readers]))
+
+
+def _gap(order: Positions, mask: Mask) -> int:
     places = np.flatnonzero(mask[order])
-    return len(places) == 0 or int(places[-1] - places[0]) + 1 == len(places)
+    return int(places[-1] - places[0]) + 1 - len(places) if len(places) else 0
