@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import ops
 from upscale_fx.channels import Mask, Positions
-from upscale_fx.dataflow import Dataflow, analyse, needed
+from upscale_fx.dataflow import Dataflow, analyse, needed, nonzero
 from upscale_fx.errors import PassError
 from upscale_fx.heads import head_blocks
 from upscale_fx.inputs import TensorSpec
-from upscale_fx.layout import layout_of, rank_channels
+from upscale_fx.layout import layout_of
 from upscale_fx.module import CompiledGNN
+from upscale_fx.products import Recurrence
+from upscale_fx.ranking import Ranking, rank_channels
 from upscale_fx.rectangles import Level
 from upscale_fx.relations import Barrier, Source
 from upscale_fx.rewrite import Misaligned, rewrite
@@ -67,7 +69,7 @@ def keeps_everything(flow: Dataflow) -> bool:
 
 def _initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
     """Inputs and what barriers return stay as they are; everything else is free."""
-    fixed = [node for node, relation in flow.relations.items() if isinstance(relation, Source | Barrier)]
+    fixed = [node for node, relation in flow.relations.items() if isinstance(relation, Source | Barrier | Recurrence)]
     return {node: Level.IDENTITY for node in fixed if node.op != "get_attr"}
 
 
@@ -81,7 +83,7 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
     inputs = [name for name, spec in new.inputs.arguments.items() if isinstance(spec, TensorSpec)]
     for node in flow.nodes:
         given = node.op == "placeholder" and node.target in inputs
-        if given or (isinstance(flow.relations.get(node), Barrier) and _is_wide(flow, node)):
+        if given or (isinstance(flow.relations.get(node), Barrier | Recurrence) and _is_wide(flow, node)):
             _enter_through_gate(new.graph, node)
     new.recompile()
     return new
@@ -116,36 +118,58 @@ def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
     blocks = head_blocks(flow)
     for _ in range(3 * len(flow.nodes) + 3):
         kept = needed(flow, levels, blocks)
+        ranking = rank_channels(flow, kept, widen)
         try:
-            new = rewrite(flow, kept, layouts(flow, kept, levels, blocks), widen)
+            new = rewrite(flow, kept, layouts(flow, kept, levels, blocks, ranking), widen)
         except Misaligned as problem:
-            _constrain(levels, problem.nodes, flow)
+            if not _constrain(levels, problem, flow):
+                flow = _with_barriers(flow, problem)
+                levels |= _initial_levels(flow)
             continue
         drop_dead_nodes(new.graph)
         new.recompile()
+        new.meta["unviewable"] = max(ranking.unviewable, flow.module.meta.get("unviewable", 0))
         return new
     raise PassError("compaction found no layouts that can be expressed")
 
 
-def _constrain(levels: dict[fx.Node, Level], nodes: tuple[fx.Node, ...], flow: Dataflow) -> None:
-    free = [node for node in nodes if levels.get(node, Level.RAGGED) < Level.IDENTITY]
-    if not free:  # the sources must give way
-        free = [s for n in nodes for s in flow.relations[n].reads if levels.get(s, Level.RAGGED) < Level.IDENTITY]
-    if not free:
-        raise PassError(f"no layout can be expressed for {', '.join(node.name for node in nodes)}")
-    for node in free:
-        levels[node] = Level(levels.get(node, Level.RAGGED) + 1)
+def _constrain(levels: dict[fx.Node, Level], problem: Misaligned, flow: Dataflow) -> bool:
+    """Take a degree of freedom from these values, else from their reader, else from their sources; False: none left."""
+    reader = [problem.reader] if problem.reader is not None else []
+    sources = [source for node in problem.nodes for source in flow.relations[node].reads]
+    for candidates in (problem.nodes, reader, sources):
+        free = [node for node in candidates if levels.get(node, Level.RAGGED) < Level.IDENTITY]
+        for node in free:
+            levels[node] = Level(levels.get(node, Level.RAGGED) + 1)
+        if free:
+            return True
+    return False
+
+
+def _with_barriers(flow: Dataflow, problem: Misaligned) -> Dataflow:
+    """The same graph in which these values are barriers: nothing else is left that can be expressed."""
+    nodes = [node for node in (*problem.nodes, problem.reader) if node is not None]
+    nodes = [node for node in nodes if not isinstance(flow.relations[node], Barrier | Source)]
+    if not nodes:
+        raise PassError(f"no layout can be expressed for {problem}")
+    relations = dict(flow.relations)
+    for node in nodes:
+        relations[node] = Barrier(tuple(s for s in node.all_input_nodes if s in flow.axes), "no layout expresses it")
+    return replace(flow, relations=relations, nonzero=nonzero(replace(flow, relations=relations)))
 
 
 def layouts(
-    flow: Dataflow, kept: Mapping[fx.Node, Mask], levels: Mapping[fx.Node, Level], blocks: Mapping[fx.Node, Positions]
+    flow: Dataflow,
+    kept: Mapping[fx.Node, Mask],
+    levels: Mapping[fx.Node, Level],
+    blocks: Mapping[fx.Node, Positions],
+    ranking: Ranking,
 ) -> dict[fx.Node, Positions]:
     """The layout of every kept value that is not a parameter.
 
     Raises:
         Misaligned: a value's kept positions are not rectangular.
     """
-    ranking = rank_channels(flow, kept)
     found: dict[fx.Node, Positions] = {}
     for node, mask in kept.items():
         if node.op == "get_attr":

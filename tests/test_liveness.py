@@ -22,6 +22,9 @@ from upscale_fx.relations import Barrier, Pointwise, Reduction
 
 INPUT, HIDDEN, OUTPUT, EDGE = 5, 6, 3, 3
 
+# Of a handful of channels one that pads is more than the tenth that is not worth a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning")
+
 
 class Model(nn.Module):
     """``forward`` is a function of the model and the inputs, ``parts`` are its modules."""

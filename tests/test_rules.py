@@ -13,12 +13,14 @@ import torch.nn.functional as F
 import torch_geometric.utils as pyg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_geometric.nn.aggr import MedianAggregation, QuantileAggregation
 
 import upscale_fx
-from upscale_fx import ops
+from upscale_fx import approximate, ops
 from upscale_fx.rules import REGISTRY
 
-SPACES = {"torch": torch, "F": F, "operator": operator, "torch._C._nn": torch._C._nn, "pyg": pyg}
+SPACES = {"torch": torch, "F": F, "operator": operator, "torch._C._nn": torch._C._nn, "pyg": pyg,
+          "torch.linalg": torch.linalg, "ops": ops}  # fmt: skip
 WIDTH = 6
 ONE = "f(h)"
 POSITIVE = "f(h.abs() + 0.5)"
@@ -87,21 +89,35 @@ TABLE = [
     # Contractions
     ("F.linear", "f(h, m.matrix.t(), m.bias)"),
     ("torch.matmul torch.mm operator.matmul Tensor.matmul Tensor.mm", "f(h, m.matrix)"),
+    ("Tensor.bmm torch.bmm", "f(h[:, None], m.cube[m.row(h) % 2])[:, 0]"),
+    ("torch.einsum", f"f('nhi,hio->nho', {HEADS}, m.blocks).flatten(1)"),
+    ("F.embedding", "f(m.row(h) % 5, m.table) * g"),
+    ("Tensor.norm torch.norm torch.linalg.norm torch.linalg.vector_norm", f"f({HEADS}, 2, -1)"),
+    ("RNNBase", "f(torch.stack([h, g], 1))[0][:, -1]"),
     ("torch.addmm", "f(m.bias, h, m.matrix)"),
     ("Tensor.addmm", "f(m.bias, h, m.matrix)"),
     ("Tensor.sum torch.sum Tensor.mean torch.mean",
      f"f({HEADS}, 1) * f({HEADS}, -1, keepdim=True)[:, 0] + f(h, 0)[None, :3]"),
     ("Tensor.amax torch.amax Tensor.amin torch.amin", f"f({HEADS}, 1) * f({HEADS}, -1)[:, :1]"),
     ("Tensor.max torch.max Tensor.min torch.min", f"f({HEADS}, 1)[0] * f(h, 0)[0][:3]"),
+    ("F.conv1d", f"f({HEADS}, m.matrix.view(6, 2, 2)).flatten(1)"),
+    ("F.conv2d", "torch.cat([f(h[..., None, None], m.matrix.t()[..., None, None], m.bias).flatten(1), "
+                 f"f({HEADS}.unsqueeze(-1), m.matrix.view(6, 2, 2, 1), stride=2, padding=1).flatten(1)], 1)"),
+    ("F.conv3d", f"f({HEADS}[..., None, None], m.matrix.view(6, 2, 2, 1, 1), groups=1).flatten(1)"),
     # Rows
     ("pyg.scatter",
      "f(h[e[0]], e[1], dim=0, dim_size=h.size(0), reduce='sum') + f(g[e[0]], e[1], 0, h.size(0), 'max')"),
     ("pyg.segment", "f(h[e[0]], m.pointer(e, h), reduce='mean')"),
     ("pyg.softmax", "pyg.scatter(f(h[e[0]], e[1], num_nodes=h.size(0)) * g[e[0]], e[1], 0, h.size(0))"),
+    ("Tensor.index_add torch.index_add", "f(h, 0, e[0], g[e[1]])"),
+    ("Tensor.index_copy torch.index_copy", "f(h, 0, m.row(h), g)"),
+    ("ops.set_item", "f(h, m.row(h), g) + f(g, e[0], 0.5)"),
+    ("QuantileAggregation", "f(torch.cat([h, g[e[0]]]), torch.cat([m.row(h), e[1]]), dim_size=h.size(0), dim=0)"),
     ("F.batch_norm",
      f"f(h, m.mean, m.spread, m.scale, m.shift) + f({HEADS}, None, None, training=True).flatten(1)"),
     ("F.instance_norm torch.instance_norm", f"m.instance(f, h.t()[None])[0].t() + m.instance(f, {HEADS}).flatten(1)"),
     ("_BatchNorm", "f(h)"),
+    ("ops.knn_by_features", "m.thrice(h, g)[f(m.thrice(h, g), 3, 2)].sum(1)[: h.size(0)]"),
     # Movement
     ("Tensor.view Tensor.reshape torch.reshape", "f(h, (-1, 2, 3)).sum(1)"),
     ("Tensor.flatten torch.flatten", f"f({HEADS}, 1)"),
@@ -135,13 +151,25 @@ UNREACHABLE = {
     F.tanh: "calls Tensor.tanh",
     F.sigmoid: "calls Tensor.sigmoid",
     ops.gather_channels: "compaction makes it; compacting attention models a second time meets it",
+    approximate.approximate_layer_norm: "a pass makes it; not exact, see test_approximate_norms",
+    approximate.approximate_normalize: "likewise",
+    approximate.approximate_statistic: "likewise",
+}
+
+
+#: Module types of the registry, each with how to make one.
+MODULES = {
+    "Dropout": (nn.Dropout, lambda: nn.Dropout(0.5)),
+    "_BatchNorm": (_BatchNorm, lambda: nn.BatchNorm1d(WIDTH)),
+    "QuantileAggregation": (QuantileAggregation, MedianAggregation),
+    "RNNBase": (nn.RNNBase, lambda: nn.LSTM(WIDTH, 4, batch_first=True)),
 }
 
 
 def resolve(name):
     """What the registry calls an operation: a function, the name of a tensor method, or a module type."""
-    if name in ("Dropout", "_BatchNorm"):
-        return {"Dropout": nn.Dropout, "_BatchNorm": _BatchNorm}[name]
+    if name in MODULES:
+        return MODULES[name][0]
     space, _, bare = name.rpartition(".")
     if space == "Tensor":
         return bare
@@ -166,7 +194,9 @@ class Case(nn.Module):
         self.register_buffer("mean", torch.randn(WIDTH))
         self.register_buffer("spread", torch.rand(WIDTH) + 0.5)
         self.register_buffer("order", torch.tensor([5, 1, 0, 3]))
-        self.module = nn.Dropout(0.5) if name == "Dropout" else nn.BatchNorm1d(WIDTH)
+        self.module = MODULES.get(name, MODULES["_BatchNorm"])[1]()
+        self.cube, self.blocks = nn.Parameter(torch.randn(2, WIDTH, 4)), nn.Parameter(torch.randn(2, 3, 2))
+        self.table = nn.Parameter(torch.randn(5, WIDTH))
         self.name = name
         self.code = compile(code, "case", "eval")
         self.last = nn.Linear(self.hidden(*graph(5, 9)).shape[-1], 3)
@@ -189,6 +219,11 @@ class Case(nn.Module):
     def row(h):
         """Number of each row."""
         return torch.arange(h.size(0))
+
+    @staticmethod
+    def thrice(h, g):
+        """Three rows for each row, no two alike."""
+        return torch.cat([h, g, h - 2 * g])
 
     @staticmethod
     def pointer(e, h):

@@ -352,7 +352,7 @@ class Highway(Gated):
         return self.leave(share * self.again(h, edge_index) + (1 - share) * h)
 
 
-class EdgeMLP(gnn.MessagePassing):  # type: ignore[misc]  # PyG is untyped
+class EdgeMLP(gnn.MessagePassing):
     """A message from both ends of an edge: an MLP of their concatenation, as in EdgeConv."""
 
     def __init__(self, source, target, edge=0, aggr="max"):
@@ -372,7 +372,7 @@ def edge_conv(source, target):
     return gnn.EdgeConv(mlp(2 * source, HIDDEN, target))
 
 
-class EdgeGate(gnn.MessagePassing):  # type: ignore[misc]  # PyG is untyped
+class EdgeGate(gnn.MessagePassing):
     """Messages scaled by a sigmoid of both ends, `[E, 1]` times `[E, C]`, normalised over the edges of a node."""
 
     def __init__(self, source, target):

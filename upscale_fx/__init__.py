@@ -1,6 +1,6 @@
 """upscale_fx: a compiler for graph neural networks that removes the channels a model does not need, exactly."""
 
-from upscale_fx import criteria, models, passes
+from upscale_fx import criteria, models, passes, rules
 from upscale_fx.api import compact, mask, optimize, prune, trace
 from upscale_fx.compat import MaskingManager, PruningManager
 from upscale_fx.diff import Diff, diff
@@ -14,11 +14,13 @@ from upscale_fx.errors import (
     PatternError,
     TraceError,
     UpscaleError,
+    UpscaleWarning,
     VerificationError,
 )
 from upscale_fx.groups import Groups, groups
 from upscale_fx.module import CompiledGNN
 from upscale_fx.report import Report, report
+from upscale_fx.rules import register
 from upscale_fx.verify import verify
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __all__ = [
     "Report",
     "TraceError",
     "UpscaleError",
+    "UpscaleWarning",
     "VerificationError",
     "compact",
     "criteria",
@@ -49,7 +52,9 @@ __all__ = [
     "optimize",
     "passes",
     "prune",
+    "register",
     "report",
+    "rules",
     "trace",
     "verify",
 ]

@@ -7,16 +7,27 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from upscale_fx.consumers import find_consumers
 from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
-from upscale_fx.module import CompiledGNN
+from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.ownership import own_copy
-from upscale_fx.passes import CompactChannels, FoldAttention, Pass, Pipeline, RemoveDeadNodes, ShareStructure
+from upscale_fx.passes import (
+    ApproximateNorms,
+    CompactChannels,
+    FixStatistics,
+    FoldAttention,
+    FoldConstants,
+    Pass,
+    Pipeline,
+    RemoveDeadNodes,
+    RemoveZeroTerms,
+    ShareStructure,
+)
 from upscale_fx.passes.base import Callback
-from upscale_fx.report import record
+from upscale_fx.passes.fold_constants import FOR_INFERENCE
+from upscale_fx.report import record, report, warn_of_leftovers
 from upscale_fx.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -83,7 +94,7 @@ def mask(
     _check_early(options)
     traced = trace(model, example_inputs, example_kwargs)
     masked = cast(Model, own_copy(model))
-    for removal in plan_removals(find_consumers(analyse(traced)), traced, options):
+    for removal in plan_removals(analyse(traced), traced, options):
         removal.consumer.zero(masked, removal.removed)
     return masked
 
@@ -94,6 +105,7 @@ def compact(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
+    approximate_norms: bool = False,
 ) -> CompiledGNN:
     """An exact, smaller GraphModule of any model that has zeros in it, whoever put them there.
 
@@ -102,22 +114,35 @@ def compact(
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
         callback: called after every pass with the pass, the graph before and the graph after.
+        approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels, which keep
+            all their channels otherwise, let those go that nobody else needs, and estimate their statistics from the
+            channels that are left: a mean over ``k`` of ``n`` channels stands for that over all, a sum is scaled by
+            ``n / k``. How far off that is depends on how alike the channels are: ``verify`` against the masked model
+            says how much outputs differ, only an evaluation of the model says what it costs. The report names the
+            norms; whatever has no such norm in it stays exact.
 
     Raises:
         TraceError, InputError: see :func:`trace`.
     """
-    return _compact(trace(model, example_inputs, example_kwargs), None, callback)
+    return _compact(trace(model, example_inputs, example_kwargs), None, callback, approximate_norms=approximate_norms)
 
 
 def _compact(
-    traced: CompiledGNN, removals: Sequence[Removal] | None, callback: Callback | None, flow: Dataflow | None = None
+    traced: CompiledGNN,
+    removals: Sequence[Removal] | None,
+    callback: Callback | None,
+    flow: Dataflow | None = None,
+    approximate_norms: bool = False,
 ) -> CompiledGNN:
     history = record(traced, flow or analyse(traced), removals)
     # What does not pay at full width may pay at the width that is left, so attention is looked at twice.
     compaction: list[Pass] = [FoldAttention(), CompactChannels(), FoldAttention(), CompactChannels()]
-    passes = Pipeline([ShareStructure(), *compaction, RemoveDeadNodes()], callback)
+    if approximate_norms:
+        compaction = [ApproximateNorms(), *compaction, FixStatistics()]
+    passes = Pipeline([ShareStructure(), RemoveZeroTerms(), FoldConstants(), *compaction, RemoveDeadNodes()], callback)
     compacted: CompiledGNN = passes(traced).graph_module
     compacted.meta["report"] = history
+    warn_of_leftovers(report(compacted))
     return compacted
 
 
@@ -127,6 +152,7 @@ def optimize(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
+    inference: bool = False,
 ) -> CompiledGNN:
     """An exact, faster GraphModule that still trains: dead code and repeated structure work removed.
 
@@ -135,9 +161,15 @@ def optimize(
         example_inputs: positional arguments of one call, where a model has to be traced; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
         callback: called after every pass with the pass, the graph before and the graph after.
+        inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Channels that hold one number
+            there in every row, also behind dropout and batch norm (a pruned channel and its shift), go into the biases
+            of the layers that read them.
     """
     module = gm if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
-    optimized: CompiledGNN = Pipeline([ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
+    folding: list[Pass] = [ShareStructure(), FoldConstants(inference=True), CompactChannels()] if inference else []
+    optimized: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
+    if inference:
+        optimized = make_module(optimized, optimized.graph, {**optimized.meta, **FOR_INFERENCE}, False)
     return optimized
 
 
@@ -154,10 +186,12 @@ def prune(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
+    approximate_norms: bool = False,
 ) -> CompiledGNN:
     """``optimize(compact(mask(model, amount)))``: a smaller, faster GraphModule, exactly the masked model.
 
-    Takes what :func:`mask` takes, and ``callback`` as :func:`compact` does.
+    Takes what :func:`mask` takes, and ``callback`` and ``approximate_norms`` as :func:`compact` does; with the latter
+    it is not exactly the masked model, where that has norms over channels.
 
     Raises:
         NothingToPruneError: something was asked to be removed and nothing could be.
@@ -168,11 +202,11 @@ def prune(
     traced = trace(model, example_inputs, example_kwargs)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
-    removals = plan_removals(find_consumers(flow), traced, options)
+    removals = plan_removals(flow, traced, options)
     for removal in removals:
         removal.consumer.zero(traced, removal.removed)
     traced.meta.pop("compacted", None)
-    compacted = _compact(traced, removals, callback, flow)
+    compacted = _compact(traced, removals, callback, flow, approximate_norms)
     after = {name: value.shape for name, value in compacted.state_dict().items()}
     if any(removal.removed.any() for removal in removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(removals))

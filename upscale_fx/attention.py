@@ -6,15 +6,18 @@ meets the plain output of a linear layer, which is *foldable*: ``(x W) . a = x (
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import fx
 
 from upscale_fx.channels import Flow, Positions
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.relations import Contraction, Movement, Pointwise, Reduction
+from upscale_fx.stored import Cut, weight_cuts
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,9 @@ def linear_origin(flow: Dataflow, start: Flow, through_rows: bool) -> LinearOrig
     while True:
         relation = flow.relations[node]
         if isinstance(relation, Contraction):
-            stored = relation.weight.op == "get_attr" and relation.batch == 1
-            return LinearOrigin(node, relation, outputs) if stored else None
-        moves = ("reshape", "rows", "same") if through_rows else ("reshape",)
+            stored = through_rows or relation.weight.op == "get_attr"
+            return LinearOrigin(node, relation, outputs) if stored and relation.batch == 1 else None
+        moves = ("reshape", "rows", "same", "pick") if through_rows else ("reshape",)
         if not isinstance(relation, Movement) or relation.how not in moves:
             return None
         outputs = relation.flows[0].index[outputs]
@@ -88,3 +91,55 @@ def foldable(flow: Dataflow, product: AttentionProduct) -> LinearOrigin | None:
     x = flow.axes[origin.relation.x]
     fits = len(x.sizes) == 2 and x.pairs[0] == logits.pairs[0]
     return origin if fits and len(np.unique(product.relation.index)) == logits.count else None
+
+
+def own_layers(flow: Dataflow, start: Flow, readers: set[fx.Node]) -> Iterator[LinearOrigin | None]:
+    """The layers whose outputs sum up to an operand; None for a part that others read too or that no layer makes."""
+    node, index, readers = start.source, start.index, set(readers)
+    while True:
+        users = {user for user in node.users if user in flow.axes} - readers
+        relation = flow.relations[node]
+        if any(_overlaps(flow, user, node, index) for user in users):
+            yield None
+            return
+        readers = {node}
+        if isinstance(relation, Contraction):
+            origin = linear_origin(flow, Flow(node, index), through_rows=True)
+            single = origin is not None and len(origin.relation.weight.users) == 1
+            yield origin if single else None
+            return
+        if isinstance(relation, Movement) and relation.how in ("reshape", "rows", "same", "pick"):
+            index = relation.flows[0].index[index]
+            node = relation.flows[0].source
+            continue
+        if isinstance(relation, Pointwise) and relation.zero == "all" and node.target in _SUMS:
+            for part in relation.flows:
+                if part.source.op == "get_attr":
+                    yield None
+                else:
+                    yield from own_layers(flow, Flow(part.source, part.index[index]), {node})
+            return
+        yield None
+        return
+
+
+def _overlaps(flow: Dataflow, user: fx.Node, node: fx.Node, index: Positions) -> bool:
+    """Whether another reader may read some of these positions too; slices of one value side by side do not."""
+    relation = flow.relations[user]
+    if not isinstance(relation, Movement):
+        return True
+    return any(f.source is node and bool(np.isin(f.index, index).any()) for f in relation.flows)
+
+
+_SUMS = (torch.add, operator.add, "add")
+
+
+def row_cuts(flow: Dataflow, origin: LinearOrigin) -> list[Cut]:
+    """The entries of a layer's weight and bias that make its outputs: channel ``c`` is output ``outputs[c]``."""
+    relation, count = origin.relation, len(origin.outputs)
+    shape = flow.axes[relation.weight].shape
+    row = np.full(shape[1 if relation.transposed else 0], -1, dtype=np.int64)
+    row[origin.outputs] = np.arange(count)
+    labels = np.broadcast_to(row[None] if relation.transposed else row[:, None], shape).reshape(-1)
+    cuts = weight_cuts(flow, relation.weight, labels, count)
+    return cuts if relation.bias is None else cuts + weight_cuts(flow, relation.bias, row, count)

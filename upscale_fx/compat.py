@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from upscale_fx.api import compact, trace
-from upscale_fx.consumers import find_consumers
 from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import analyse
 from upscale_fx.errors import InputError
@@ -37,7 +36,7 @@ class MaskingManager:
         Takes the options of :func:`upscale_fx.mask` and raises what it raises; returns the model.
         """
         traced = trace(self.model, self.example_inputs)
-        plan = plan_removals(find_consumers(analyse(traced)), traced, MaskOptions(amount, self._criterion, **options))
+        plan = plan_removals(analyse(traced), traced, MaskOptions(amount, self._criterion, **options))
         for removal in plan:
             removal.consumer.zero(self.model, removal.removed)
         return self.model

@@ -1,37 +1,31 @@
 """Consumers: every contraction over channels, and what masking one of its channels means.
 
-Three kinds: a *weight* (a linear layer's input columns), a *vector* (GATv2's attention vector) and a *product* (q·k,
-whose channels go in pairs: the rows of the layers that make them). An attention vector that folds into the layer
-before it (GAT's) is none: its logits need no mask.
+Three kinds: a *weight* (a linear layer's input columns, whatever its rank and however it is stored), a *vector*
+(GATv2's attention vector) and a *product* (q·k, whose channels go in pairs: the rows of the layers that make them). An
+attention vector that folds into the layer before it (GAT's) is none: its logits need no mask. A weight that several
+calls share, or that is looked up by relation, is one consumer.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.attention import AttentionProduct, LinearOrigin, attention_products, foldable, linear_origin
+from upscale_fx.attention import AttentionProduct, attention_products, foldable, own_layers, row_cuts
 from upscale_fx.channels import Flow, Mask, Positions
+from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.heads import head_blocks
 from upscale_fx.layout import channel_ids, components
+from upscale_fx.products import Product, Recurrence
 from upscale_fx.provenance import hidden
 from upscale_fx.rectangles import cells
-from upscale_fx.relations import Contraction, Movement, Pointwise
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where a consumer's channel ``c`` lives in a parameter: ``index[c]`` along ``axis`` (-1: of the flat tensor)."""
-
-    target: str
-    axis: int
-    index: Positions
+from upscale_fx.relations import Contraction
+from upscale_fx.stored import Cut, NotStored, is_parameter, made_of_parameters, merged_cuts, weight_cuts
 
 
 @dataclass
@@ -63,7 +57,7 @@ class Consumer:
         return len(self.hidden)
 
     def weight(self, root: nn.Module) -> Tensor:
-        """The weight as ``[out, in]``; for a product, the rows of both layers one above the other."""
+        """The weight as ``[out, in]``: one row per entry that a channel has; for a product, of both layers."""
         return torch.cat([_slab(root, cut) for cut in self.cuts])
 
     def reads(self, root: nn.Module) -> Mask:
@@ -76,9 +70,9 @@ class Consumer:
         with torch.no_grad():
             for cut in self.cuts:
                 parameter = _parameter(root, cut.target)
-                index = torch.from_numpy(cut.index[removed]).to(parameter.device)
-                flat = parameter.view(-1) if cut.axis < 0 else parameter
-                flat.index_fill_(max(cut.axis, 0), index, 0)
+                entries = cut.entries[removed].reshape(-1)
+                index = torch.from_numpy(entries[entries >= 0]).to(parameter.device)
+                parameter.view(-1).index_fill_(0, index, 0)
 
 
 def _parameter(root: nn.Module, target: str) -> nn.Parameter:
@@ -90,147 +84,206 @@ def _parameter(root: nn.Module, target: str) -> nn.Parameter:
 
 def _slab(root: nn.Module, cut: Cut) -> Tensor:
     parameter = root.get_parameter(cut.target).detach()
-    index = torch.from_numpy(cut.index.copy()).to(parameter.device)
-    if cut.axis < 0:
-        return parameter.reshape(-1)[index][None]
-    picked = parameter.index_select(cut.axis, index)
-    return picked.movedim(cut.axis, -1).reshape(-1, len(index))
+    entries = torch.from_numpy(cut.entries.T.copy()).to(parameter.device)
+    return torch.where(entries >= 0, parameter.reshape(-1)[entries.clamp(min=0)], parameter.new_zeros(()))
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of every value: hidden channels, heads, and which channel each position is."""
+
+    flow: Dataflow
+    carries: dict[fx.Node, Mask]
+    blocks: dict[fx.Node, Positions]
+    ids: dict[fx.Node, Positions]
+    stored: set[fx.Node]
+
+
+@dataclass(frozen=True)
+class Unmaskable:
+    """A contraction whose channels cannot be masked one by one, and why."""
+
+    name: str
+    channels: int
+    reason: str
 
 
 def find_consumers(flow: Dataflow) -> list[Consumer]:
     """All consumers of a traced graph, in execution order."""
-    carries, blocks, ids = hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True)
-    homes = _homes(flow, ids)
+    return survey(flow)[0]
+
+
+def survey(flow: Dataflow) -> tuple[list[Consumer], list[Unmaskable]]:
+    """All consumers in execution order, and the contractions that are none."""
+    facts = _Facts(flow, hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True), made_of_parameters(flow))
+    homes = _homes(flow, facts.ids)
     found: dict[str, Consumer] = {}
-    folded = {p.logits for p in attention_products(flow) if foldable(flow, p) is not None}
+    refused: list[Unmaskable] = []
     products = {p.logits: p for p in attention_products(flow)}
+    folded = {p.logits for p in products.values() if foldable(flow, p) is not None}
     for node in flow.nodes:
-        relation = flow.relations.get(node)
-        made: Consumer | None = None
-        if isinstance(relation, Contraction):
-            made = _weight_consumer(flow, node, relation, carries, blocks, ids)
-        elif node in products and node not in folded:
-            made = _product_consumer(flow, products[node], carries, blocks, ids)
+        try:
+            made = None if node in folded else _consumer(facts, node, products)
+        except NotStored as reason:
+            name = node.meta.get("module") or node.name
+            if name not in {known.name for known in refused}:
+                refused.append(Unmaskable(name, _inputs(flow, node), str(reason)))
+            continue
         if made is None:
             continue
         made.homes = np.array([homes.get(c, -1) for c in made.channels.tolist()], dtype=np.int64)
-        known = found.setdefault(made.name, made)
-        if known is not made:  # called again: one weight, one mask
-            known.sites += made.sites
-            known.hidden = known.hidden | made.hidden
-            known.channels = np.where(known.channels < 0, made.channels, known.channels)
-    return list(found.values())
+        found[made.name] = _merged(found[made.name], made) if made.name in found else made
+    return list(found.values()), refused
+
+
+def _inputs(flow: Dataflow, node: fx.Node) -> int:
+    """How many channels a contraction reads."""
+    relation = flow.relations[node]
+    if isinstance(relation, Product):
+        return int(relation.positions[0].shape[0] * relation.positions[0].shape[2])
+    return flow.axes[relation.reads[0]].shape[-1]
+
+
+def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionProduct]) -> Consumer | None:
+    relation = facts.flow.relations.get(node)
+    if node in facts.stored:
+        return None
+    if isinstance(relation, Contraction):
+        inputs = facts.flow.axes[relation.x].shape[-1]
+        columns = np.arange(relation.batch * inputs, dtype=np.int64).reshape(relation.batch, inputs)
+        if relation.weight not in facts.stored:
+            return None
+        grid = np.arange(inputs)[:, None] if relation.transposed else np.arange(inputs)[None]
+        labels = np.broadcast_to(grid, facts.flow.axes[relation.weight].shape).reshape(-1)
+        return _weight_consumer(facts, node, relation.x, columns, (relation.weight, labels))
+    if isinstance(relation, Convolution):
+        positions, kernel = relation.columns()
+        stored = relation.weight in facts.stored
+        return _weight_consumer(facts, node, relation.x, positions, (relation.weight, kernel)) if stored else None
+    if isinstance(relation, Product):
+        return _operand_consumer(facts, node, relation)
+    if isinstance(relation, Recurrence):
+        return _recurrent_consumer(facts, node, relation)
+    return _attention_consumer(facts, products[node]) if node in products else None
 
 
 def _weight_consumer(
-    flow: Dataflow, node: fx.Node, relation: Contraction, carries: dict[fx.Node, Mask],
-    blocks: dict[fx.Node, Positions], ids: dict[fx.Node, Positions],
-) -> Consumer | None:  # fmt: skip
-    stored = _stored_weight(flow, relation)
-    if stored is None or relation.x not in ids:
+    facts: _Facts, node: fx.Node, x: fx.Node, columns: Positions, weight: tuple[fx.Node, Positions]
+) -> Consumer | None:
+    """The consumer that reads channel ``c`` at the positions ``columns[:, c]`` of ``x``; ``weight`` with its labels."""
+    if x not in facts.ids:
         return None
-    target, columns, count = stored
-    axis = 0 if relation.transposed else 1
-    inputs = len(columns)
-    hidden_here: Mask = np.logical_or.reduce(carries[relation.x].reshape(relation.batch, inputs), axis=0)
-    mask = np.zeros(count, dtype=bool)
-    mask[columns] = hidden_here
-    channels = -1 - np.arange(count, dtype=np.int64)  # a column that this call does not read is no channel of its own
-    channels[columns] = ids[relation.x].reshape(relation.batch, inputs)[0]
-    own = blocks.get(relation.x) if relation.batch == 1 and inputs == count else None
-    if own is not None:
-        own = own[np.argsort(columns)]
-    name = target.removesuffix(".weight")
-    return Consumer(name, "weight", [node], [Cut(target, axis, np.arange(count))], mask, own, channels)
+    cuts = weight_cuts(facts.flow, *weight, columns.shape[1])
+    mask: Mask = np.logical_or.reduce(facts.carries[x][columns], axis=0)
+    own = facts.blocks[x][columns[0]] if len(columns) == 1 and x in facts.blocks else None
+    name = cuts[0].target.removesuffix(".weight")
+    return Consumer(name, "weight", [node], cuts, mask, own, facts.ids[x][columns[0]])
 
 
-def _stored_weight(flow: Dataflow, relation: Contraction) -> tuple[str, Positions, int] | None:
-    """The parameter behind a weight, which of its columns each input meets, and how many it has.
-
-    A layer that is called several times reads its weight through reorders after compaction.
-    """
-    node, shape = relation.weight, flow.axes[relation.weight].shape
-    index = np.arange(flow.axes[node].count, dtype=np.int64)
-    while node.op != "get_attr":
-        move = flow.relations[node]
-        if not isinstance(move, Movement) or len(move.flows) != 1:
-            return None
-        index, node = move.flows[0].index[index], move.flows[0].source
-    stored = flow.axes[node].shape
-    if not _is_parameter(flow, str(node.target)) or len(stored) != 2:
+def _operand_consumer(facts: _Facts, node: fx.Node, relation: Product) -> Consumer | None:
+    """A product with a weight on one side, or of two values that linear layers make (q·k)."""
+    left, right, _ = relation.positions
+    batch, inner = left.shape[0], left.shape[2]
+    if inner == 1 and not facts.stored & {relation.left, relation.right}:
+        return None  # a sum over rows
+    channels = np.arange(batch * inner, dtype=np.int64).reshape(batch, inner)
+    blocks = np.repeat(np.arange(batch), inner) if batch > 1 else None
+    sides = ((relation.left, left.transpose(1, 0, 2)), (relation.right, right.transpose(2, 0, 1)))
+    for (x, read), (weight, held) in (sides, sides[::-1]):
+        if weight in facts.stored:
+            labels = np.empty(facts.flow.axes[weight].count, dtype=np.int64)
+            labels[held] = channels
+            made = _weight_consumer(facts, node, x, read.reshape(len(read), -1), (weight, labels))
+            if made is not None and blocks is not None:
+                made.blocks = blocks
+            return made
+    if len(sides[0][1]) > 1 or len(sides[1][1]) > 1:
         return None
-    axis = 0 if relation.transposed else 1
-    places = np.moveaxis(np.unravel_index(index, stored)[axis].reshape(shape), axis, 0)
-    if np.any(places != places[:, :1]):
+    flows = tuple(Flow(value, read.reshape(-1)) for value, read in sides)
+    return _product_consumer(facts, node, flows, blocks)
+
+
+def _recurrent_consumer(facts: _Facts, node: fx.Node, relation: Recurrence) -> Consumer | None:
+    inputs = len(relation.columns)
+    columns = np.arange(facts.flow.axes[relation.x].count, dtype=np.int64).reshape(-1, inputs)
+    if relation.x not in facts.ids:
         return None
-    return str(node.target), places[:, 0].astype(np.int64), stored[axis]
+    mask: Mask = np.logical_or.reduce(facts.carries[relation.x][columns], axis=0)
+    cuts = []
+    for name in relation.weights:
+        target = f"{relation.module}.{name}" if relation.module else name
+        rows = facts.flow.module.get_parameter(target).shape[0]
+        cuts.append(Cut(target, np.arange(rows * inputs, dtype=np.int64).reshape(rows, inputs).T, (rows, inputs)))
+    return Consumer(relation.module, "weight", [node], cuts, mask, None, facts.ids[relation.x][columns[0]])
 
 
-def _is_parameter(flow: Dataflow, target: str) -> bool:
-    path, _, name = target.rpartition(".")
-    return name in flow.module.get_submodule(path)._parameters
-
-
-def _product_consumer(
-    flow: Dataflow, product: AttentionProduct, carries: dict[fx.Node, Mask], blocks: dict[fx.Node, Positions],
-    ids: dict[fx.Node, Positions],
-) -> Consumer | None:  # fmt: skip
+def _attention_consumer(facts: _Facts, product: AttentionProduct) -> Consumer | None:
     source = product.relation.source
-    axes = flow.axes[source]
-    heads = cells(axes) if len(axes.wide) > 1 else blocks.get(source)
-    if product.vector is not None:
-        target = str(product.vector.source.target)
-        if not _is_parameter(flow, target):
-            return None
-        cuts = [Cut(target, -1, product.vector.index)]
-        return Consumer(target, "vector", [product.logits], cuts, carries[source], heads, ids[source])
-    sides = [list(_own_layers(flow, side, {source})) for side in product.values]
+    axes = facts.flow.axes[source]
+    heads = cells(axes) if len(axes.wide) > 1 else facts.blocks.get(source)
+    if product.vector is None:
+        return _product_consumer(facts, product.logits, product.values, heads)
+    target = str(product.vector.source.target)
+    if not is_parameter(facts.flow, target):
+        return None
+    shape = tuple(facts.flow.module.get_parameter(target).shape)
+    cuts = [Cut(target, product.vector.index[:, None], shape)]
+    carries, ids = facts.carries[source], facts.ids[source]
+    return Consumer(target, "vector", [product.logits], cuts, carries, heads, ids)
+
+
+def _product_consumer(facts: _Facts, node: fx.Node, values: Sequence[Flow], heads: Positions | None) -> Consumer | None:
+    """A product of two values: channel ``c`` is position ``index[c]`` of each."""
+    sides = [list(own_layers(facts.flow, side, {node, *_readers(side.source, node)})) for side in values]
     # One side that becomes zero makes the product zero; the other side follows where it has no other reader.
     if not any(side and all(o is not None for o in side) for side in sides):
         return None
     origins = [o for side in sides for o in side if o is not None]
-    cuts = []
+    cuts: list[Cut] = []
     for origin in origins:
-        axis = 1 if origin.relation.transposed else 0
-        cuts.append(Cut(str(origin.relation.weight.target), axis, origin.outputs))
-        if origin.relation.bias is not None:
-            cuts.append(Cut(str(origin.relation.bias.target), -1, origin.outputs))
+        cuts += row_cuts(facts.flow, origin)
     names = list(dict.fromkeys(str(o.relation.weight.target).removesuffix(".weight") for o in origins))
-    name = "@".join(names) if len(names) > 1 else f"{names[0]}@{product.logits.name}"
-    return Consumer(name, "product", [product.logits], cuts, carries[source], heads, ids[source])
+    name = "@".join(names) if len(names) > 1 else f"{names[0]}@{node.name}"
+    mask: Mask = np.logical_or.reduce([facts.carries[f.source][f.index] for f in values])
+    first = values[0]
+    return Consumer(name, "product", [node], cuts, mask, heads, facts.ids[first.source][first.index])
 
 
-def _own_layers(flow: Dataflow, start: Flow, readers: set[fx.Node]) -> Iterator[LinearOrigin | None]:
-    """The layers whose outputs sum up to an operand; None for a part that others read too or that no layer makes."""
-    node, index, readers = start.source, start.index, set(readers)
-    while True:
-        users = {user for user in node.users if user in flow.axes} - readers
-        relation = flow.relations[node]
-        if users:
-            yield None
-            return
-        readers = {node}
-        if isinstance(relation, Contraction):
-            origin = linear_origin(flow, Flow(node, index), through_rows=True)
-            single = origin is not None and len(origin.relation.weight.users) == 1
-            yield origin if single else None
-            return
-        if isinstance(relation, Movement) and relation.how in ("reshape", "rows", "same"):
-            index = relation.flows[0].index[index]
-            node = relation.flows[0].source
-            continue
-        if isinstance(relation, Pointwise) and relation.zero == "all" and node.target in _SUMS:
-            for part in relation.flows:
-                if part.source.op == "get_attr":
-                    yield None
-                else:
-                    yield from _own_layers(flow, Flow(part.source, part.index[index]), {node})
-            return
-        yield None
-        return
+def _readers(source: fx.Node, node: fx.Node) -> set[fx.Node]:
+    """What stands between an operand and the reduction that reads it: their elementwise product."""
+    return {user for user in source.users if user in node.all_input_nodes}
 
 
-_SUMS = (torch.add, operator.add, "add")
+def _merged(known: Consumer, again: Consumer) -> Consumer:
+    """One consumer of two calls: a channel is the same if it has the same column, or is the same channel.
+
+    The same column: a shared module. The same channel: a weight per relation, of which each call reads one.
+    """
+    by_line = {line: c for c, line in enumerate(known.cuts[0].lines())}
+    by_channel = {int(channel): c for c, channel in enumerate(known.channels)}
+    lines = again.cuts[0].lines()
+    place = np.empty(again.count, dtype=np.int64)
+    total = known.count
+    for c in range(again.count):
+        own = by_line.get(lines[c], by_channel.get(int(again.channels[c])))
+        place[c] = total if own is None else own
+        total += own is None
+    fresh = place >= known.count
+    blocks = known.blocks
+    if blocks is not None and fresh.any():
+        blocks = np.concatenate([blocks, np.zeros(int(fresh.sum()), dtype=np.int64)])
+    merged_hidden = np.concatenate([known.hidden, np.zeros(int(fresh.sum()), dtype=bool)])
+    merged_hidden[place] |= again.hidden
+    return Consumer(
+        known.name,
+        known.kind,
+        known.sites + again.sites,
+        merged_cuts(known.cuts, again.cuts, place, total),
+        merged_hidden,
+        blocks,
+        np.concatenate([known.channels, again.channels[fresh]]),
+        np.concatenate([known.homes, again.homes[fresh]]),
+    )
 
 
 def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> dict[int, int]:

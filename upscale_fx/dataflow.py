@@ -25,6 +25,7 @@ from upscale_fx.module import CompiledGNN
 from upscale_fx.rectangles import Level, closure
 from upscale_fx.relations import Relation
 from upscale_fx.rules import relation_of
+from upscale_fx.selections import told_apart
 
 
 @dataclass
@@ -53,25 +54,26 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     """Every node's value on the two example graphs, in eval mode and without gradients."""
     sides = [module.inputs.example(SMALL), module.inputs.example(LARGE)]
     results: list[dict[fx.Node, Any]] = [{}, {}]
+    interpreter = fx.Interpreter(module, garbage_collect_values=False)
     with in_mode(module, training=False), torch.no_grad(), undisturbed(module):
-        for arguments, found in zip(sides, results, strict=True):
-            _run(module, arguments, found)
+        for node in module.graph.nodes:
+            pair = [_run(interpreter, node, *side) for side in zip(sides, results, strict=True)]
+            results[0][node], results[1][node] = told_apart(node.target, (pair[0], pair[1]))
     return {node: (results[0][node], results[1][node]) for node in results[0]}
 
 
-def _run(module: CompiledGNN, arguments: Mapping[str, object], found: dict[fx.Node, Any]) -> None:
-    interpreter = fx.Interpreter(module, garbage_collect_values=False)
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
-            found[node] = arguments.get(str(node.target))
-            continue
-        args = map_arg(node.args, lambda source: found[source])
-        kwargs = map_arg(node.kwargs, lambda source: found[source])
-        try:
-            found[node] = getattr(interpreter, node.op)(node.target, args, kwargs)
-        except Exception as error:
-            where = f"node {node.name} ({node.meta.get('source', '')})"
-            raise UpscaleError(f"{where} failed on an example graph: {error}") from error
+def _run(
+    interpreter: fx.Interpreter, node: fx.Node, arguments: Mapping[str, object], found: Mapping[fx.Node, Any]
+) -> Any:
+    if node.op == "placeholder":
+        return arguments.get(str(node.target))
+    args = map_arg(node.args, lambda source: found[source])
+    kwargs = map_arg(node.kwargs, lambda source: found[source])
+    try:
+        return getattr(interpreter, node.op)(node.target, args, kwargs)
+    except Exception as error:
+        where = f"node {node.name} ({node.meta.get('source', '')})"
+        raise UpscaleError(f"{where} failed on an example graph: {error}") from error
 
 
 def analyse(module: CompiledGNN) -> Dataflow:

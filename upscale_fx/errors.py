@@ -7,6 +7,10 @@ class UpscaleError(Exception):
     """Root of all errors raised on purpose by upscale_fx."""
 
 
+class UpscaleWarning(UserWarning):
+    """Something was asked and not all of it could be done; the report has the details."""
+
+
 class TraceError(UpscaleError, RuntimeError):
     """The model cannot be turned into a graph; names module, source line, reason and remedy."""
 

@@ -13,9 +13,11 @@ from tabulate import tabulate
 from torch import Tensor, fx, nn
 
 from upscale_fx.consumers import find_consumers
+from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.layout import channel_ids, components
 from upscale_fx.measure import shape_text
+from upscale_fx.products import Product, Recurrence
 from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Relation, Source
 from upscale_fx.report import holds_channels
 from upscale_fx.trace import trace_model
@@ -132,7 +134,7 @@ def _add_reader(group: Group | None, flow: Dataflow, node: fx.Node, names: Mappi
     if group is None:
         return
     place = group.consumers
-    if isinstance(relation, Contraction | Reduction):
+    if isinstance(relation, Contraction | Convolution | Reduction | Product | Recurrence):
         name = names.get(node) or _producer_name(relation, node)
     elif isinstance(relation, Movement) and relation.how == "cat":
         name = f"{node.name} (concat)"
@@ -154,13 +156,13 @@ def _kind(relation: Relation) -> str:
         return "input"
     if isinstance(relation, Barrier):
         return "barrier"
-    if isinstance(relation, Contraction | Reduction):
+    if isinstance(relation, Contraction | Convolution | Reduction | Product | Recurrence):
         return "layer"
     return "concat" if isinstance(relation, Movement) and relation.how == "cat" else "value"
 
 
 def _producer_name(relation: Relation, node: fx.Node) -> str:
-    if isinstance(relation, Contraction) and relation.weight.op == "get_attr":
+    if isinstance(relation, Contraction | Convolution) and relation.weight.op == "get_attr":
         return str(relation.weight.target).removesuffix(".weight")
     return node.name
 

@@ -6,18 +6,20 @@ two is a *row axis* (nodes, edges, graphs); an axis that does not is a *channel 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-#: Row counts of the example graphs. All sums that PyG forms (N + E, N + 1, ...) differ between SMALL and LARGE.
+#: Row counts of the example graphs. All sums that PyG forms (N + E, N + 1, ...) differ between SMALL and LARGE, and so
+#: do the most nodes a graph has and the most edges a node has: padded batches are as wide as these.
 SMALL = {"N": 7, "E": 18, "B": 2}
-LARGE = {"N": 11, "E": 29, "B": 3}
+LARGE = {"N": 16, "E": 61, "B": 3}
 SINGLE = {"N": 1, "E": 0, "B": 1}
 OTHER = {"N": 13, "E": 41, "B": 4}
 #: Graphs on which a trace is compared with the model: the traced ones, one with self loops, a single node, a single
@@ -53,7 +55,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        with preserved_rng(model):
+        with preserved_rng(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the user's own call shows them
             yield
     finally:
         torch.set_num_threads(threads)
@@ -66,9 +69,12 @@ class TensorSpec:
     Attributes:
         axes: per axis a row symbol (``"N"``, ``"E"``, ``"B"`` or another name) or a static size.
         dtype: its dtype.
-        role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids) or ``"index"``.
+        role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids), ``"ptr"`` (where each
+            graph's nodes start) or ``"index"``.
         pool: for ``"index"``, rows of legal values to draw from.
         limit: for ``"edges"`` of a model without node features, how many nodes there are.
+        ends: for ``"edges"``, the row symbols of what the first and the second row of the index point at.
+        ordered: whether edges are sorted by target, or an index by value, because some layers ask for that.
     """
 
     axes: tuple[int | str, ...]
@@ -76,6 +82,8 @@ class TensorSpec:
     role: str = "feature"
     pool: Tensor | None = None
     limit: int | None = None
+    ends: tuple[str, str] = ("N", "N")
+    ordered: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -86,12 +94,19 @@ class TensorSpec:
         """A tensor of this kind with the given row counts."""
         sizes = [_row_count(rows, axis) if isinstance(axis, str) else axis for axis in self.axes]
         if self.role == "edges":
-            return _edges(self.limit or rows["N"], sizes[1], generator, loops).to(self.dtype)
+            ends = [self.limit or _row_count(rows, end) for end in self.ends]
+            if str(self.axes[1]).startswith("K"):
+                return _regular_edges(ends[0], int(str(self.axes[1])[1:]), generator).to(self.dtype)
+            edges = _edges(ends[0], ends[1], sizes[1], generator, loops or self.ends[0] != self.ends[1])
+            return (edges[:, edges[1].argsort(stable=True)] if self.ordered else edges).to(self.dtype)
         if self.role == "batch":
             return (torch.arange(sizes[0]) * rows["B"] // max(sizes[0], 1)).to(self.dtype)
+        if self.role == "ptr":
+            return (torch.arange(sizes[0]) * rows["N"] // (sizes[0] - 1)).to(self.dtype)
         if self.role == "index":
             assert self.pool is not None
             pick = torch.randint(len(self.pool), (sizes[0],), generator=generator)
+            pick = pick.sort().values if self.ordered else pick
             return self.pool[pick].to(self.dtype)
         if self.dtype == torch.bool:
             return torch.rand(sizes, generator=generator) < 0.5
@@ -115,11 +130,49 @@ class ModelInputs:
         arguments: argument name -> nested structure of specs and constants, in signature order.
         order: names of all arguments of forward(); those not in ``arguments`` keep their default.
         device: where the example tensors live.
+        positional: names of the arguments that ``*args`` of forward() takes, and those before them.
+        nodes: how many nodes the user's example has, 0 if that is not known.
+        degree: how many edges every node of the example has, 0 if that differs or they are not in order.
     """
 
     arguments: dict[str, Any]
     order: tuple[str, ...]
     device: torch.device
+    positional: tuple[str, ...] = ()
+    nodes: int = 0
+    degree: int = 0
+
+    def with_fixed_nodes(self) -> ModelInputs:
+        """The same arguments for models that are made for one number of nodes (a weight per node)."""
+
+        def fixed(leaf: Any) -> Any:
+            if isinstance(leaf, TensorSpec):
+                axes = tuple(self.nodes if axis == "N" else axis for axis in leaf.axes)
+                return replace(leaf, axes=axes, limit=self.nodes if leaf.role == "edges" else None)
+            return self.nodes if isinstance(leaf, RowCount) and leaf.symbol == "N" else leaf
+
+        return replace(self, arguments=pytree.tree_map(fixed, self.arguments))
+
+    def with_regular_edges(self) -> ModelInputs:
+        """The same arguments for models in which every node has as many edges, one after another (meshes)."""
+
+        def regular(leaf: Any) -> Any:
+            if isinstance(leaf, TensorSpec):
+                axes = tuple(f"K{self.degree}" if axis == "E" else axis for axis in leaf.axes)
+                return replace(leaf, axes=axes)
+            return leaf
+
+        return replace(self, arguments=pytree.tree_map(regular, self.arguments))
+
+    def variants(self) -> list[ModelInputs]:
+        """Descriptions to try where a model refuses this one."""
+        found = [self.with_regular_edges()] if self.degree else []
+        return [*found, self.with_fixed_nodes()] if self.nodes else found
+
+    def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments by name as the model's own forward() takes them."""
+        rest = {name: value for name, value in arguments.items() if name not in self.positional}
+        return [arguments[name] for name in self.positional], rest
 
     def example(self, rows: Mapping[str, int], seed: int = 0, loops: bool = False) -> dict[str, Any]:
         """Arguments for a graph with these row counts, by name."""
@@ -135,17 +188,33 @@ class ModelInputs:
 
 
 def _row_count(rows: Mapping[str, int], symbol: str) -> int:
+    """Rows of a symbol: nodes, edges and graphs as given; ``N1``, ``E2``, ...: further kinds of nodes and edges."""
     if symbol in rows:
         return rows[symbol]
+    kind, number = symbol[0], int(symbol[1:])
+    if kind in "NE":
+        if number == 1 and kind == "N":  # fewer targets than sources, as mini-batches have
+            return max(rows["N"] - 2, 1)
+        return rows[kind] + (2 if kind == "N" else 3) * number if rows[kind] > 1 else rows[kind]
+    if kind == "K":
+        return rows["N"] * number
+    if kind == "P":
+        return rows["B"] + 1
     # A row axis that is none of nodes, edges, graphs: a size of its own that grows with the graph.
-    return rows["B"] + 1 + int(symbol.removeprefix("R"))
+    return rows["B"] + 1 + number
 
 
-def _edges(nodes: int, edges: int, generator: torch.Generator, loops: bool) -> Tensor:
-    source = torch.randint(nodes, (edges,), generator=generator)
-    target = torch.randint(nodes, (edges,), generator=generator)
+def _edges(sources: int, targets: int, edges: int, generator: torch.Generator, loops: bool) -> Tensor:
+    source = torch.randint(sources, (edges,), generator=generator)
+    target = torch.randint(targets, (edges,), generator=generator)
     if edges:
-        target[-1] = nodes - 1  # the largest index names the number of nodes
-    if nodes > 1 and not loops:
-        source = torch.where(source == target, (source + 1) % nodes, source)
+        # The largest index names the number of nodes, and some aggregations need the first node to have an edge.
+        target[0], source[0], target[-1] = 0, sources - 1, targets - 1
+    if targets > 1 and not loops:
+        source = torch.where(source == target, (source + 1) % sources, source)
     return torch.stack([source, target])
+
+
+def _regular_edges(nodes: int, degree: int, generator: torch.Generator) -> Tensor:
+    target = torch.arange(nodes).repeat_interleave(degree)
+    return torch.stack([torch.randint(nodes, target.shape, generator=generator), target])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from torch import fx
 
 from upscale_fx.channels import Axes, Mask, Positions
 from upscale_fx.dataflow import Dataflow
-from upscale_fx.order import choose_order
 from upscale_fx.rectangles import Level
-from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Source
+from upscale_fx.relations import Movement, Reduction
 
 
 class Channels:
@@ -99,107 +97,6 @@ def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
             if a != b:
                 parent[max(a, b)] = min(a, b)
     return {channel: find(channel) for channel in parent}
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The place of every channel in its component's order."""
-
-    ids: dict[fx.Node, Positions]
-    rank: dict[int, int]
-
-    def of(self, node: fx.Node, count: int) -> Positions:
-        """Rank of each position of a value."""
-        if node not in self.ids:
-            return np.arange(count, dtype=np.int64)
-        return np.array([self.rank[c] for c in self.ids[node].tolist()], dtype=np.int64)
-
-
-def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask]) -> Ranking:
-    """Choose the order of every component: contiguous for its readers, original where something reads it in place."""
-    ids = {node: own for node, own in channel_ids(flow).items() if node in kept}
-    component = components(ids)
-    members: dict[int, list[int]] = {}
-    for channel in sorted(component):
-        members.setdefault(component[channel], []).append(channel)
-    sets = _reading_sets(flow, kept, ids, component)
-    pinned = _pinned(flow, kept, ids, component)
-    rank: dict[int, int] = {}
-    after = _cat_sources(flow, ids)
-    for root, channels in members.items():
-        channels.sort(key=lambda channel: _base_order(channel, after, rank))
-        place = {channel: i for i, channel in enumerate(channels)}
-        masks = [] if root in pinned else [_as_mask(found, place) for found in sets.get(root, [])]
-        for position, i in enumerate(choose_order(masks, len(channels)).tolist()):
-            rank[channels[i]] = position
-    return Ranking(ids, rank)
-
-
-def _reading_sets(
-    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Mapping[int, int]
-) -> dict[int, list[set[int]]]:
-    """Per component the sets of channels that should be contiguous: what each value holds and each reader reads."""
-    sets: dict[int, list[set[int]]] = {}
-    for node, mask in kept.items():
-        if node in ids:
-            _add_set(sets, component, ids[node][mask])
-        relation = flow.relations[node]
-        if isinstance(relation, Contraction | Movement | Reduction):
-            for source, wanted in relation.need(mask, flow.nonzero):
-                if source in ids:
-                    _add_set(sets, component, ids[source][wanted & kept[source]])
-    return sets
-
-
-def _pinned(
-    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Mapping[int, int]
-) -> set[int]:
-    """Components that keep their original order, because an input, a barrier or an output holds them in place."""
-    holders = set(flow.outputs)
-    for node, mask in kept.items():
-        relation = flow.relations[node]
-        if isinstance(relation, Source):
-            holders.add(node)
-        elif isinstance(relation, Barrier):
-            holders.update((node, *relation.sources))
-        elif isinstance(relation, Movement) and relation.how == "entry" and bool(mask.all()):
-            holders.add(node)  # nothing to gather, so nothing to reorder either
-        elif isinstance(relation, Reduction) and relation.frees and len(flow.axes[relation.source].wide) > 1:
-            holders.add(node)  # one result per head, in the order of the heads
-    return {component[channel] for node in holders if node in ids for channel in ids[node].tolist()}
-
-
-def _cat_sources(flow: Dataflow, ids: Mapping[fx.Node, Positions]) -> dict[int, tuple[int, int]]:
-    """For each channel that a concatenation makes: which part it comes from, and the channel it is there."""
-    found: dict[int, tuple[int, int]] = {}
-    for node, relation in flow.relations.items():
-        if isinstance(relation, Movement) and relation.how == "cat" and node in ids:
-            for part, f in enumerate(relation.flows):
-                if f.source in ids:
-                    here = np.flatnonzero(f.index >= 0)
-                    sources = ids[f.source][f.index[here]]
-                    for channel, source in zip(ids[node][here].tolist(), sources.tolist(), strict=True):
-                        found.setdefault(channel, (part, source))
-    return found
-
-
-def _base_order(channel: int, after: Mapping[int, tuple[int, int]], rank: Mapping[int, int]) -> tuple[int, int, int]:
-    """Channels in order of appearance; in a concatenation, those of one part in the order that part already has."""
-    if channel not in after:
-        return (0, channel, 0)
-    part, source = after[channel]
-    return (part, rank.get(source, source), channel)
-
-
-def _add_set(sets: dict[int, list[set[int]]], component: Mapping[int, int], channels: Positions) -> None:
-    for root in {component[c] for c in channels.tolist()}:
-        sets.setdefault(root, []).append({c for c in channels.tolist() if component[c] == root})
-
-
-def _as_mask(found: set[int], place: Mapping[int, int]) -> Mask:
-    mask = np.zeros(len(place), dtype=bool)
-    mask[[place[c] for c in found]] = True
-    return mask
 
 
 def layout_of(axes: Axes, mask: Mask, rank: Positions, level: Level, blocks: Positions | None) -> Positions | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
 import torch_geometric.utils as pyg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_geometric.nn.aggr import QuantileAggregation
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import num_nodes
 
@@ -28,28 +29,16 @@ CONSTRUCTORS: tuple[Callable[..., Any], ...] = (
     torch.tensor, torch.finfo,
 )  # fmt: skip
 
-#: Modules with state that forward() updates, or with a kernel of their own.
-MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Dropout)
+#: All of torch's own functions. Proxies must not reach their argument parsers: these take what passes as a tensor for
+#: one in memory, wherever a signature allows for a number (``torch.where(condition, x, 0.0)``).
+BUILT_IN: tuple[Callable[..., Any], ...] = tuple(
+    value
+    for name, value in vars(torch).items()
+    if isinstance(value, BuiltinFunctionType) and hasattr(torch._C._VariableFunctions, name)
+)
 
-
-class _TracedInt(type):
-    """``int`` as traced modules see it: the same type, but ``int(proxy)`` stays in the graph."""
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, builtins.int)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, builtins.int)
-
-
-def traced_int(record: Callable[[Any], Any], is_proxy: Callable[[Any], bool]) -> type:
-    """A stand-in for ``int`` that records ``int(proxy)`` as a node."""
-
-    class int_(metaclass=_TracedInt):
-        def __new__(cls, value: Any = 0, *args: Any) -> Any:
-            return record(value) if is_proxy(value) else builtins.int(value, *args)
-
-    return int_
+#: Modules with state that forward() updates, with a kernel of their own, or whose sorting treats every channel alike.
+MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.Dropout, QuantileAggregation)
 
 
 @contextmanager

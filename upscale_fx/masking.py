@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from upscale_fx.channels import Mask
-from upscale_fx.consumers import Consumer
+from upscale_fx.consumers import Consumer, Unmaskable, survey
 from upscale_fx.criteria import Criterion, resolve_criterion
+from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import AmountError, CriterionError, NothingToPruneError, PatternError
 from upscale_fx.module import CompiledGNN
 
@@ -64,14 +65,15 @@ class _Unit:
     members: list[tuple[int, int]] = field(default_factory=list)
 
 
-def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskOptions) -> list[Removal]:
-    """Choose what every consumer loses.
+def plan_removals(flow: Dataflow, root: nn.Module, options: MaskOptions) -> list[Removal]:
+    """Choose what every consumer of a traced graph loses.
 
     Raises:
         AmountError: an amount is not a number in [0, 1).
         PatternError: unknown criterion or scope, or a pattern that matches no consumer.
         NothingToPruneError: something was asked and nothing can be removed.
     """
+    consumers, refused = survey(flow)
     amounts = _amounts(consumers, options.amount)
     ignored = _matching(consumers, _patterns(options.ignore), "ignore")
     criterion = resolve_criterion(options.criterion)
@@ -100,7 +102,7 @@ def plan_removals(consumers: Sequence[Consumer], root: nn.Module, options: MaskO
         _explain(removal)
     asked = options.amount.values() if isinstance(options.amount, Mapping) else [options.amount]
     if any(share > 0 for share in asked) and not any(r.removed.any() for r in removals):
-        raise NothingToPruneError(nothing_to_prune(removals))
+        raise NothingToPruneError(nothing_to_prune(removals, refused))
     return removals
 
 
@@ -285,14 +287,15 @@ def _explain(removal: Removal) -> None:
         )
 
 
-def nothing_to_prune(removals: Sequence[Removal]) -> str:
+def nothing_to_prune(removals: Sequence[Removal], refused: Sequence[Unmaskable] = ()) -> str:
     """The message of NothingToPruneError: every consumer that was looked at and why it keeps everything."""
-    if not removals:
+    if not removals and not refused:
         return (
             "nothing to prune: the model has no contraction over channels that can be masked (a linear layer or matrix "
             "product with a weight [out, in], an attention product); weights of other shapes are kept whole"
         )
     lines = [f"  {r.consumer.name} ({r.consumer.count} channels): {r.reason or 'nothing removed'}" for r in removals]
+    lines += [f"  {u.name} ({u.channels} channels): {u.reason}" for u in refused]
     if any("inputs=False" in removal.reason for removal in removals):
         lines.append("pass inputs=True to prune raw input features")
     return "nothing to prune; consumers looked at:\n" + "\n".join(lines)

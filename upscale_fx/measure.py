@@ -8,9 +8,11 @@ from itertools import combinations_with_replacement
 from torch import fx
 
 from upscale_fx.channels import Axes
+from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.inputs import LARGE, SMALL
 from upscale_fx.module import CompiledGNN, parameter_bytes
+from upscale_fx.products import Product
 from upscale_fx.relations import Contraction
 
 _PAIRS = {(SMALL[s], LARGE[s]): s for s in SMALL}
@@ -21,8 +23,11 @@ for _s in SMALL:
 
 
 def row_symbol(pair: tuple[int, int]) -> str:
-    """``N`` nodes, ``E`` edges, ``B`` graphs, their sums, or ``*`` for another row count."""
-    return _PAIRS.get(pair, "*")
+    """``N`` nodes, ``E`` edges, ``B`` graphs, their sums and multiples, or ``*`` for another row count."""
+    if pair in _PAIRS:
+        return _PAIRS[pair]
+    times = next((s for s in SMALL if pair[0] * LARGE[s] == pair[1] * SMALL[s] and pair[0] % SMALL[s] == 0), None)
+    return "*" if times is None else f"{pair[0] // SMALL[times]}{times}"
 
 
 def shape_text(axes: Axes) -> str:
@@ -56,7 +61,7 @@ def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     flow = flow or analyse(module)
     macs: dict[str, int] = {}
     for node, relation in flow.relations.items():
-        if isinstance(relation, Contraction):
+        if isinstance(relation, Contraction | Convolution | Product):
             symbol = rows_of(flow.axes[node])
             macs[symbol] = macs.get(symbol, 0) + macs_of(flow, node, relation)
     return Size(sum(p.numel() for p in module.parameters()), parameter_bytes(module), macs)
@@ -67,6 +72,10 @@ def rows_of(axes: Axes) -> str:
     return "*".join(row_symbol(p) for s, p in zip(axes.sizes, axes.pairs, strict=True) if s is None) or "call"
 
 
-def macs_of(flow: Dataflow, node: fx.Node, relation: Contraction) -> int:
+def macs_of(flow: Dataflow, node: fx.Node, relation: Contraction | Convolution | Product) -> int:
     """Multiply-adds of a contraction per row."""
+    if isinstance(relation, Product):
+        return int(relation.positions[2].size * relation.positions[0].shape[-1])
+    if isinstance(relation, Convolution):
+        return flow.axes[node].count * relation.channels[1] * relation.places[2]
     return flow.axes[node].count * flow.axes[relation.x].shape[-1]

@@ -12,6 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv, GCNConv, JumpingKnowledge, SAGEConv, TransformerConv
 
+from upscale_fx.vig import ViG
+
+__all__ = ["SAGE", "GATv2", "GraphTransformer", "JKNet", "SimpleGCN", "ViG"]
+
 
 class _ConvolutionStack(nn.Module):
     """Convolutions over one graph, with relu and dropout between them and neither after the last."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.node import has_side_effect
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from upscale_fx.errors import InputError
 
@@ -38,6 +39,11 @@ def set_item(x: Tensor, key: Any, value: Any) -> Tensor:
     return out
 
 
+def largest_index(index: Tensor) -> Tensor:
+    """The largest entry of an index, -1 if it is empty: one less than how many rows it names."""
+    return index.max() if index.numel() else index.new_full((), -1)
+
+
 def entry(x: Tensor) -> Tensor:
     """The raw input itself: the place where compaction may gather only the features that are read."""
     return x
@@ -48,13 +54,40 @@ def gather_channels(x: Tensor, index: Tensor, start: int, shape: Sequence[int]) 
     return torch.unflatten(x.flatten(start).index_select(start, index), start, shape)
 
 
-def check_inputs(values: Sequence[Any], names: Sequence[str], shapes: Sequence[tuple[int | None, ...] | None]) -> None:
+def knn_by_features(x: Tensor, per_graph: int, k: int, dilation: int = 1) -> Tensor:
+    """The ``k`` nearest nodes of every node in feature space, within its own graph: a graph made of what a layer holds.
+
+    Distances are Euclidean, nearest first. A node is its own first neighbour, as in Vision GNN (Han et al., NeurIPS
+    2022, arXiv:2206.00272). One node of the trace, wherever it is called from.
+
+    Args:
+        x: node features ``[N, C]`` of graphs one after another.
+        per_graph: how many nodes each graph has, P.
+        k: neighbours of a node.
+        dilation: take every ``dilation``-th of the nearest ``k * dilation`` nodes.
+
+    Returns:
+        Indices of nodes ``[N, k]``.
+    """
+    if has_torch_function_unary(x):
+        traced: Tensor = handle_torch_function(knn_by_features, (x,), x, per_graph, k, dilation)
+        return traced
+    nodes = x.detach().reshape(-1, per_graph, x.size(1))  # [G, P, C]
+    # |x_i - x_j|^2 without |x_i|^2, which is the same for all neighbours of i
+    distances = nodes.square().sum(dim=-1).unsqueeze(1) - 2 * torch.bmm(nodes, nodes.transpose(1, 2))  # [G, P, P]
+    nearest = distances.topk(k * dilation, dim=-1, largest=False).indices[..., ::dilation]
+    first = torch.arange(nodes.size(0), device=x.device) * per_graph
+    return (nearest + first.view(-1, 1, 1)).flatten(0, 1)
+
+
+def check_inputs(values: Sequence[Any], names: Sequence[str], shapes: Sequence[Any]) -> None:
     """Raise an InputError unless every value has the kind and widths its argument was traced with.
 
     Args:
         values: the arguments of this call.
         names: their names.
-        shapes: per argument the sizes it must have (None: any size), or None where the traced argument was None.
+        shapes: per argument the sizes it must have (None: any size), None where the traced argument was None, or the
+            value itself where it was a number, a flag or a string.
     """
     for value, name, shape in zip(values, names, shapes, strict=True):
         if shape is None:
@@ -62,6 +95,13 @@ def check_inputs(values: Sequence[Any], names: Sequence[str], shapes: Sequence[t
                 raise InputError(
                     f"argument '{name}' was None when this graph was traced and cannot be given now; "
                     f"trace again with example inputs that contain '{name}'"
+                )
+            continue
+        if not isinstance(shape, tuple):
+            if type(value) is not type(shape) or value != shape:
+                raise InputError(
+                    f"argument '{name}' was {shape!r} when this graph was traced and is built in, got {value!r}; "
+                    f"trace again with example inputs that contain {name}={value!r}"
                 )
             continue
         if not isinstance(value, Tensor):

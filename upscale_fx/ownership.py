@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch_geometric.nn.models.rev_gnn import InvertibleModule
 
 from upscale_fx.errors import InputError
 
@@ -36,7 +37,13 @@ def own_copy(model: nn.Module) -> nn.Module:
             raise InputError(
                 f"'{name}' has no shape yet (a lazy layer, in_channels=-1): run the model once on real inputs first"
             )
-    root = _deep_copy(model)
+    try:
+        root = _deep_copy(model)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be copied ({error}), and it is never changed itself; keep what cannot be "
+            f"copied out of its attributes"
+        ) from error
     for module in root.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
@@ -52,6 +59,8 @@ def without_caches(root: nn.Module) -> nn.Module:
                 setattr(module, cache, None)
         if isinstance(getattr(module, "cached", None), bool):
             module.cached = False  # type: ignore[assignment]
+        if isinstance(module, InvertibleModule):  # saves memory in training by an autograd function; values are equal
+            module.disable = True
     return root
 
 

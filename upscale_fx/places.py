@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from types import FrameType
 
-# This package and torch's own machinery: not where a user would look.
-_PACKAGES = (__package__ + ".", "torch.fx", "torch.nn.modules.module", "torch._", "torch.utils._contextlib")
+# This package and torch: not where a user would look. (PyG is: its layers are what a model is made of.)
+_PACKAGES = (__package__ + ".", "torch.")
 
 
 def source_line() -> str:

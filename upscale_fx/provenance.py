@@ -7,6 +7,8 @@ from torch import fx
 
 from upscale_fx.channels import Mask
 from upscale_fx.dataflow import Dataflow
+from upscale_fx.products import Product
+from upscale_fx.regrouping import Regrouping
 from upscale_fx.relations import Barrier, Movement, Pointwise, Source
 from upscale_fx.rules.registry import call_of
 
@@ -32,6 +34,12 @@ def hidden(flow: Dataflow) -> dict[fx.Node, Mask]:
             for f in relation.flows:
                 here = f.index >= 0
                 found[node][here] |= found[f.source][f.index[here]]
+        elif isinstance(relation, Product) and relation.positions[0].shape[-1] == 1:
+            left, right, result = relation.positions  # summed over rows only: a dense adjacency matrix, a pooling
+            found[node] = np.zeros(axes.count, dtype=bool)
+            found[node][result] = found[relation.left][left] | found[relation.right][right].any(axis=1, keepdims=True)
+        elif isinstance(relation, Regrouping):
+            found[node] = np.logical_or.reduce(found[relation.source][relation.index], axis=0)
         elif isinstance(relation, Barrier):
             found[node] = np.full(
                 axes.count, _mixes(flow, node, relation) or any(found[s].any() for s in relation.sources)

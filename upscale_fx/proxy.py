@@ -6,6 +6,7 @@ size and stays in the FX graph. A branch on something that differs cannot be tra
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class ExampleProxy(fx.Proxy):
         super().__init__(node, tracer)
         self.tracer: GraphTracer = tracer
         self.pair = pair
+        self.view_of: tuple[Any, Any] | None = None  # the tensor this is a part of, and which part
 
     @property
     def __class__(self) -> type:
@@ -67,6 +69,8 @@ class ExampleProxy(fx.Proxy):
         return self._method(name)
 
     def _method(self, name: str) -> Callable[..., Any]:
+        if name == "item" and isinstance(self.pair[0], Tensor) and self.pair[0].dtype == torch.long:
+            return lambda: self.tracer.create_proxy("call_function", int, (self,), {})
         if name in ("item", "tolist", "numpy", "cpu_numpy", "__array__"):
 
             def refuse(*_: Any, **__: Any) -> Any:
@@ -97,6 +101,8 @@ class ExampleProxy(fx.Proxy):
     def __bool__(self) -> bool:
         if isinstance(self.pair[0], Tensor):
             raise CannotTrace("a branch depends on tensor values")
+        if type(self.pair[0]) is int and all(self.pair):
+            return True  # as a comparison with 0; the check of the trace covers it
         raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
 
     def __contains__(self, item: Any) -> bool:
@@ -107,6 +113,12 @@ class ExampleProxy(fx.Proxy):
 
     def __int__(self) -> int:
         raise CannotTrace(_python_number(self.pair))
+
+    def __floor__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.floor, (self,), {})
+
+    def __ceil__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.ceil, (self,), {})
 
     def __float__(self) -> float:
         raise CannotTrace(_python_number(self.pair))
@@ -194,18 +206,6 @@ def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
         raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)
-
-
-def selects_rows(target: Any, arguments: Sequence[Any]) -> bool:
-    """Whether how many rows a result has depends on tensor values: ``nonzero``, ``unique``, ``x[mask]``."""
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    if name in ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"):
-        return True
-    if name != "getitem" or not isinstance(arguments[0].pair[0], Tensor):
-        return False
-    key = arguments[1][0] if isinstance(arguments[1], tuple) and not is_proxy(arguments[1]) else arguments[1]
-    computed = is_proxy(key) and key.node.op != "get_attr" and isinstance(key.pair[0], Tensor)
-    return bool(computed and key.pair[0].dtype == torch.bool)
 
 
 def any_proxy(value: Any) -> bool:

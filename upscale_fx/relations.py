@@ -42,7 +42,12 @@ class Relation:
 
 @dataclass(frozen=True)
 class Source(Relation):
-    """A placeholder, parameter or buffer."""
+    """A placeholder, parameter, buffer, or a tensor made from sizes alone; ``zero`` if it holds nothing but zeros."""
+
+    zero: bool = False
+
+    def nonzero(self, count: int, nonzero: Masks) -> Mask:
+        return np.full(count, not self.zero)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Pointwise(Relation):
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         # Also where another factor is zero: the op runs on whole layouts, and zero results are not asked for anyway.
         for flow in self.flows:
-            yield flow.source, _hit(flow.index[needed], len(nonzero[flow.source]))
+            yield flow.source, hit(flow.index[needed], len(nonzero[flow.source]))
 
     def ties(self) -> Iterator[Flow]:
         return (flow for flow in self.flows if flow.is_one_to_one)
@@ -117,7 +122,7 @@ class Movement(Relation):
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         for flow in self.flows:
-            yield flow.source, _hit(flow.index[needed & (flow.index >= 0)], len(nonzero[flow.source]))
+            yield flow.source, hit(flow.index[needed & (flow.index >= 0)], len(nonzero[flow.source]))
 
     def ties(self) -> Iterator[Flow]:
         # cat copies anyway and so may reorder for free; an entry gather is there to reorder.
@@ -135,7 +140,7 @@ class Reduction(Relation):
 
     source: fx.Node
     index: Positions
-    how: Literal["sum", "mean", "max"]
+    how: Literal["sum", "mean", "max", "norm"]
     axes: tuple[int, ...]
     keep: bool
     frees: bool
@@ -145,12 +150,12 @@ class Reduction(Relation):
         return (self.source,)
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
-        return _hit(self.index[nonzero[self.source]], count)
+        return hit(self.index[nonzero[self.source]], count)
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         wanted = needed[self.index]
         if self.how != "max":
-            fed = _hit(self.index[wanted & nonzero[self.source]], len(needed))
+            fed = hit(self.index[wanted & nonzero[self.source]], len(needed))
             empty = np.flatnonzero(needed & ~fed)  # a sum over nothing still has to exist: keep one zero channel
             wanted &= nonzero[self.source]
             wanted[[int(np.argmax(self.index == p)) for p in empty]] = True
@@ -220,7 +225,8 @@ class Barrier(Relation):
             yield source, np.ones(len(nonzero[source]), dtype=bool)
 
 
-def _hit(index: Positions, count: int) -> Mask:
+def hit(index: Positions, count: int) -> Mask:
+    """A mask over ``count`` positions that is true at ``index``."""
     found = np.zeros(count, dtype=bool)
     found[index] = True
     return found

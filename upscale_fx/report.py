@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tabulate import tabulate
 from torch import fx, nn
 
-from upscale_fx.consumers import find_consumers
+from upscale_fx.consumers import Consumer, survey
 from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.errors import InputError
+from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking import Removal
 from upscale_fx.measure import Size, size_of
 from upscale_fx.module import CompiledGNN
@@ -21,13 +23,18 @@ from upscale_fx.rules.registry import call_of
 
 @dataclass(frozen=True)
 class Entry:
-    """One consumer: input channels before, how many were asked to go, how many it reads now, and why not fewer."""
+    """One consumer: input channels before, how many were asked to go, how many it reads now, and why not fewer.
+
+    ``leftover`` of those asked to go could not be removed; wider reads, which are chosen because they cost less than
+    copies, do not count.
+    """
 
     name: str
     before: int
     asked: int
     kept: int
     reason: str
+    leftover: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,18 @@ class Report:
     after: Size
     views: int
     copies: int
+    unviewable: int = 0
+    approximate: Sequence[str] = ()
+
+    @property
+    def asked(self) -> int:
+        """Channels that were asked to go, of all consumers."""
+        return sum(entry.asked for entry in self.entries)
+
+    @property
+    def leftover(self) -> int:
+        """Channels that were asked to go and could not be removed."""
+        return sum(entry.leftover for entry in self.entries)
 
     def __str__(self) -> str:
         rows = [(e.name, e.before, e.asked, e.kept, e.reason) for e in self.entries]
@@ -50,10 +69,12 @@ class Report:
         )
         lines = [table, ""]
         lines += [f"barrier: {text}" for text in self.barriers]
+        lines += [f"approximate: {text}" for text in self.approximate]
         lines.append(f"parameters  {self.before.parameters:,} -> {self.after.parameters:,}")
         lines.append(f"bytes       {self.before.bytes:,} -> {self.after.bytes:,}")
         lines.append(f"MACs        {self.before.macs_text()} -> {self.after.macs_text()}")
-        lines.append(f"reorders    {self.views} views, {self.copies} copies")
+        bound = f" (at least {self.unviewable} reads can have no view in any order)" if self.unviewable else ""
+        lines.append(f"reorders    {self.views} views, {self.copies} copies{bound}")
         return "\n".join(lines)
 
 
@@ -67,11 +88,10 @@ def report(compiled: nn.Module) -> Report:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
     history = compiled.meta["report"]
     flow = analyse(compiled)
-    kept = {consumer.name: consumer.count for consumer in find_consumers(flow)}
-    entries = [
-        Entry(name, before, asked, kept.get(name, 0), _reason(reason, before - asked, kept.get(name)))
-        for name, before, asked, reason in history["consumers"]
-    ]
+    found, _ = survey(flow)
+    now = {consumer.name: consumer for consumer in found}
+    entries = [_entry(row, now.get(row[0])) for row in history["consumers"]]
+    entries += [Entry(name, count, asked, count, reason, asked) for name, count, asked, reason in history["refused"]]
     reorders = [node.meta.get("reorder") for node in compiled.graph.nodes]
     return Report(
         entries,
@@ -80,17 +100,50 @@ def report(compiled: nn.Module) -> Report:
         size_of(compiled, flow),
         reorders.count("view"),
         reorders.count("copy"),
+        compiled.meta.get("unviewable", 0),
+        [
+            f"{name}: statistics of the {kept} of {count} channels that are kept"
+            for name, (count, kept) in compiled.meta.get("approximate", {}).items()
+        ],
     )
 
 
-def _reason(reason: str, expected: int, kept: int | None) -> str:
-    if kept is None:
-        return "gone: nothing needs it any more, or it was folded"
-    if kept > expected and not reason:
-        return f"{kept - expected} more are read than needed: cheaper than a copy, or padding of heads"
+def _entry(row: tuple[str, int, int, str, int], now: Consumer | None) -> Entry:
+    """One line of the report, from what was asked, how many were masked, and the consumer that is left."""
+    name, before, asked, reason, masked = row
+    if now is None:
+        return Entry(name, before, asked, 0, "gone: nothing needs it any more, or it was folded")
+    kept, expected = now.count, before - asked
+    widened = sum(node.meta.get("widened", 0) for node in now.sites)
+    leftover = min(max(kept - (before - masked) - widened, 0), asked)
     if kept < expected:
-        return "others of its channels are dead too"
-    return reason
+        reason = "others of its channels are dead too"
+    elif leftover and not reason:
+        heads = "heads keep equal numbers of channels, or " if now.blocks is not None else ""
+        rest = f"{heads}a barrier before it holds them in place"
+        reason = f"{leftover} more are read than needed: {rest}"
+    elif kept > expected and not reason:
+        reason = f"{kept - expected} more are read than needed: cheaper than a copy"
+    return Entry(name, before, asked, kept, reason, leftover)
+
+
+#: Share of what was asked that may be left without a warning.
+_UNTOLD = 0.1
+
+
+def warn_of_leftovers(found: Report) -> None:
+    """One warning where more than a tenth of the channels asked to go could not be removed."""
+    if found.leftover <= _UNTOLD * found.asked:
+        return
+    worst = sorted((entry for entry in found.entries if entry.leftover), key=lambda entry: -entry.leftover)
+    named = "; ".join(f"{entry.name} ({entry.leftover} of {entry.asked}: {entry.reason})" for entry in worst[:3])
+    more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
+    warnings.warn(
+        f"{found.leftover} of {found.asked} channels that were asked to go could not be removed: {named}{more}. "
+        f"print(upscale_fx.report(compiled)) shows every consumer",
+        UpscaleWarning,
+        stacklevel=4,
+    )
 
 
 def barriers(flow: Dataflow) -> list[str]:
@@ -121,16 +174,16 @@ def _operation(flow: Dataflow, node: fx.Node) -> str:
 
 def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) -> Mapping[str, object]:
     """What a report needs to know of the graph before compaction."""
+    found, refused = survey(flow)
+    share = 0.0
     if removals is not None:
+        share = float(np.mean([r.amount for r in removals])) if removals else 0.0
         consumers = [
-            (r.consumer.name, r.consumer.count, int(r.removed.sum()) if not r.asked else r.asked, r.reason)
+            (r.consumer.name, r.consumer.count, r.asked or int(r.removed.sum()), r.reason, int(r.removed.sum()))
             for r in removals
         ]
     else:
-        consumers = [(c.name, c.count, int(_zero_columns(gm, c)), "") for c in find_consumers(flow)]
-    return {"consumers": consumers, "before": size_of(gm, flow)}
-
-
-def _zero_columns(gm: CompiledGNN, consumer: object) -> int:
-    weight = consumer.weight(gm)  # type: ignore[attr-defined]
-    return int((weight == 0).all(dim=0).sum())
+        zero = {c.name: int((~c.reads(gm)).sum()) for c in found}
+        consumers = [(c.name, c.count, zero[c.name], "", zero[c.name]) for c in found]
+    fixed = [(u.name, u.channels, round(share * u.channels), u.reason) for u in refused]
+    return {"consumers": consumers, "refused": fixed, "before": size_of(gm, flow)}

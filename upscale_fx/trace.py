@@ -59,7 +59,8 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
     """The first description of the inputs that the model accepts."""
     failure: Exception | None = None
     tried: list[ModelInputs] = []
-    for inputs in describe_inputs(root, example_inputs, example_kwargs):
+    described = list(describe_inputs(root, example_inputs, example_kwargs))
+    for inputs in [*described, *described[0].variants()]:
         try:
             run_example(root, inputs, SMALL)
         except Exception as error:
@@ -111,7 +112,9 @@ def run_example(
     ``quiet`` calls ``forward`` itself: a GraphModule's own call prints a traceback where it fails.
     """
     with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
-        return (model.forward if quiet else model)(**inputs.example(rows, **options))
+        example = inputs.example(rows, **options)
+        args, kwargs = ([], example) if isinstance(model, CompiledGNN) else inputs.bind(example)
+        return (model.forward if quiet else model)(*args, **kwargs)
 
 
 def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
@@ -138,9 +141,14 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
             buffer.data.copy_(value)
 
 
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+
+
 def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> str:
     path = tracer.failed_in
-    where = f"{path or '(model)'} ({type(root.get_submodule(path)).__name__})"
+    owners = [root.get_submodule(path.rsplit(".", level)[0]) for level in range(1, path.count(".") + 1)]
+    within = [type(owner).__name__ for owner in owners if not isinstance(owner, _CONTAINERS)]
+    where = " within ".join([f"{path or '(model)'} ({type(root.get_submodule(path)).__name__})", *within])
     text = str(reason) if isinstance(reason, CannotTrace) else f"{type(reason).__name__} in {tracer.place}: {reason}"
     return (
         f"cannot trace {type(root).__name__}: in {where}, {line_of(reason)}: {text}. Rewrite that line with tensor "
@@ -162,10 +170,10 @@ def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
     names, shapes, checked = [], [], []
     for node in placeholders:
         spec = inputs.arguments.get(node.target)
-        if isinstance(spec, TensorSpec) or spec is None:
+        if isinstance(spec, TensorSpec) or spec is None or isinstance(spec, bool | int | float | str):
             checked.append(node)
             names.append(str(node.target))
-            shapes.append(spec.shape if spec is not None else None)
+            shapes.append(spec.shape if isinstance(spec, TensorSpec) else spec)
     with graph.inserting_after(placeholders[-1]):
         node = graph.call_function(ops.check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
     node.meta.update(module="", source="")

@@ -16,7 +16,9 @@ from torch import Tensor, fx, nn
 
 from upscale_fx import ops
 from upscale_fx.inputs import LARGE, SMALL, ModelInputs
-from upscale_fx.leaves import CONSTRUCTORS, FUNCTIONS, MODULES, patched, traced_int
+from upscale_fx.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
+from upscale_fx.lower import LOWERED, lowered_module
+from upscale_fx.mutation import ZEROED, is_mask, pure_form, shares_storage
 from upscale_fx.places import source_line
 from upscale_fx.proxy import (
     CannotTrace,
@@ -26,9 +28,11 @@ from upscale_fx.proxy import (
     example_side,
     is_constant,
     is_proxy,
-    selects_rows,
     values_equal,
 )
+from upscale_fx.quirks import traced_builtins, tracing_quirks
+from upscale_fx.rules.registry import OPAQUE_FUNCTIONS, OPAQUE_MODULES
+from upscale_fx.selections import told_apart
 
 
 class GraphTracer(fx.Tracer):
@@ -58,11 +62,19 @@ class GraphTracer(fx.Tracer):
             self._names.setdefault(id(value), name)
         self._paths = {id(module): path for path, module in root.named_modules()}
         arguments = self._placeholders(inputs)
-        replacements = {id(f): self._recorder(f) for f in (*FUNCTIONS, *CONSTRUCTORS)}
-        int_ = traced_int(lambda value: self.create_proxy("call_function", int, (value,), {}), is_proxy)
+        replacements = {id(f): self._recorder(f) for f in (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)}
+        builtin = traced_builtins(self._recorder, lambda value: value.size(0))
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
-        with patched(replacements, {"int": int_}, spaces), self._patched_modules(), torch.no_grad():
-            result = root.forward(**arguments)
+        spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
+        with (
+            patched(replacements, builtin, spaces),
+            tracing_quirks(),
+            self._patched_modules(),
+            torch.no_grad(),
+        ):
+            args, kwargs = inputs.bind(arguments)
+            lowered = lowered_module(root)
+            result = lowered(root, *args, **kwargs) if lowered else root.forward(*args, **kwargs)
         for name, buffer in root.named_buffers():
             if is_proxy(buffer):
                 raise CannotTrace(f"the buffer '{name}' is replaced during forward()")
@@ -76,7 +88,11 @@ class GraphTracer(fx.Tracer):
         optional = False
         for name in inputs.order:
             optional = optional or name not in inputs.arguments
-            nodes[name] = self.graph.placeholder(name, default_value=None) if optional else self.graph.placeholder(name)
+            known = inputs.arguments.get(name)
+            constant = known if isinstance(known, bool | int | float | str) else None
+            optional = optional or constant is not None
+            default = {"default_value": constant} if optional else {}
+            nodes[name] = self.graph.placeholder(name, **default)
         for name in inputs.arguments:
             arguments[name] = self._wrap(nodes[name], (small[name], large[name]))
         return arguments
@@ -96,11 +112,12 @@ class GraphTracer(fx.Tracer):
             path = None if self._aside else self._paths.get(id(module))
             if path is None:
                 return original_call(module, *args, **kwargs)
-            if isinstance(module, MODULES):
+            if isinstance(module, (*MODULES, *OPAQUE_MODULES)):
                 return self.create_proxy("call_module", path, args, kwargs)
+            lowered = lowered_module(module)
             self.path.append(path)
             try:
-                return original_call(module, *args, **kwargs)
+                return lowered(module, *args, **kwargs) if lowered else original_call(module, *args, **kwargs)
             except Exception:
                 self.failed_in = self.failed_in or path
                 raise
@@ -143,14 +160,24 @@ class GraphTracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any, **__: Any
     ) -> Any:
         """Record one operation, unless its result is a constant of the model."""
-        target, kwargs, changed = _pure(kind, target, args, kwargs)
+        if kind == "call_function" and target in LOWERED:
+            lowered = LOWERED[target](*args, **kwargs)
+            if lowered is not NotImplemented:
+                return lowered
+        if _is_largest_index(target, args, kwargs):
+            kind, target = "call_function", ops.largest_index
+        if target is operator.getitem:
+            args = (args[0], self._indices(args[1]))
+        target = ZEROED.get(target, target)
+        target, kwargs, changed = pure_form(kind, target, args, kwargs)
         pair = self._evaluate(kind, target, args, kwargs)
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
-        if selects_rows(target, args) and any(map(_same_length, *map(_tensors, pair))):
-            raise CannotTrace("rows are selected by value, and as many on both example graphs: they look like channels")
+        pair = told_apart(target, pair)
         node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
         result = self._wrap(node, pair)
+        if target is operator.getitem and is_proxy(result) and shares_storage(args[0].pair[0], pair[0]):
+            result.view_of = (args[0], args[1])
         return self.assign(args[0], result) if changed else result
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
@@ -227,54 +254,45 @@ class GraphTracer(fx.Tracer):
             raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
         if proxy.node.op == "placeholder":
             raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
-        storage = proxy.pair[0].untyped_storage().data_ptr()
+        base, key = proxy.view_of or (None, None)
         for reference in self._live:
             other = reference()
             if other is None or other is proxy or other.node is proxy.node or other is result:
                 continue
-            shared = other.pair[0].untyped_storage().data_ptr() == storage and storage != 0
-            if shared and proxy.pair[0].numel():
+            if base is not None and other.node is base.node:
+                continue
+            if proxy.pair[0].numel() and shares_storage(other.pair[0], proxy.pair[0]):
                 raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
         proxy.node, proxy.pair = result.node, result.pair
+        if base is not None:  # x[0] += 1 changes x
+            proxy.view_of = None
+            self.assign_item(base, key, result)
         return proxy
+
+    def _indices(self, key: Any) -> Any:
+        """A key in which computed masks are replaced by the indices they select, so that it is known how many."""
+        if is_proxy(key):
+            key = (key,) if is_mask(key) else key
+        if type(key) is not tuple or not any(map(is_mask, key)):
+            return key
+        found: list[Any] = []
+        for part in key:
+            found += part.nonzero().unbind(1) if is_mask(part) else (part,)
+        return tuple(found) if len(found) > 1 else found[0]
 
     def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
         """``x[key] = value`` as a pure operation."""
-        self.assign(proxy, self.create_proxy("call_function", ops.set_item, (proxy, key, value), {}))
+        self.assign(proxy, self.create_proxy("call_function", ops.set_item, (proxy, self._indices(key), value), {}))
 
 
 _BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [v for v in (value if isinstance(value, tuple | list) else (value,)) if isinstance(v, Tensor)]
-
-
-def _same_length(first: Tensor, second: Tensor) -> bool:
-    return first.dim() > 0 and len(first) == len(second)
-
-
-def _pure(kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], bool]:
-    """The pure form of an operation, and whether its first argument changes."""
-    kwargs = dict(kwargs)
-    tensor = len(args) > 0 and is_proxy(args[0]) and isinstance(args[0].pair[0], Tensor)
-    if not tensor:
-        return target, kwargs, False
-    if kwargs.get("inplace"):
-        return target, {**kwargs, "inplace": False}, True
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    if not name.endswith("_") or name.endswith("__") or name.startswith("_"):
-        return target, kwargs, False
-    if kind == "call_method":
-        if hasattr(Tensor, name[:-1]):
-            return name[:-1], kwargs, True
-        if name == "requires_grad_":
-            return target, kwargs, False
-        raise CannotTrace(f"in-place method '.{name}()' has no pure form")
-    pure = getattr(torch, name[:-1], None) or getattr(nn.functional, name[:-1], None)
-    if kind == "call_function" and pure is not None:
-        return pure, kwargs, True
-    return target, kwargs, False
+def _is_largest_index(target: Any, args: Any, kwargs: Any) -> bool:
+    """``index.max()``, of which PyG's layers ask how many nodes there are."""
+    if target not in ("max", torch.max) or len(args) != 1 or kwargs or not is_proxy(args[0]):
+        return False
+    return isinstance(args[0].pair[0], Tensor) and args[0].pair[0].dtype == torch.long
 
 
 def _describe(kind: str, target: Any) -> str:

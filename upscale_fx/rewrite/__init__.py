@@ -12,22 +12,32 @@ from collections.abc import Mapping
 
 from torch import fx
 
+from upscale_fx.approximate import Normalisation, Statistic
 from upscale_fx.channels import Mask, Positions
+from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.module import CompiledGNN
+from upscale_fx.products import Lookup, Product, Recurrence
+from upscale_fx.regrouping import Neighbours, Regrouping
 from upscale_fx.relations import Barrier, Contraction, Movement, Pointwise, Reduction, Source
+from upscale_fx.rewrite.approximate import emit_statistic
+from upscale_fx.rewrite.convolution import emit_convolution
 from upscale_fx.rewrite.movement import emit_movement
+from upscale_fx.rewrite.products import emit_lookup, emit_product, emit_recurrence
+from upscale_fx.rewrite.regrouping import emit_neighbours, emit_regrouping
 from upscale_fx.rewrite.relations import emit_barrier, emit_contraction, emit_pointwise, emit_reduction, emit_source
 from upscale_fx.rewrite.rewriter import Emitter, Misaligned, Rewriter
 
 _EMIT: dict[type, Emitter] = {
     Source: emit_source, Barrier: emit_barrier, Pointwise: emit_pointwise, Contraction: emit_contraction,
-    Reduction: emit_reduction, Movement: emit_movement,
+    Reduction: emit_reduction, Movement: emit_movement, Product: emit_product, Lookup: emit_lookup,
+    Recurrence: emit_recurrence, Regrouping: emit_regrouping, Neighbours: emit_neighbours,
+    Convolution: emit_convolution, Statistic: emit_statistic, Normalisation: emit_statistic,
 }  # fmt: skip
 
 
 def rewrite(
-    flow: Dataflow, kept: Mapping[fx.Node, Mask], layouts: Mapping[fx.Node, Positions], widen: bool = True
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], layouts: dict[fx.Node, Positions], widen: bool = True
 ) -> CompiledGNN:
     """The graph in which every value has the given layout and values without one are gone.
 

@@ -39,14 +39,14 @@ def _move_reshape(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     asked = _as_shape(given.shape, given.wide, layout.reshape(-1)) if flat else given.everything()
     have = _source_layout(rw, source, asked)
     if np.array_equal(have.reshape(-1), layout.reshape(-1)):
-        return _reshape(rw, node, source, rw.read(source, have), layout.shape)
+        return reshape_to(rw, node, source, rw.read(source, have), layout.shape)
     if flat:
-        return _reshape(rw, node, source, rw.read(source, asked), layout.shape)
+        return reshape_to(rw, node, source, rw.read(source, asked), layout.shape)
     wide = rw.flow.axes[node].wide
     if len(wide) > 1:
         raise Misaligned(node, source)
     natural = _as_shape(rw.flow.axes[node].shape, wide, have.reshape(-1))
-    new = _reshape(rw, node, source, rw.read(source, have), natural.shape)
+    new = reshape_to(rw, node, source, rw.read(source, have), natural.shape)
     return rw.reorder(new, natural, layout, node)
 
 
@@ -57,7 +57,7 @@ def _as_shape(shape: tuple[int, ...], wide: list[int], positions: Positions) -> 
     return positions.reshape(sizes)
 
 
-def _reshape(rw: Rewriter, node: fx.Node, source: fx.Node, new: fx.Node, shape: tuple[int, ...]) -> fx.Node:
+def reshape_to(rw: Rewriter, node: fx.Node, source: fx.Node, new: fx.Node, shape: tuple[int, ...]) -> fx.Node:
     """``new.reshape(...)`` to a layout's shape, row sizes left to the graph."""
     sizes = rw.flow.axes[node].sizes
     rows = [axis for axis, size in enumerate(sizes) if size is None]
@@ -77,11 +77,22 @@ def _reshape(rw: Rewriter, node: fx.Node, source: fx.Node, new: fx.Node, shape: 
 def _move_same(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     source = relation.flows[0].source
     have = _source_layout(rw, source, rw.flow.axes[source].everything())
+    if source.op == "get_attr" and rw.layouts[node].size:
+        have = _transposed_back(rw, node, relation)
     operation = operation_of(node, rw.flow.values, rw.flow.module)
     natural = operation.run({source: torch.from_numpy(have.copy())}).numpy()
     back = np.empty(rw.flow.axes[source].count, dtype=np.int64)
     back[relation.flows[0].index] = np.arange(len(relation.flows[0].index))
     return rw.reorder(rw.call(node, {source: rw.read(source, have)}), back[natural], rw.layouts[node], node)
+
+
+def _transposed_back(rw: Rewriter, node: fx.Node, relation: Movement) -> Positions:
+    """The layout a parameter must have so that the transposed one is the layout wanted."""
+    flow, layout = relation.flows[0], rw.layouts[node]
+    given = rw.flow.axes[flow.source]
+    places = np.unravel_index(flow.index[layout.reshape(-1)], given.shape)
+    picks = [list(dict.fromkeys(along.tolist())) for along in places]
+    return given.everything()[np.ix_(*picks)]
 
 
 def _move_rows(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
@@ -103,7 +114,7 @@ def _move_pick(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     if [s is None for s in own.sizes] == [s is None for s in given.sizes]:
         return rw.read(source, wanted)
     if source.op == "get_attr":
-        raise Misaligned(node)
+        return _select_of_parameter(rw, node, relation)
     have = rw.layouts[source]
     back = np.full(given.count, -1, dtype=np.int64)
     back[flow.index] = np.arange(len(flow.index))
@@ -113,17 +124,34 @@ def _move_pick(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
         for place in range(have.shape[axis]):
             natural = back[np.take(have, place, axis=axis)]
             if np.all(natural >= 0) and np.all(np.isin(layout, natural)):
-                new = rw.graph.create_node("call_function", torch.select, (rw.env[source], axis, place), {}, node.name)
+                args = (rw.value(source), axis, place)
+                new = rw.graph.create_node("call_method", "select", args, {}, node.name)
                 new.meta = dict(node.meta)
                 return rw.reorder(new, natural, layout, node)
     flat = wanted.reshape([*[1] * sum(s is None for s in given.sizes), -1])
     lead = next(i for i, s in enumerate(given.sizes) if s is not None)
     if any(s is None for s in given.sizes[lead:]):
         raise Misaligned(node, source)
-    line = rw.graph.call_method("flatten", (rw.env[source], lead))
+    line = rw.graph.call_method("flatten", (rw.value(source), lead))
     line.meta = dict(node.meta)
     new = rw.reorder(line, have.reshape([*[1] * lead, -1]), flat, source)
-    return _reshape(rw, node, source, new, layout.shape)
+    return reshape_to(rw, node, source, new, layout.shape)
+
+
+def _select_of_parameter(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
+    """One entry along an axis of a parameter (the weight of one relation): the parameter is cut along the others."""
+    flow, layout = relation.flows[0], rw.layouts[node]
+    given = rw.flow.axes[flow.source].shape
+    wanted = flow.index[layout]
+    places = np.unravel_index(wanted, given)
+    for axis in range(len(given)):
+        rest = given[:axis] + given[axis + 1 :]
+        if rest == rw.flow.axes[node].shape and len(np.unique(places[axis])) == 1:
+            part = rw.read(flow.source, np.expand_dims(wanted, axis))
+            new = rw.graph.create_node("call_method", "select", (part, axis, 0), {}, node.name)
+            new.meta = dict(node.meta)
+            return new
+    raise Misaligned(node)
 
 
 def _move_cat(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:

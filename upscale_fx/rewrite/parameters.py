@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,3 +57,13 @@ def cut_module(module: nn.Module, channels: Positions | None) -> nn.Module:
             new._buffers[name] = buffer[pick.to(buffer.device)].clone()
     new.num_features = len(channels)  # type: ignore[assignment]
     return new
+
+
+def narrow_inputs(module: nn.Module, weights: Sequence[str], columns: Positions) -> None:
+    """Cut the input weights ``[.., I]`` of a recurrent module, in place, to some of its input channels."""
+    pick = torch.from_numpy(columns.copy())
+    for name in weights:
+        weight = module.get_parameter(name)
+        cut = weight.detach().index_select(1, pick.to(weight.device))
+        setattr(module, name, nn.Parameter(cut, requires_grad=weight.requires_grad))
+    module.input_size = len(columns)  # type: ignore[assignment]

@@ -8,12 +8,10 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.channels import Flow, Mask, Positions
+from upscale_fx.ranking import read_costs
 from upscale_fx.relations import Barrier, Contraction, Pointwise, Reduction, Relation
 from upscale_fx.rewrite.rewriter import Misaligned, Rewriter
 from upscale_fx.rules.registry import call_of
-
-#: Moving one number to memory and back costs about as much as this many multiply-adds.
-_COPY_COST = 24
 
 
 def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | None:
@@ -24,7 +22,7 @@ def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | No
     if inner.op == "placeholder":  # an input, or an element of a tuple that is one
         return rw.copy_call(node, rw.whole)
     # new_zeros and the like look at nothing but dtype and device
-    return rw.copy_call(node, lambda source: rw.env[source] if source in rw.flow.axes else rw.whole(source))
+    return rw.copy_call(node, rw.any_layout)
 
 
 def emit_barrier(rw: Rewriter, node: fx.Node, relation: Barrier) -> fx.Node:
@@ -65,6 +63,8 @@ def _register_module(rw: Rewriter, node: fx.Node, target: str, layout: Positions
     if np.any(lines != lines[:, :1]):
         raise Misaligned(node)
     channels = lines[:, 0].astype(np.int64)
+    if layout.size * rw.flow.axes[node].shape[1] != len(channels) * rw.flow.axes[node].count:
+        raise Misaligned(node)  # statistics of fewer positions than there are
     known, other = rw.modules.get(target, (None, node))
     if known is not None and not np.array_equal(known, channels):
         raise Misaligned(node, other)  # one module, two layouts
@@ -81,7 +81,8 @@ def emit_contraction(rw: Rewriter, node: fx.Node, relation: Contraction) -> fx.N
     if np.any(rows != rows[:1]) or np.any(lead != lead[..., :1]):
         raise Misaligned(node)  # one weight serves all batch positions: they must keep the same outputs
     wanted = dict(relation.need(_mask_of(layout, len(rw.kept[node])), rw.flow.nonzero))[relation.x]
-    columns = _choose_columns(rw, relation, wanted.reshape(relation.batch, inputs)[lead.flat[0]], len(rows[0]))
+    asked = wanted.reshape(relation.batch, inputs)[lead.flat[0]]
+    columns = _choose_columns(rw, node, relation, asked, len(rows[0]))
     x_layout = lead[..., :1] * inputs + columns
     grid = rows[0][:, None] * inputs + columns[None]
     if relation.transposed:
@@ -89,7 +90,9 @@ def emit_contraction(rw: Rewriter, node: fx.Node, relation: Contraction) -> fx.N
     replaced = {relation.x: rw.read(relation.x, x_layout), relation.weight: rw.read(relation.weight, grid)}
     if relation.bias is not None:
         replaced[relation.bias] = rw.read(relation.bias, rows[0].copy())
-    return rw.call(node, replaced)
+    new = rw.call(node, replaced)
+    new.meta["widened"] = len(columns) - int(np.count_nonzero(asked[columns]))
+    return new
 
 
 def _mask_of(layout: Positions, count: int) -> Mask:
@@ -98,7 +101,7 @@ def _mask_of(layout: Positions, count: int) -> Mask:
     return mask
 
 
-def _choose_columns(rw: Rewriter, relation: Contraction, wanted: Mask, outputs: int) -> Positions:
+def _choose_columns(rw: Rewriter, node: fx.Node, relation: Contraction, wanted: Mask, outputs: int) -> Positions:
     """Which input channels are read, in the order they stand: a view if contiguous, else a copy or a wider read."""
     inputs = len(wanted)
     if relation.x.op == "get_attr":
@@ -106,17 +109,26 @@ def _choose_columns(rw: Rewriter, relation: Contraction, wanted: Mask, outputs: 
     have = rw.layouts[relation.x].reshape(-1) % inputs
     line = np.array(list(dict.fromkeys(have.tolist())), dtype=np.int64)
     places = np.flatnonzero(wanted[line])
-    is_view = len(places) == int(places[-1] - places[0]) + 1
-    wider = (len(line) - len(places)) * outputs < _COPY_COST * len(places)
-    if rw.widen and not is_view and wider and relation.batch == 1 and relation.weight.op == "get_attr":
-        return line
-    return line[places]
+    span = line[places[0] : places[-1] + 1]
+    copy, wider = read_costs(rw.flow, node, relation.x, (len(places), outputs), rw.widen)
+    return span if wider * (len(span) - len(places)) < copy else line[places]
+
+
+def _reduced_layout(rw: Rewriter, node: fx.Node, relation: Reduction) -> Positions:
+    """The layout a reduction's source has; a parameter is cut to what is reduced."""
+    source = relation.source
+    if source.op != "get_attr":
+        return rw.layouts[source]
+    needed = _mask_of(rw.layouts[node], len(rw.kept[node]))
+    wanted = np.flatnonzero(next(mask for _, mask in relation.need(needed, rw.flow.nonzero)))
+    shape = rw.flow.axes[source].shape
+    return rw.flow.axes[source].everything()[np.ix_(*map(np.unique, np.unravel_index(wanted, shape)))]
 
 
 def emit_reduction(rw: Rewriter, node: fx.Node, relation: Reduction) -> fx.Node:
     """The same reduction of fewer channels; a mean still divides by as many as it did."""
     source = relation.source
-    have = rw.layouts[source]
+    have = _reduced_layout(rw, node, relation)
     held = relation.index[have]
     channel = tuple(a for a in relation.axes if rw.flow.axes[source].shape[a] > 1)
     first = held
@@ -132,11 +144,11 @@ def emit_reduction(rw: Rewriter, node: fx.Node, relation: Reduction) -> fx.Node:
     if relation.how == "max" and before != after:
         raise Misaligned(source)
     if relation.how == "mean" and before != after:
-        args = (rw.env[source], list(relation.axes), relation.keep)
+        args = (rw.read(source, have), list(relation.axes), relation.keep)
         total = rw.graph.create_node("call_method", "sum", args, {}, f"{node.name}_sum")
         total.meta = dict(node.meta)
         new = rw.graph.create_node("call_function", operator.truediv, (total, before), {}, node.name)
         new.meta = dict(node.meta)
     else:
-        new = rw.call(node, {source: rw.env[source]})
+        new = rw.call(node, {source: rw.read(source, have)})
     return rw.reorder(new, natural, rw.layouts[node], node)

@@ -17,7 +17,8 @@ from upscale_fx.channels import Mask, Positions
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import PassError
 from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.rewrite.parameters import cut_module, cut_tensor, lookup, place
+from upscale_fx.products import reads_parameter
+from upscale_fx.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.rewrite.selection import selection
 from upscale_fx.rules.registry import call_of
 
@@ -28,6 +29,7 @@ class Misaligned(Exception):
     def __init__(self, *nodes: fx.Node) -> None:
         super().__init__(", ".join(node.name for node in nodes))
         self.nodes = nodes
+        self.reader: fx.Node | None = None  # the node that was being emitted
 
 
 #: Emits one node in its layout; None for what is made where it is read.
@@ -44,7 +46,7 @@ class Rewriter:
 
     flow: Dataflow
     kept: Mapping[fx.Node, Mask]
-    layouts: Mapping[fx.Node, Positions]
+    layouts: dict[fx.Node, Positions]
     widen: bool = True
     storage: Mapping[str, Positions] = field(default_factory=dict)
     graph: fx.Graph = field(default_factory=fx.Graph)
@@ -52,7 +54,9 @@ class Rewriter:
     reads: dict[tuple[fx.Node, bytes, tuple[int, ...]], fx.Node] = field(default_factory=dict)
     parameters: dict[str, list[Positions]] = field(default_factory=dict)
     modules: dict[str, tuple[Positions | None, fx.Node]] = field(default_factory=dict)
+    narrowed: dict[str, tuple[tuple[str, ...], Positions]] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    emitters: Mapping[type, Emitter] = field(default_factory=dict)
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -62,9 +66,30 @@ class Rewriter:
         if key not in self.reads:
             if node.op == "get_attr":
                 self.reads[key] = self._read_parameter(node, wanted)
+            elif reads_parameter(self.flow, node):
+                self.reads[key] = self._remake(node, wanted)
             else:
                 self.reads[key] = self.reorder(self.env[node], self.layouts[node], wanted, node)
         return self.reads[key]
+
+    def value(self, node: fx.Node) -> fx.Node:
+        """A value in its own layout."""
+        return self.env[node] if node in self.env else self.read(node, self.layouts[node])
+
+    def any_layout(self, node: fx.Node) -> fx.Node:
+        """An argument of which rows, dtype and device are read, but no channel: in whatever layout it has."""
+        if node in self.env or node.op == "get_attr" or node not in self.layouts:
+            return self.env.get(node) or self.whole(node)
+        return self.value(node)
+
+    def _remake(self, node: fx.Node, wanted: Positions) -> fx.Node:
+        """A part of a parameter, emitted where it is read, in the layout that is wanted there."""
+        own = self.layouts[node]
+        self.layouts[node] = wanted
+        new = self.emitters[type(self.flow.relations[node])](self, node, self.flow.relations[node])
+        self.layouts[node] = own
+        assert new is not None
+        return new
 
     def _read_parameter(self, node: fx.Node, wanted: Positions) -> fx.Node:
         target = str(node.target)
@@ -134,12 +159,13 @@ class Rewriter:
     # Emitting ----------------------------------------------------------------------------------------------------
 
     def run(self, emitters: Mapping[type, Emitter]) -> None:
-        """Emit every node."""
+        """Emit every node; parts of parameters where they are read."""
+        self.emitters = emitters
         for node in self.flow.nodes:
             if node.op == "output":
                 self.graph.output(map_arg(node.args, self.whole)[0])
             elif node in self.flow.axes:
-                if node in self.kept:
+                if node in self.kept and not reads_parameter(self.flow, node):
                     new = self._emit(node, emitters)
                     if new is not None:
                         self.env[node] = new
@@ -150,8 +176,9 @@ class Rewriter:
         relation = self.flow.relations[node]
         try:
             return emitters[type(relation)](self, node, relation)
-        except Misaligned:
+        except Misaligned as problem:
             if not all(map(self._is_whole, (node, *relation.reads))):
+                problem.reader = node
                 raise
             return self.call(node, {})  # everything in place: the call as it was
 
@@ -160,7 +187,7 @@ class Rewriter:
 
     def _emit_structure(self, node: fx.Node) -> None:
         if node.target in ("size", getattr):  # row counts and dtypes are the same in every layout
-            self.env[node] = self.copy_call(node, lambda source: self.env.get(source) or self.whole(source))
+            self.env[node] = self.copy_call(node, self.any_layout)
         else:
             self.env[node] = self.copy_call(node, self.whole)
 
@@ -199,7 +226,11 @@ class Rewriter:
     def call(self, node: fx.Node, replaced: Mapping[fx.Node, fx.Node]) -> fx.Node:
         """The call behind ``node`` (through getitem of a tuple) with some arguments replaced, the others whole."""
         inner, path = call_of(node, self.flow.values)
-        new = self.copy_call(inner, lambda source: replaced[source] if source in replaced else self.whole(source))
+        new = self.env.get(inner) if path and inner.op == "call_module" else None
+        if new is None:
+            new = self.copy_call(inner, lambda source: replaced[source] if source in replaced else self.whole(source))
+        if path and inner.op == "call_module":  # a module is called once for all it returns
+            self.env[inner] = new
         for key in reversed(path):
             new = self.graph.call_function(operator.getitem, (new, key))
             new.meta = dict(node.meta)
@@ -214,8 +245,7 @@ class Rewriter:
             if len(reads) > 1:
                 shape = tuple(lookup(self.flow.module, target).shape)
                 everything = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-                positions = np.concatenate([wanted.reshape(-1) for wanted in reads])
-                lists = [np.unique(along) for along in np.unravel_index(positions, shape)] if shape else []
+                lists = [_in_order_of_appearance(reads, shape, axis) for axis in range(len(shape))]
                 found[target] = everything[np.ix_(*lists)] if lists else everything
         return found
 
@@ -227,9 +257,18 @@ class Rewriter:
             value = cut_tensor(lookup(old, target), self.storage.get(target, reads[0]))
             place(root, target, value, target in persistent)
         for target, (channels, _) in self.modules.items():
-            place(root, target, cut_module(old.get_submodule(target), channels))
+            module = cut_module(old.get_submodule(target), channels)
+            if target in self.narrowed:
+                narrow_inputs(module, *self.narrowed[target])
+            place(root, target, module)
         device = next((p.device for p in old.parameters()), torch.device("cpu"))
         for name, pick in self.buffers.items():
             root.register_buffer(name, pick.to(device), persistent=False)
         self.graph.lint()
         return make_module(root, self.graph, old.meta, old.training)
+
+
+def _in_order_of_appearance(reads: list[Positions], shape: tuple[int, ...], axis: int) -> Positions:
+    """The places along one axis that any read wants, those of the first read first and as it has them: a view there."""
+    lines = [np.moveaxis(np.unravel_index(wanted, shape)[axis], axis, 0).reshape(-1) for wanted in reads]
+    return np.array(list(dict.fromkeys(np.concatenate(lines).tolist())), dtype=np.int64)

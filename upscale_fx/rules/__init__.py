@@ -4,18 +4,37 @@ A rule takes an :class:`Operation` and returns its relation, or None where this 
 operations without a rule, the channels of all tensors involved stay (a barrier).
 """
 
-from upscale_fx.rules import linear, message_passing, norm, pointwise, reduce, shape
+from upscale_fx.channels import Flow
+from upscale_fx.rules import (
+    approximate,
+    convolution,
+    linear,
+    message_passing,
+    norm,
+    pointwise,
+    products,
+    reduce,
+    regrouping,
+    shape,
+)
+from upscale_fx.rules.pointwise import per_channel
 from upscale_fx.rules.registry import REGISTRY, Operation, register, relation_of
 
 __all__ = [
     "REGISTRY",
+    "Flow",
     "Operation",
+    "approximate",
+    "convolution",
     "linear",
     "message_passing",
     "norm",
+    "per_channel",
     "pointwise",
+    "products",
     "reduce",
     "register",
+    "regrouping",
     "relation_of",
     "shape",
 ]

@@ -1,8 +1,6 @@
-"""Contractions with a weight: linear layers and matrix products."""
+"""Contractions with a weight [O, I] or [I, O]: linear layers."""
 
 from __future__ import annotations
-
-import operator
 
 import torch
 from torch.nn import functional as F
@@ -14,13 +12,7 @@ from upscale_fx.rules.registry import Operation, register
 @register(F.linear, torch._C._nn.linear)
 def linear(op: Operation) -> Relation | None:
     """``linear(x [.., I], weight [O, I], bias [O])``."""
-    return _contraction(op, op.argument(0, "input"), op.argument(1, "weight"), op.argument(2, "bias"), False)
-
-
-@register(torch.matmul, torch.mm, operator.matmul, "matmul", "mm")
-def matmul(op: Operation) -> Relation | None:
-    """``x [.., I] @ weight [I, O]``."""
-    return _contraction(op, op.argument(0, "input"), op.argument(1, "other", "mat2"), None, True)
+    return contraction(op, op.argument(0, "input"), op.argument(1, "weight"), op.argument(2, "bias"), False)
 
 
 @register(torch.addmm, "addmm")
@@ -28,10 +20,11 @@ def addmm(op: Operation) -> Relation | None:
     """``bias [O] + x [N, I] @ weight [I, O]`` with unit factors."""
     if set(op.call.kwargs) & {"alpha", "beta"} or len(op.call.args) > 3:
         return None
-    return _contraction(op, op.argument(1, "mat1"), op.argument(2, "mat2"), op.argument(0, "input"), True)
+    return contraction(op, op.argument(1, "mat1"), op.argument(2, "mat2"), op.argument(0, "input"), True)
 
 
-def _contraction(op: Operation, x: object, weight: object, bias: object, transposed: bool) -> Relation | None:
+def contraction(op: Operation, x: object, weight: object, bias: object, transposed: bool) -> Relation | None:
+    """The relation of ``x`` times a 2-D weight; None where it is another product."""
     x_axes, w_axes = op.axes_of(x), op.axes_of(weight)
     if x_axes is None or w_axes is None or not x_axes.sizes or x_axes.sizes[-1] is None or x is weight:
         return None

@@ -15,9 +15,12 @@ from upscale_fx.rules.registry import Operation, register
 
 @register(_BatchNorm)
 def batch_norm_module(op: Operation) -> Relation | None:
-    """``BatchNorm(x [N, C, ..])``: channel ``c`` to channel ``c``; constant zero where scale and shift are."""
+    """``BatchNorm(x [N, C, ..])``: channel ``c`` to channel ``c``; constant zero where scale and shift are.
+
+    Statistics are over rows and whatever static axes follow axis 1, which are kept whole.
+    """
     flow = op.aligned(op.tensors[0])
-    if flow is None or not isinstance(op.module, nn.Module) or not _is_per_channel(op):
+    if flow is None or not isinstance(op.module, nn.Module) or op.axes.shape[0] > 1:
         return None
     return Pointwise((flow,), "never", str(op.call.target), _scaled_to_zero(op, op.module))
 

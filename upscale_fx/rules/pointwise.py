@@ -41,6 +41,22 @@ def _register_all(names: list[str], rule: Callable[[Operation], Relation | None]
         register(*_callables(name))(rule)
 
 
+def per_channel(op: Operation) -> Relation | None:
+    """Every channel of the result depends on the same channel of the operands alone, in whatever rows.
+
+    Zero stays zero if there is one operand and the operation, run on zeros, says so. A module with parameters or
+    buffers is not covered: they would have to be cut.
+    """
+    if op.module is not None and (*op.module.parameters(), *op.module.buffers()):
+        return None
+    operands = [source for source in op.tensors if op.values[source][0].is_floating_point()]
+    flows = [op.aligned(source) for source in operands]
+    if not flows or any(flow is None for flow in flows):
+        return None
+    zero: Zero = "all" if len(operands) == len(op.tensors) == 1 and _keeps_zero(op) else "never"
+    return Pointwise(tuple(flow for flow in flows if flow is not None), zero)
+
+
 def unary(op: Operation) -> Relation | None:
     """One channelled operand; whether zero stays zero is found by running the op on zeros."""
     flows = _flows(op)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import fx
 
+from upscale_fx.channels import Axes
 from upscale_fx.relations import Pointwise, Reduction, Relation
 from upscale_fx.rules.registry import Operation, register
 
@@ -26,7 +30,7 @@ def reduction(op: Operation) -> Relation | None:
         if op.name in ("max", "min") and len(op.tensors) > 1:
             return None
         dims = tuple(range(rank))
-    if isinstance(dims, torch.fx.Node):  # torch.max(a, b)
+    if isinstance(dims, fx.Node):  # torch.max(a, b)
         return None
     axes = tuple(d % rank for d in (dims if isinstance(dims, tuple | list) else (dims,)))
     keep = bool(op.argument(2, "keepdim", default=False))
@@ -38,11 +42,34 @@ def reduction(op: Operation) -> Relation | None:
         return _over_rows(op)
     if rows and how != "sum":
         return None  # one number over rows and channels: its count is baked in
+    return _over_channels(source, given, axes, keep, how)
+
+
+@register("norm", torch.norm, torch.linalg.vector_norm, torch.linalg.norm)
+def norm(op: Operation) -> Relation | None:
+    """``x.norm(p, dim)`` with a positive p: what is zero adds nothing."""
+    power = op.argument(1, "p", "ord", default=2)
+    source, dims = op.argument(0, "input", "A", "x"), op.argument(2, "dim")
+    given = op.axes_of(source)
+    if given is None or not (power in (None, "fro") or (isinstance(power, int | float) and power > 0)):
+        return None
+    if None in given.sizes and dims is None:
+        return None
+    rank = len(given.sizes)
+    dims = tuple(range(rank)) if dims is None else dims if isinstance(dims, tuple | list) else (dims,)
+    axes = tuple(d % rank for d in dims)
+    if any(given.sizes[a] is None for a in axes):
+        return None
+    keep = bool(op.argument(3, "keepdim", default=False))
+    return _over_channels(source, given, axes, keep, "norm")
+
+
+def _over_channels(source: fx.Node, given: Axes, axes: tuple[int, ...], keep: bool, how: Any) -> Reduction:
     kept = [1 if a in axes else s for a, s in enumerate(given.shape)]
     result = np.arange(int(np.prod(kept))).reshape(kept)
     index = np.broadcast_to(result, given.shape).reshape(-1)
-    last = max(a for a, size in enumerate(given.sizes) if size is not None) in static
-    return Reduction(source, np.ascontiguousarray(index), how, axes, keep, last and how != "max")  # type: ignore[arg-type]
+    last = max(a for a, size in enumerate(given.sizes) if size is not None) in axes
+    return Reduction(source, np.ascontiguousarray(index), how, axes, keep, last and how != "max")
 
 
 def _over_rows(op: Operation) -> Relation | None:

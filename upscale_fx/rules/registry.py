@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,49 @@ REGISTRY: dict[Any, Rule] = {}
 
 
 def register(*operations: Any) -> Callable[[Rule], Rule]:
-    """Register a rule for functions, tensor method names and module types."""
+    """Register a channel rule for operations of your own; also how every rule of upscale_fx is registered.
+
+    A rule takes an :class:`Operation` and returns the relation between the channels of its operands and of its result,
+    or None where this call is not one it covers (its channels are then kept). The commonest is ready made::
+
+        @upscale_fx.register(my_activation)
+        def rule(op):
+            return upscale_fx.rules.per_channel(op)
+
+    A rule is trusted: one that is wrong makes outputs wrong. ``upscale_fx.verify`` compares with the masked model.
+
+    Args:
+        operations: functions (a Python function is then one node of every trace, not looked into), names of tensor
+            methods, operators of ``torch.library`` or ``torch.ops``, or module types (likewise one node).
+    """
 
     def add(rule: Rule) -> Rule:
         for operation in operations:
-            REGISTRY[operation] = rule
+            for known in _names_in_graphs(operation):
+                REGISTRY[known] = rule
+            if isinstance(operation, FunctionType) and not operation.__module__.startswith(_TRACED):
+                OPAQUE_FUNCTIONS.append(operation)
+            elif isinstance(operation, type) and not operation.__module__.startswith(_TRACED):
+                OPAQUE_MODULES.append(operation)
         return rule
 
     return add
+
+
+#: Functions and module types of users that have a rule, so that traces do not look into them.
+OPAQUE_FUNCTIONS: list[Callable[..., Any]] = []
+OPAQUE_MODULES: list[type] = []
+
+#: What tracing knows already, as a leaf or by what it is made of.
+_TRACED = ("torch.", "torch_geometric.", "upscale_fx.")
+
+
+def _names_in_graphs(operation: Any) -> list[Any]:
+    """What calls of an operation are recorded as: a custom operator as its overloads."""
+    own = getattr(operation, "_opoverload", operation)  # a torch.library.custom_op
+    if isinstance(own, torch._ops.OpOverloadPacket):
+        return [own, *(getattr(own, name) for name in own._overload_names)]
+    return [own]
 
 
 @dataclass(frozen=True)
@@ -111,7 +147,9 @@ class Operation:
         pick = lambda node: replaced[node] if node in replaced else self.values[node][side]  # noqa: E731
         args, kwargs = fx.node.map_arg(self.call.args, pick), fx.node.map_arg(self.call.kwargs, pick)
         with torch.no_grad():
-            if self.call.op == "call_method":
+            if self.module is not None:
+                result = self.module(*args, **kwargs)
+            elif self.call.op == "call_method":
                 result = getattr(args[0], str(self.call.target))(*args[1:], **kwargs)
             else:
                 result = self.call.target(*args, **kwargs)  # type: ignore[operator]
@@ -180,12 +218,16 @@ def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) 
     if call.target is ops.entry:
         return Movement((Flow(call.args[0], np.arange(operation.axes.count)),), "entry")  # type: ignore[arg-type]
     if call.op == "call_method" and str(call.target).startswith("new_"):
-        return Source()  # only dtype and device are read
-    if not values[node][0].is_floating_point() and not values[node][0].is_complex():
+        return Source(zero=call.target == "new_zeros")  # only dtype and device are read
+    if call.target is torch.zeros:
+        return Source(zero=True)
+    exact = values[node][0].is_floating_point() or values[node][0].is_complex()
+    if not exact and call.target is not ops.knn_by_features:
         return Barrier(tuple(operation.tensors), "integers or flags: structure")
-    rule = _find(call, operation.module) if len(path) < 2 else None
+    deep = len(path) > 1 and not isinstance(operation.module, nn.RNNBase)
+    rule = _find(call, operation.module) if not deep else None
     if rule is None:
-        return Barrier(tuple(operation.tensors), "no channel rule")
+        return Barrier(tuple(operation.tensors), "no channel rule (upscale_fx.register adds one)")
     found = rule(operation)
     if found is None:
         return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")

@@ -11,7 +11,9 @@ from torch import Tensor, fx
 from upscale_fx import ops
 from upscale_fx.channels import Axes, Flow
 from upscale_fx.relations import Movement, Pointwise, Relation
+from upscale_fx.rules.products import lookup
 from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.regrouping import gathered_rows, reshaped_rows
 
 
 def _single(op: Operation, how: Any) -> Relation | None:
@@ -30,7 +32,9 @@ def _single(op: Operation, how: Any) -> Relation | None:
 def reshape(op: Operation) -> Relation | None:
     """Same positions in the same order under another shape."""
     found = _single(op, "reshape")
-    return found if isinstance(found, Movement) and found.flows[0].is_identity else None
+    if isinstance(found, Movement) and found.flows[0].is_identity:
+        return found
+    return reshaped_rows(op, op.argument(0, "input", "self"))
 
 
 @register("unsqueeze", torch.unsqueeze, "squeeze", torch.squeeze, "permute", torch.permute, "transpose",
@@ -54,15 +58,20 @@ def gather(op: Operation) -> Relation | None:
     """Slices, elements, repetitions, and gathers of rows by a tensor of indices."""
     source = op.argument(0, "input")
     given = op.axes_of(source)
-    if given is None or _chooses_channels_by_value(op, given):
+    if given is None:
         return None
+    if _chooses_channels_by_value(op, given):
+        axis = _indexed_axis(op, given)
+        return None if axis is None else lookup(op, source, axis)
     found = _single(op, "pick")
     if not isinstance(found, Movement):
         return None
     flow = found.flows[0]
     if flow.is_identity and _same_channels(given.shape, op.axes.shape) and (given.count == 1 or _takes_rows(op, given)):
         return Movement(found.flows, "rows")
-    return found if _keeps_rows(op, flow) else None
+    if _keeps_rows(op, flow):
+        return found
+    return gathered_rows(op, flow) if _takes_rows(op, given) else None
 
 
 def _chooses_channels_by_value(op: Operation, given: Axes) -> bool:
@@ -72,6 +81,19 @@ def _chooses_channels_by_value(op: Operation, given: Axes) -> bool:
     dims = _dims(op)
     on_channels = any(isinstance(dim, int) and given.shape[dim] > 1 for dim in dims)
     return on_channels and any(_is_computed(argument) for argument in (*op.call.args[1:], *op.call.kwargs.values()))
+
+
+def _indexed_axis(op: Operation, given: Axes) -> int | None:
+    """The one axis a computed tensor of indices picks along, all others being taken whole; None if there are more."""
+    if op.name == "index_select":
+        dim = _dims(op)[0]
+        return dim % len(given.sizes) if isinstance(dim, int) else None
+    if op.name != "getitem":
+        return None
+    picked = [(axis, key) for axis, key in _keys(op, given) if key is not Ellipsis and key != slice(None)]
+    axis, key = picked[0]
+    plain = isinstance(key, fx.Node) and isinstance(op.values[key][0], Tensor) and op.values[key][0].dtype == torch.long
+    return axis if len(picked) == 1 and plain else None
 
 
 def _is_computed(key: Any) -> bool:
@@ -127,8 +149,8 @@ def _keeps_rows(op: Operation, flow: Flow) -> bool:
         own_rows = [a for a, size in enumerate(own.sizes) if size is None]
         own_other = [a for a, size in enumerate(own.sizes) if size is not None]
         result = op.run({flow.source: elements}, side)
-        before = elements.permute(*rows, *other).reshape(*(x.shape[a] for a in rows), -1)
-        after = result.permute(*own_rows, *own_other).reshape(*(result.shape[a] for a in own_rows), -1)
+        before = elements.permute((*rows, *other)).reshape(*(x.shape[a] for a in rows), -1)
+        after = result.permute((*own_rows, *own_other)).reshape(*(result.shape[a] for a in own_rows), -1)
         chosen = before[..., torch.from_numpy(flow.index)]
         if chosen.shape != after.shape or not torch.equal(chosen, after):
             return False
