@@ -21,10 +21,10 @@ from upscale_fx.heads import head_blocks
 from upscale_fx.inputs import TensorSpec
 from upscale_fx.layout import layout_of
 from upscale_fx.module import CompiledGNN
-from upscale_fx.products import Recurrence
 from upscale_fx.ranking import Ranking, rank_channels
 from upscale_fx.rectangles import Level
 from upscale_fx.relations import Barrier, Source
+from upscale_fx.relations.products import Recurrence
 from upscale_fx.rewrite import Misaligned, rewrite
 from upscale_fx.tracer import drop_dead_nodes
 

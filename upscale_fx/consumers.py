@@ -17,14 +17,14 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.attention import AttentionProduct, attention_products, foldable, own_layers, row_cuts
 from upscale_fx.channels import Flow, Mask, Positions
-from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.heads import head_blocks
 from upscale_fx.layout import channel_ids, components
-from upscale_fx.products import Product, Recurrence
 from upscale_fx.provenance import hidden
 from upscale_fx.rectangles import cells
 from upscale_fx.relations import Contraction
+from upscale_fx.relations.convolutions import Convolution
+from upscale_fx.relations.products import Product, Recurrence
 from upscale_fx.stored import Cut, NotStored, is_parameter, made_of_parameters, merged_cuts, weight_cuts
 
 

@@ -13,12 +13,12 @@ from tabulate import tabulate
 from torch import Tensor, fx, nn
 
 from upscale_fx.consumers import find_consumers
-from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.layout import channel_ids, components
 from upscale_fx.measure import shape_text
-from upscale_fx.products import Product, Recurrence
 from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Relation, Source
+from upscale_fx.relations.convolutions import Convolution
+from upscale_fx.relations.products import Product, Recurrence
 from upscale_fx.report import holds_channels
 from upscale_fx.trace import trace_model
 

@@ -8,12 +8,12 @@ from itertools import combinations_with_replacement
 from torch import fx
 
 from upscale_fx.channels import Axes
-from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.inputs import LARGE, SMALL
 from upscale_fx.module import CompiledGNN, parameter_bytes
-from upscale_fx.products import Product
 from upscale_fx.relations import Contraction
+from upscale_fx.relations.convolutions import Convolution
+from upscale_fx.relations.products import Product
 
 _PAIRS = {(SMALL[s], LARGE[s]): s for s in SMALL}
 for _a, _b in combinations_with_replacement("NEB", 2):

@@ -7,9 +7,9 @@ from torch import fx
 
 from upscale_fx.channels import Mask
 from upscale_fx.dataflow import Dataflow
-from upscale_fx.products import Product
-from upscale_fx.regrouping import Regrouping
 from upscale_fx.relations import Barrier, Movement, Pointwise, Source
+from upscale_fx.relations.products import Product
+from upscale_fx.relations.regrouping import Regrouping
 from upscale_fx.rules.registry import call_of
 
 

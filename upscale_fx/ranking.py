@@ -14,8 +14,8 @@ from upscale_fx.dataflow import Dataflow
 from upscale_fx.layout import channel_ids, components
 from upscale_fx.order import choose_order, contiguous, copies_lower_bound
 from upscale_fx.order_groups import Reader
-from upscale_fx.products import Recurrence
 from upscale_fx.relations import Barrier, Contraction, Movement, Reduction, Source
+from upscale_fx.relations.products import Recurrence
 
 
 @dataclass(frozen=True)

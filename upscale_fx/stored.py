@@ -16,8 +16,8 @@ from torch import fx, nn
 
 from upscale_fx.channels import Positions
 from upscale_fx.dataflow import Dataflow
-from upscale_fx.products import Lookup, Product
 from upscale_fx.relations import Contraction, Movement, Pointwise, Reduction
+from upscale_fx.relations.products import Lookup, Product
 
 _NONE = -1
 

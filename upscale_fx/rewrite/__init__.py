@@ -14,12 +14,12 @@ from torch import fx
 
 from upscale_fx.approximate import Normalisation, Statistic
 from upscale_fx.channels import Mask, Positions
-from upscale_fx.convolutions import Convolution
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.module import CompiledGNN
-from upscale_fx.products import Lookup, Product, Recurrence
-from upscale_fx.regrouping import Neighbours, Regrouping
 from upscale_fx.relations import Barrier, Contraction, Movement, Pointwise, Reduction, Source
+from upscale_fx.relations.convolutions import Convolution
+from upscale_fx.relations.products import Lookup, Product, Recurrence
+from upscale_fx.relations.regrouping import Neighbours, Regrouping
 from upscale_fx.rewrite.approximate import emit_statistic
 from upscale_fx.rewrite.convolution import emit_convolution
 from upscale_fx.rewrite.movement import emit_movement

@@ -6,7 +6,7 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.channels import Positions
-from upscale_fx.convolutions import Convolution
+from upscale_fx.relations.convolutions import Convolution
 from upscale_fx.rewrite.rewriter import Misaligned, Rewriter
 
 

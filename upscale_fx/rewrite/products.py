@@ -6,7 +6,7 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.channels import Mask, Positions
-from upscale_fx.products import Lookup, Product, Recurrence, table_layout
+from upscale_fx.relations.products import Lookup, Product, Recurrence, table_layout
 from upscale_fx.rewrite.rewriter import Misaligned, Rewriter
 
 

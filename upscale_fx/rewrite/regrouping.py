@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import fx
 
-from upscale_fx.regrouping import Neighbours, Regrouping
+from upscale_fx.relations.regrouping import Neighbours, Regrouping
 from upscale_fx.rewrite.movement import reshape_to
 from upscale_fx.rewrite.rewriter import Misaligned, Rewriter
 

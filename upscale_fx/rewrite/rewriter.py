@@ -17,7 +17,7 @@ from upscale_fx.channels import Mask, Positions
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import PassError
 from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.products import reads_parameter
+from upscale_fx.relations.products import reads_parameter
 from upscale_fx.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.rewrite.selection import selection
 from upscale_fx.rules.registry import call_of

@@ -6,8 +6,8 @@ from torch import fx
 from torch.nn import functional as F
 
 from upscale_fx.channels import Axes
-from upscale_fx.convolutions import Convolution
 from upscale_fx.relations import Relation
+from upscale_fx.relations.convolutions import Convolution
 from upscale_fx.rules.registry import Operation, register
 
 #: Where groups stand among the arguments of each.

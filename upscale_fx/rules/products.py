@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from upscale_fx.channels import Axes
-from upscale_fx.products import Lookup, Product, Recurrence
 from upscale_fx.relations import Relation
+from upscale_fx.relations.products import Lookup, Product, Recurrence
 from upscale_fx.rules.linear import contraction
 from upscale_fx.rules.registry import Operation, register
 

@@ -7,8 +7,8 @@ from torch import fx
 
 from upscale_fx import ops
 from upscale_fx.channels import Axes, Flow
-from upscale_fx.regrouping import Neighbours, Regrouping
 from upscale_fx.relations import Relation
+from upscale_fx.relations.regrouping import Neighbours, Regrouping
 from upscale_fx.rules.registry import Operation, register
 
 
