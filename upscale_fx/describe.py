@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import Sequential
 
 from upscale_fx.errors import InputError
-from upscale_fx.examples import device_of, inputs_from_examples
+from upscale_fx.examples import device_of, inputs_from_examples, named_arguments
 from upscale_fx.inputs import ModelInputs, TensorSpec
 
 
@@ -49,7 +49,7 @@ def bind_examples(
     """Example arguments by name, and their description; raises InputError where they do not fit ``forward``."""
     signature = signature_of(model)
     given = _bind(signature, example_inputs, example_kwargs or {})
-    return given, inputs_from_examples(model, signature, given)
+    return named_arguments(signature, given)[0], inputs_from_examples(model, signature, given)
 
 
 def _bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,17 +29,25 @@ def inputs_from_examples(model: nn.Module, signature: inspect.Signature, given: 
     Raises:
         InputError: an argument is of a kind that cannot be described.
     """
-    given, order, positional = _named(signature, given)
+    given, order, positional = named_arguments(signature, given)
     rows = _Rows()
     rows.learn(given)
     specs = {
         name: pytree.tree_map_with_path(lambda path, value, name=name: rows.spec(name, _keys(path), value), value)
         for name, value in given.items()
     }
-    return ModelInputs(specs, order, device_of(model), positional, rows.sizes.get("N", 0), rows.degree)
+    return ModelInputs(
+        specs,
+        order,
+        device_of(model),
+        positional,
+        rows.sizes.get("N", 0),
+        rows.degree,
+        rows.sizes.get("N1") == rows.sizes.get("N"),
+    )
 
 
-def _named(
+def named_arguments(
     signature: inspect.Signature, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
     """Every argument under a name of its own, also those of ``*args`` and ``**kwargs``; the order; the positional ones.
@@ -83,6 +91,7 @@ class _Rows:
     ends: dict[Any, tuple[str, str]] = field(default_factory=dict)
     nodes_known: bool = False
     degree: int = 0
+    batched: bool = False  # features are [B, N, F]
 
     # Learning ----------------------------------------------------------------------------------------------------
 
@@ -98,8 +107,14 @@ class _Rows:
                 self._learn_edges(name, value)
             elif isinstance(value, Tensor) and name in _NODE_ARGUMENTS and value.dim():
                 self.sizes.setdefault("N", _node_count(value, largest))
-            if isinstance(value, Tensor) and name == "batch" and value.numel():
-                self.sizes["B"] = int(value.max()) + 1
+                self.batched = value.dim() > 2 and self.sizes["N"] == value.shape[-2]
+            if (
+                isinstance(value, Tensor)
+                and value.dim() == 1
+                and value.dtype == torch.long
+                and _numbers_graphs(name, value)
+            ):
+                self.sizes["B"] = int(value.max()) + 1 if value.numel() else 1
         self.nodes_known = "N" in self.sizes
         if not self.nodes_known:
             floats = [v for v in pytree.tree_leaves(dict(given)) if _is_features(v) and v.dim() > 1]
@@ -192,7 +207,7 @@ class _Rows:
             return TensorSpec(("P0",), value.dtype, "ptr")
         if integral and name.endswith("_ptr"):  # one entry per type of node
             return TensorSpec((len(value),), value.dtype, "ptr")
-        if (integral and "batch" in name) or name in ("index", "batch_index"):
+        if integral and _numbers_graphs(name, value):
             return TensorSpec((own or self._symbol(name, value, 0),), value.dtype, "batch")
         if integral:
             pool = value.detach().cpu()[:4096]
@@ -206,6 +221,8 @@ class _Rows:
         if value.dim() == 4 and not any(symbol[0] == "E" for symbol in self.sizes):
             return TensorSpec(("B", *value.shape[1:]), value.dtype)  # images [B, C, H, W]
         rows = self._row_axes(name, value)
+        if self.batched and value.dim() > 2 and value.shape[0] == 1 and name in ("adj", "adj_t"):
+            rows = range(1, value.dim())  # one adjacency matrix for all graphs
         axes: list[str | int] = [self._symbol(name, value, a) if a in rows else s for a, s in enumerate(value.shape)]
         if own is not None:
             axes[0] = own
@@ -235,6 +252,8 @@ class _Rows:
 
     def _symbol(self, name: str, value: Tensor, axis: int) -> str:
         size = value.shape[axis]
+        if axis == 0 and self.batched and "mask" in name:
+            return "R0"
         if axis == 0 and value.dim() > 2 and self.sizes.get("N") == value.shape[-2]:
             return "R0"  # [B, N, F]: how many graphs
         if "hyperedge" in name and self.sizes.get("N1") == size:
@@ -253,6 +272,20 @@ def _node_count(value: Tensor, largest: int) -> int:
     if value.dim() < 3:
         return value.shape[0]
     return value.shape[-2] if largest < value.shape[-2] else value.shape[0]
+
+
+#: Names of sorted numbers that are kinds of things, of which there are as many in every graph.
+_KINDS = ("type", "kind", "label", "cat", "class", "rel", "token")
+
+
+def _numbers_graphs(name: str, value: Tensor) -> bool:
+    """Whether integers say which graph each row belongs to: by their name, or sorted and without gaps from 0 on."""
+    if "batch" in name or name == "index":
+        return True
+    if value.dim() != 1 or len(value) < 2 or int(value[0]) != 0 or any(kind in name for kind in _KINDS):
+        return False
+    steps = value[1:] - value[:-1]
+    return bool(((steps == 0) | (steps == 1)).all()) and int(value[-1]) > 0
 
 
 def _is_relation(key: Any) -> bool:

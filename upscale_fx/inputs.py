@@ -133,6 +133,7 @@ class ModelInputs:
         positional: names of the arguments that ``*args`` of forward() takes, and those before them.
         nodes: how many nodes the user's example has, 0 if that is not known.
         degree: how many edges every node of the example has, 0 if that differs or they are not in order.
+        equal: whether the example has as many target nodes as source nodes, given apart.
     """
 
     arguments: dict[str, Any]
@@ -141,6 +142,7 @@ class ModelInputs:
     positional: tuple[str, ...] = ()
     nodes: int = 0
     degree: int = 0
+    equal: bool = False
 
     def with_fixed_nodes(self) -> ModelInputs:
         """The same arguments for models that are made for one number of nodes (a weight per node)."""
@@ -164,9 +166,21 @@ class ModelInputs:
 
         return replace(self, arguments=pytree.tree_map(regular, self.arguments))
 
+    def with_equal_sides(self) -> ModelInputs:
+        """The same arguments for models that take source and target nodes apart, but one for one."""
+
+        def merged(leaf: Any) -> Any:
+            if isinstance(leaf, TensorSpec):
+                axes = tuple("N" if axis == "N1" else axis for axis in leaf.axes)
+                return replace(leaf, axes=axes, ends=("N", "N"))
+            return RowCount("N") if isinstance(leaf, RowCount) and leaf.symbol == "N1" else leaf
+
+        return replace(self, arguments=pytree.tree_map(merged, self.arguments))
+
     def variants(self) -> list[ModelInputs]:
         """Descriptions to try where a model refuses this one."""
-        found = [self.with_regular_edges()] if self.degree else []
+        found = [self.with_equal_sides()] if self.equal else []
+        found += [self.with_regular_edges()] if self.degree else []
         return [*found, self.with_fixed_nodes()] if self.nodes else found
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

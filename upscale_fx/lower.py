@@ -134,6 +134,9 @@ def multihead_attention(
         if mask is not None:
             logits = _masked(logits, mask, mask is key_padding_mask, heads)
     weights = torch.softmax(logits, dim=-1)
+    if not need_weights and (attn_mask is not None or key_padding_mask is not None):
+        # As torch's scaled_dot_product_attention: whoever may attend to nothing gets nothing, not NaN.
+        weights = weights.masked_fill((logits == float("-inf")).all(dim=-1, keepdim=True), 0.0)
     weights = F.dropout(weights, attention.dropout, attention.training)
     joined = torch.matmul(weights, v).transpose(1, 2).flatten(2)
     result = F.linear(joined, attention.out_proj.weight, attention.out_proj.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx import ops
 from upscale_fx.describe import describe_inputs
-from upscale_fx.errors import InputError, TraceError
+from upscale_fx.errors import InputError, TraceError, UpscaleWarning
 from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, in_mode, undisturbed
 from upscale_fx.modes import merge_modes
 from upscale_fx.module import CompiledGNN, make_module
@@ -50,6 +51,12 @@ def trace_model(
     meta: dict[str, Any] = {"inputs": inputs, "name": type(model).__name__}
     if reason is not None:
         meta |= {"mode": "eval", "mode_reason": reason}
+        if model.training:
+            warnings.warn(
+                f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}",
+                UpscaleWarning,
+                stacklevel=4,
+            )
     traced = make_module(root, graph, meta, model.training)
     _check_trace(root, traced)
     return traced

@@ -173,12 +173,14 @@ def reads_parameter(flow: Analysed, node: fx.Node) -> bool:
     return isinstance(relation, Lookup) and relation.source.op == "get_attr"
 
 
-def table_layout(flow: Analysed, node: fx.Node, layout: Positions) -> Positions:
-    """The layout a table must have for a lookup in it to have the given layout."""
+def table_layout(flow: Analysed, node: fx.Node, layout: Positions) -> Positions | None:
+    """The layout a table must have for a lookup in it to have the given layout; None if axes do not correspond."""
     relation = flow.relations[node]
     assert isinstance(relation, Lookup)
     table, result = flow.axes[relation.source], flow.axes[node]
     wide = [axis for axis in table.wide if axis != relation.axis]
+    if len(wide) != len(result.wide):
+        return None
     shape = [1] * (len(table.shape) - 1)
     for theirs, mine in zip(wide, result.wide, strict=True):
         shape[theirs - (theirs > relation.axis)] = layout.shape[mine]

@@ -36,7 +36,7 @@ def _move_reshape(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     source, layout = relation.flows[0].source, rw.layouts[node]
     given = rw.flow.axes[source]
     flat = len(given.wide) <= 1
-    asked = _as_shape(given.shape, given.wide, layout.reshape(-1)) if flat else given.everything()
+    asked = _as_shape(given.shape, given.wide, layout.reshape(-1)) if flat else _grid_around(rw, source, layout)
     have = _source_layout(rw, source, asked)
     if np.array_equal(have.reshape(-1), layout.reshape(-1)):
         return reshape_to(rw, node, source, rw.read(source, have), layout.shape)
@@ -48,6 +48,15 @@ def _move_reshape(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     natural = _as_shape(rw.flow.axes[node].shape, wide, have.reshape(-1))
     new = reshape_to(rw, node, source, rw.read(source, have), natural.shape)
     return rw.reorder(new, natural, layout, node)
+
+
+def _grid_around(rw: Rewriter, source: fx.Node, layout: Positions) -> Positions:
+    """The layout of a value with several channel axes that holds what is wanted: in parameters no more than that."""
+    given = rw.flow.axes[source]
+    if source.op != "get_attr" or not layout.size:
+        return given.everything()
+    places = np.unravel_index(layout.reshape(-1), given.shape)
+    return given.everything()[np.ix_(*(list(dict.fromkeys(along.tolist())) for along in places))]
 
 
 def _as_shape(shape: tuple[int, ...], wide: list[int], positions: Positions) -> Positions:
@@ -112,7 +121,7 @@ def _move_pick(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     if own.pairs != given.pairs and [p for p in own.pairs if p[0] != p[1]] != [p for p in given.pairs if p[0] != p[1]]:
         raise Misaligned(node, source)
     if [s is None for s in own.sizes] == [s is None for s in given.sizes]:
-        return rw.read(source, wanted)
+        return _expanded(rw, node, rw.read(source, wanted))
     if source.op == "get_attr":
         return _select_of_parameter(rw, node, relation)
     have = rw.layouts[source]
@@ -136,6 +145,26 @@ def _move_pick(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     line.meta = dict(node.meta)
     new = rw.reorder(line, have.reshape([*[1] * lead, -1]), flat, source)
     return reshape_to(rw, node, source, new, layout.shape)
+
+
+def _expanded(rw: Rewriter, node: fx.Node, new: fx.Node) -> fx.Node:
+    """Broadcast rows as the call does: equal in the examples, an axis of rows may have one row alone in a call."""
+    sizes = rw.flow.axes[node].sizes
+    rows = [axis for axis, size in enumerate(sizes) if size is None]
+    if node.target not in ("expand", "expand_as", "broadcast_to", torch.broadcast_to) or not rows:
+        return new
+    asked: Any = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+    given: dict[int, Any] = {}
+    for axis in rows:
+        if node.target == "expand_as":
+            given[axis] = rw.graph.call_method("size", (rw.any_layout(node.args[1]), axis))  # type: ignore[arg-type]
+        else:
+            given[axis] = rw.env.get(asked[axis], asked[axis])
+    if all(size == -1 for size in given.values()):
+        return new
+    wider = rw.graph.call_method("expand", (new, *(given.get(axis, -1) for axis in range(len(sizes)))))
+    wider.meta = dict(node.meta)
+    return wider
 
 
 def _select_of_parameter(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:

@@ -107,6 +107,8 @@ def _shaped(letters: str, order: str, positions: Positions, sizes: dict[str, int
 def emit_lookup(rw: Rewriter, node: fx.Node, relation: Lookup) -> fx.Node:
     """The same lookup in a table that holds only the channels that are kept."""
     wanted = table_layout(rw.flow, node, rw.layouts[node])
+    if wanted is None:
+        raise Misaligned(node, relation.source)
     return rw.call(node, {relation.source: rw.read(relation.source, wanted)})
 
 

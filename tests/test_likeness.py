@@ -1,0 +1,127 @@
+"""What an example tells about other inputs: coinciding sizes, names that say nothing, broadcast rows, empty graphs."""
+
+import pytest
+import torch
+import torch_geometric.nn as gnn
+from torch import nn
+
+import upscale_fx
+
+
+def pruned(model, *example, **options):
+    masked = upscale_fx.mask(model, 0.5, inputs=True, example_inputs=example, **options)
+    return masked, upscale_fx.compact(masked, example_inputs=example)
+
+
+def assert_same(masked, compiled, *arguments):
+    expected = masked(*arguments)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(compiled(*arguments), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one adjacency as example", "one adjacency in a call"])
+def test_an_adjacency_matrix_for_all_graphs_broadcasts(shared):
+    x, one, each = torch.randn(2, 7, 8), (torch.rand(1, 7, 7) > 0.5).double(), (torch.rand(2, 7, 7) > 0.5).double()
+    masked, compiled = pruned(gnn.DenseGraphConv(8, 6, aggr="max").eval(), x, one if shared else each)
+    assert_same(masked, compiled, x, one)
+    if not shared:
+        assert_same(masked, compiled, x, each)
+
+
+@pytest.mark.parametrize("layer", [gnn.aggr.SetTransformerAggregation, gnn.aggr.GraphMultisetTransformer])
+def test_a_graph_without_nodes_attends_to_nothing(layer):
+    model = layer(8, heads=2) if layer is gnn.aggr.SetTransformerAggregation else layer(8, 4, heads=2)
+    x, batch = torch.randn(7, 8), torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    masked, compiled = pruned(model.eval(), x, batch)
+    assert_same(masked, compiled, x, torch.tensor([0, 0, 0, 2, 2, 2, 2]))
+
+
+class Normed(nn.Module):
+    """``*numbers`` says nothing about which rows belong to which graph."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(8, 8), norm, nn.Linear(8, 6)
+
+    def forward(self, x, *numbers):
+        return self.last(self.norm(self.first(x).relu(), *numbers))
+
+
+class Named(Normed):
+    def forward(self, x, graph_ids):
+        return super().forward(x, graph_ids)
+
+
+@pytest.mark.parametrize("model", [Normed, Named])
+def test_graph_numbers_are_known_whatever_their_name(model):
+    x, numbers = torch.randn(8, 8), torch.arange(8) // 4
+    masked, compiled = pruned(model(gnn.InstanceNorm(8)).eval(), x, numbers)
+    for other in (numbers * 0, numbers, torch.arange(8) // 2):
+        assert_same(masked, compiled, x, other)
+
+
+def test_as_many_nodes_as_channels_and_graphs():
+    example = torch.randn(8, 8), torch.arange(8), 8
+    masked, compiled = pruned(Normed(gnn.InstanceNorm(8, affine=True)).eval(), *example)
+    assert_same(masked, compiled, *example)
+
+
+def test_a_mask_of_as_many_nodes_as_graphs():
+    example = torch.randn(7, 7, 8), (torch.rand(7, 7, 7) > 0.5).double(), torch.rand(7, 7) > 0.2
+    masked, compiled = pruned(gnn.DenseGCNConv(8, 6).eval(), *example)
+    assert_same(masked, compiled, *example)
+    assert_same(masked, compiled, torch.randn(3, 5, 8), torch.ones(3, 5, 5), torch.rand(3, 5) > 0.2)
+
+
+def test_source_and_target_nodes_one_for_one():
+    example = (torch.randn(9, 8), torch.randn(9, 8)), torch.randint(9, (2, 30))
+    model = gnn.GraphSAGE((8, 8), 8, 2, 6).eval()
+    compiled = upscale_fx.prune(model, 0.5, inputs=True, example_inputs=example)
+    upscale_fx.verify(upscale_fx.mask(model, 0.5, inputs=True, example_inputs=example), compiled, example)
+
+
+def test_a_weight_of_bases_alone_becomes_smaller():
+    example = torch.randn(30, 8), torch.randint(30, (2, 90)), torch.randint(3, (90,))
+    masked, compiled = pruned(gnn.RGCNConv(8, 6, 3, num_bases=2, root_weight=False).eval(), *example)
+    assert_same(masked, compiled, *example)
+    assert compiled.get_parameter("weight").shape == (2, 4, 6)
+
+
+def test_a_model_in_train_that_cannot_be_traced_in_train_is_told():
+    model = gnn.HeteroBatchNorm(8, 3).train()
+    with pytest.warns(upscale_fx.UpscaleWarning, match=r"in train\(\), but the graph made of it is for eval\(\) only"):
+        traced = upscale_fx.trace(model, (torch.randn(7, 8), torch.tensor([0, 0, 0, 1, 1, 2, 2])))
+    assert not traced.training
+
+
+def test_a_constant_argument_is_built_in_and_another_one_refused():
+    model = gnn.MessageNorm(learn_scale=True).eval()
+    traced = upscale_fx.trace(model, (torch.randn(9, 8), torch.randn(9, 8), 1.0))
+    with pytest.raises(upscale_fx.InputError, match=r"'p' was 1\.0 when this graph was traced"):
+        traced(torch.randn(9, 8), torch.randn(9, 8), 2.0)
+    assert traced(torch.randn(9, 8), torch.randn(9, 8)).shape == (9, 8)
+
+
+def test_a_number_and_a_tensor_in_one_call_of_where():
+    """Torch's own argument parser would take the stand-in of a tensor for one in memory."""
+
+    class Where(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 6)
+
+        def forward(self, x):
+            h = self.first(x)
+            return self.last(torch.where(h > 0, h, 0.0) + torch.clamp(h, max=h.abs() + 1.0) * torch.pow(2.0, h))
+
+    masked, compiled = pruned(Where().eval(), torch.randn(9, 8))
+    assert_same(masked, compiled, torch.randn(23, 8))
