@@ -1,5 +1,7 @@
 """What an example tells about other inputs: coinciding sizes, names that say nothing, broadcast rows, empty graphs."""
 
+from threading import Thread
+
 import pytest
 import torch
 import torch_geometric.nn as gnn
@@ -125,3 +127,102 @@ def test_a_number_and_a_tensor_in_one_call_of_where():
 
     masked, compiled = pruned(Where().eval(), torch.randn(9, 8))
     assert_same(masked, compiled, torch.randn(23, 8))
+
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]])
+
+
+class Embedded(nn.Module):
+    """A model whose only features are embeddings of kinds of nodes."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.kinds, self.conv, self.last = nn.Embedding(5, 16), conv, nn.Linear(16, 3)
+
+    def forward(self, node_type, *graph):
+        return self.last(self.conv(self.kinds(node_type), *graph).relu())
+
+
+@pytest.mark.parametrize(
+    ("conv", "names"),
+    [
+        (gnn.SAGEConv(16, 16), ["conv.lin_l", "conv.lin_r", "last"]),
+        (gnn.GCNConv(16, 16), ["conv.lin", "last"]),
+        (gnn.GATConv(16, 4, heads=4), ["conv.lin", "last"]),
+        (gnn.RGCNConv(16, 16, 3), ["conv", "conv.root", "last"]),
+    ],
+    ids=["SAGE", "GCN", "GAT", "RGCN"],
+)
+def test_layers_that_read_embeddings_are_consumers(conv, names):
+    example = [torch.arange(10) % 5, EDGES]
+    example += [torch.arange(10) % 3] if isinstance(conv, gnn.RGCNConv) else []
+    model = Embedded(conv).double().eval()
+    compiled = upscale_fx.prune(model, 0.5, example_inputs=example)
+    assert [(entry.name, entry.kept) for entry in upscale_fx.report(compiled).entries] == [(name, 8) for name in names]
+    upscale_fx.verify(upscale_fx.mask(model, 0.5, example_inputs=example), compiled, example)
+    assert compiled.get_parameter("kinds.weight").shape[1] < 16
+
+
+def test_a_parameter_need_not_be_contiguous():
+    model = gnn.MLP([8, 16, 4], norm=None).eval()
+    model.lins[1].weight = nn.Parameter(torch.randn(16, 4).t())
+    masked, compiled = pruned(model, torch.randn(9, 8))
+    assert_same(masked, compiled, torch.randn(23, 8))
+
+
+class Particular(nn.Module):
+    """Ordinary Python that looks closely at ``int``."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.layers = gnn.GCNConv(8, 16), gnn.GCNConv(16, 4), 2
+
+    def forward(self, x, edge_index):
+        assert type(self.layers) is int
+        scale = int.from_bytes(b"!", "big") / 10
+        return self.last(self.first(x, edge_index).to(float) * scale, edge_index)
+
+
+def test_builtins_are_themselves_where_nothing_symbolic_meets_them():
+    model = Particular().double().eval()
+    upscale_fx.verify(upscale_fx.mask(model, 0.5), upscale_fx.prune(model, 0.5), (torch.randn(10, 8), EDGES))
+
+
+def test_threads_may_compile_at_the_same_time():
+    failures = []
+
+    def compile_one():
+        try:
+            upscale_fx.prune(gnn.GCN(8, 16, 2, 4).double(), 0.5)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [Thread(target=compile_one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+class HalfUsed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.spare, self.last = gnn.GCNConv(8, 16), nn.Linear(16, 99), gnn.GCNConv(16, 4)
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index)
+        self.spare(h)
+        return self.last(h.softmax(dim=-1), edge_index)
+
+
+def test_the_report_counts_what_no_output_needs_and_says_where_a_barrier_is():
+    model = HalfUsed().double().eval()
+    report = upscale_fx.report(upscale_fx.prune(model, 0.5))
+    assert report.before.parameters == sum(p.numel() for p in model.parameters())
+    assert list(report.unused) == ["spare.bias", "spare.weight"]
+    assert "unused: spare.weight: no output needs it" in str(report)
+    (barrier,) = report.barriers
+    assert "softmax" in barrier
+    assert "test_likeness.py" in barrier
+    assert "shares over channels depend on them all" in barrier

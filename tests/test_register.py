@@ -110,6 +110,31 @@ def test_a_movement_of_ones_own():
     assert compiled.get_parameter("first.lin.weight").shape == (8, 8)
 
 
+@pytest.mark.parametrize("operation", [3, "nope", None])
+def test_what_is_no_operation_cannot_be_registered(operation):
+    with pytest.raises(upscale_fx.InputError, match="is no operation"):
+        upscale_fx.register(operation)
+
+
+def test_nothing_cannot_be_registered():
+    with pytest.raises(upscale_fx.InputError, match="takes the operations"):
+        upscale_fx.register()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"), [(KeyError("bug"), "failed: KeyError: 'bug'"), ("foo", "returned 'foo'")]
+)
+def test_a_rule_that_fails_is_named_with_its_place(outcome, message):
+    @upscale_fx.register(soften)
+    def rule(op):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with pytest.raises(upscale_fx.UpscaleError, match=f"rule of soften at node soften .*test_register.*{message}"):
+        upscale_fx.prune(Model(Function()).double(), 0.5)
+
+
 def test_the_example_prints_that_the_rule_pays(capsys):
     own_rule.main()
     lines = capsys.readouterr().out.splitlines()

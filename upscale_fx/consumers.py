@@ -72,7 +72,8 @@ class Consumer:
                 parameter = _parameter(root, cut.target)
                 entries = cut.entries[removed].reshape(-1)
                 index = torch.from_numpy(entries[entries >= 0]).to(parameter.device)
-                parameter.view(-1).index_fill_(0, index, 0)
+                flat = parameter.reshape(-1).index_fill(0, index, 0)  # a parameter need not be contiguous
+                parameter.copy_(flat.view(parameter.shape))
 
 
 def _parameter(root: nn.Module, target: str) -> nn.Parameter:
@@ -146,8 +147,8 @@ def _inputs(flow: Dataflow, node: fx.Node) -> int:
 
 def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionProduct]) -> Consumer | None:
     relation = facts.flow.relations.get(node)
-    if node in facts.stored:
-        return None
+    if node in facts.stored and None not in facts.flow.axes[node].sizes:
+        return None  # part of a weight; with rows it is looked up by data, and data itself
     if isinstance(relation, Contraction):
         inputs = facts.flow.axes[relation.x].shape[-1]
         columns = np.arange(relation.batch * inputs, dtype=np.int64).reshape(relation.batch, inputs)
@@ -189,7 +190,9 @@ def _operand_consumer(facts: _Facts, node: fx.Node, relation: Product) -> Consum
     channels = np.arange(batch * inner, dtype=np.int64).reshape(batch, inner)
     blocks = np.repeat(np.arange(batch), inner) if batch > 1 else None
     sides = ((relation.left, left.transpose(1, 0, 2)), (relation.right, right.transpose(2, 0, 1)))
-    for (x, read), (weight, held) in (sides, sides[::-1]):
+    # Of two operands that are made of parameters the weight is the one without rows, else the larger one.
+    first, second = sorted(sides, key=lambda side: (None not in facts.flow.axes[side[0]].sizes, side[1].size))
+    for (x, read), (weight, held) in ((first, second), (second, first)):
         if weight in facts.stored:
             labels = np.empty(facts.flow.axes[weight].count, dtype=np.int64)
             labels[held] = channels

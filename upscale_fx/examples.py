@@ -115,6 +115,11 @@ class _Rows:
                 and _numbers_graphs(name, value)
             ):
                 self.sizes["B"] = int(value.max()) + 1 if value.numel() else 1
+        if "N" not in self.sizes and largest >= 0:  # numbers of nodes, kinds of nodes: one per node
+            ones = [v for v in given.values() if isinstance(v, Tensor) and v.dim() == 1 and not v.is_floating_point()]
+            lengths = {len(v) for v in ones if len(v) > largest and len(v) not in self.sizes.values()}
+            if len(lengths) == 1:
+                self.sizes["N"] = lengths.pop()
         self.nodes_known = "N" in self.sizes
         if not self.nodes_known:
             floats = [v for v in pytree.tree_leaves(dict(given)) if _is_features(v) and v.dim() > 1]

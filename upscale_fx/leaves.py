@@ -42,8 +42,10 @@ MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.Dropout, Quan
 
 
 @contextmanager
-def patched(replacements: dict[int, Any], extra_names: dict[str, Any], modules: set[str]) -> Iterator[None]:
-    """Replace functions by identity in every module that holds them, and set names in the given modules.
+def patched(
+    replacements: dict[int, Any], extra_names: dict[str, Any], modules: set[str], extended: set[str]
+) -> Iterator[None]:
+    """Replace functions by identity in every module that holds them, and set names in PyG's layers and ``extended``.
 
     PyG imports its helpers by name into many modules; patching one of them would miss the rest.
     """
@@ -58,7 +60,7 @@ def patched(replacements: dict[int, Any], extra_names: dict[str, Any], modules: 
                 if id(value) in replacements and callable(value):
                     undo.append((space, key, value))
                     space[key] = replacements[id(value)]
-            if name in modules or name.startswith("torch_geometric.nn"):
+            if name in extended or name.startswith("torch_geometric.nn"):
                 for key, value in extra_names.items():
                     undo.append((space, key, space.get(key, absent)))
                     space[key] = value

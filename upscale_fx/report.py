@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Report:
     views: int
     copies: int
     unviewable: int = 0
+    unused: Sequence[str] = ()
     approximate: Sequence[str] = ()
 
     @property
@@ -69,6 +70,7 @@ class Report:
         )
         lines = [table, ""]
         lines += [f"barrier: {text}" for text in self.barriers]
+        lines += [f"unused: {name}: no output needs it" for name in self.unused]
         lines += [f"approximate: {text}" for text in self.approximate]
         lines.append(f"parameters  {self.before.parameters:,} -> {self.after.parameters:,}")
         lines.append(f"bytes       {self.before.bytes:,} -> {self.after.bytes:,}")
@@ -101,6 +103,7 @@ def report(compiled: nn.Module) -> Report:
         reorders.count("view"),
         reorders.count("copy"),
         compiled.meta.get("unviewable", 0),
+        history.get("unused", ()),
         [
             f"{name}: statistics of the {kept} of {count} channels that are kept"
             for name, (count, kept) in compiled.meta.get("approximate", {}).items()
@@ -150,8 +153,12 @@ def barriers(flow: Dataflow) -> list[str]:
     """Barriers that hold channels, with op and source line."""
     found = []
     for node, relation in flow.relations.items():
-        if isinstance(relation, Barrier) and holds_channels(flow, node, relation):
-            found.append(f"{node.name} ({_operation(flow, node)}, {node.meta.get('source', '')}): {relation.reason}")
+        value = flow.values[node][0]
+        structure = isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
+        if structure or not isinstance(relation, Barrier) or not holds_channels(flow, node, relation):
+            continue
+        where = ", ".join(filter(None, (_operation(flow, node), node.meta.get("module"), node.meta.get("source"))))
+        found.append(f"{node.name} ({where}): {relation.reason}")
     return found
 
 
@@ -186,4 +193,8 @@ def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) 
         zero = {c.name: int((~c.reads(gm)).sum()) for c in found}
         consumers = [(c.name, c.count, zero[c.name], "", zero[c.name]) for c in found]
     fixed = [(u.name, u.channels, round(share * u.channels), u.reason) for u in refused]
-    return {"consumers": consumers, "refused": fixed, "before": size_of(gm, flow)}
+    before, unused = size_of(gm, flow), []
+    if "report" not in gm.meta and "model" in gm.meta:  # what tracing found nobody needs counts as removed
+        parameters, nbytes, unused = gm.meta["model"]
+        before = replace(before, parameters=parameters, bytes=nbytes)
+    return {"consumers": consumers, "refused": fixed, "before": before, "unused": unused}

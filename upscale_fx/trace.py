@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError, UpscaleWarning
 from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, in_mode, undisturbed
 from upscale_fx.modes import merge_modes
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.module import CompiledGNN, make_module, parameter_bytes
 from upscale_fx.ownership import check_model, own_copy, without_caches
 from upscale_fx.places import line_of
 from upscale_fx.proxy import CannotTrace
@@ -49,6 +50,8 @@ def trace_model(
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     meta: dict[str, Any] = {"inputs": inputs, "name": type(model).__name__}
+    known = {name: parameter.numel() for name, parameter in root.named_parameters()}
+    nbytes = parameter_bytes(root)
     if reason is not None:
         meta |= {"mode": "eval", "mode_reason": reason}
         if model.training:
@@ -59,6 +62,8 @@ def trace_model(
             )
     traced = make_module(root, graph, meta, model.training)
     _check_trace(root, traced)
+    read = dict(traced.named_parameters())
+    traced.meta["model"] = (sum(known.values()), nbytes, sorted(known.keys() - read.keys()))
     return traced
 
 
@@ -124,6 +129,10 @@ def run_example(
         return (model.forward if quiet else model)(*args, **kwargs)
 
 
+#: Tracing replaces functions of torch for a while, which two threads must not do at once.
+_one_at_a_time = threading.RLock()
+
+
 def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
     """Trace ``root`` (which is left as it was) in one mode.
 
@@ -136,16 +145,26 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    tracer = GraphTracer()
+    tracer = GraphTracer(replace_builtins=False)
     try:
-        with in_mode(root, training), undisturbed(root):
-            return tracer.trace(root, inputs)
+        with _one_at_a_time, in_mode(root, training), undisturbed(root):
+            try:
+                return tracer.trace(root, inputs)
+            except CannotTrace:  # perhaps a row count met int(), len(), min() or max() in the model's own code
+                _restore(state)
+                tracer = GraphTracer()
+                return tracer.trace(root, inputs)
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
     finally:
-        for module, name, buffer, value in state:
-            module._buffers[name] = buffer
-            buffer.data.copy_(value)
+        _restore(state)
+
+
+def _restore(state: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
+    """Put buffers back as they were."""
+    for module, name, buffer, value in state:
+        module._buffers[name] = buffer
+        buffer.data.copy_(value)
 
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)

@@ -38,8 +38,9 @@ from upscale_fx.selections import told_apart
 class GraphTracer(fx.Tracer):
     """Traces one module in its current mode. ``place`` names where tracing stands, for errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, replace_builtins: bool = True) -> None:
         super().__init__()
+        self.replace_builtins = replace_builtins  # also int, len, min and max in the model's own modules
         self.path: list[str] = []
         self.failed_in = ""  # the innermost module an exception came through
         self.place = ""
@@ -66,8 +67,9 @@ class GraphTracer(fx.Tracer):
         builtin = traced_builtins(self._recorder, lambda value: value.size(0))
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
         spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
+        own = spaces if self.replace_builtins else set()
         with (
-            patched(replacements, builtin, spaces),
+            patched(replacements, builtin, spaces, own),
             tracing_quirks(),
             self._patched_modules(),
             torch.no_grad(),
@@ -150,6 +152,8 @@ class GraphTracer(fx.Tracer):
             return a.node
         if isinstance(a, Tensor) and id(a) in self._names:
             return self._attribute(a).node
+        if isinstance(a, type) and a in (float, int, bool):  # as a dtype
+            return {float: torch.float64, int: torch.int64, bool: torch.bool}[a]
         if isinstance(a, tuple) and type(a) is not tuple and not hasattr(a, "_fields"):
             return tuple(self.create_arg(item) for item in a)
         if isinstance(a, dict):

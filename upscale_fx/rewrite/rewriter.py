@@ -197,7 +197,7 @@ class Rewriter:
 
     def _is_available(self, node: fx.Node) -> bool:
         """Whether a node was kept; what reads one that was not is dead."""
-        if node in self.env or node.op == "get_attr":
+        if node in self.env or node.op == "get_attr" or (node in self.kept and reads_parameter(self.flow, node)):
             return True
         return (
             node not in self.flow.axes and self._is_tuple(node) and all(map(self._is_available, node.all_input_nodes))

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from upscale_fx import ops
 from upscale_fx.channels import Axes, Flow, Positions, axes_of
+from upscale_fx.errors import InputError, UpscaleError
 from upscale_fx.relations import Barrier, Movement, Relation, Source, Structure
 
 Pair = tuple[Any, Any]
@@ -39,6 +40,12 @@ def register(*operations: Any) -> Callable[[Rule], Rule]:
         operations: functions (a Python function is then one node of every trace, not looked into), names of tensor
             methods, operators of ``torch.library`` or ``torch.ops``, or module types (likewise one node).
     """
+    for operation in operations:
+        known = hasattr(Tensor, operation) if isinstance(operation, str) else callable(operation)
+        if not known:
+            raise InputError(f"{operation!r} is no operation: neither a function, a module type nor a tensor method")
+    if not operations:
+        raise InputError("register() takes the operations that the rule is for")
 
     def add(rule: Rule) -> Rule:
         for operation in operations:
@@ -227,10 +234,41 @@ def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) 
     deep = len(path) > 1 and not isinstance(operation.module, nn.RNNBase)
     rule = _find(call, operation.module) if not deep else None
     if rule is None:
-        return Barrier(tuple(operation.tensors), "no channel rule (upscale_fx.register adds one)")
-    found = rule(operation)
+        return Barrier(tuple(operation.tensors), _MIXING.get(operation.name, _UNKNOWN))
+    found = _applied(rule, operation)
     if found is None:
         return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")
+    return found
+
+
+_UNKNOWN = "no channel rule (upscale_fx.register adds one)"
+#: What mixes channels by its nature, so that no rule could free them.
+_MIXING = {
+    "layer_norm": "a norm over channels reads them all (approximate_norms=True prunes through it)",
+    "normalize": "a norm over channels reads them all (approximate_norms=True prunes through it)",
+    "group_norm": "a norm over channels reads them all",
+    "rms_norm": "a norm over channels reads them all",
+    "softmax": "shares over channels depend on them all",
+    "log_softmax": "shares over channels depend on them all",
+    "sort": "an order depends on everything that is ordered",
+    "topk": "an order depends on everything that is ordered",
+}
+
+
+def _applied(rule: Rule, operation: Operation) -> Relation | None:
+    """What a rule says of a call; raises UpscaleError where a rule of the user's fails or returns something else."""
+    where = (
+        f"the channel rule of {operation.name} at node {operation.node.name} ({operation.call.meta.get('source', '')})"
+    )
+    own = getattr(rule, "__module__", "").startswith("upscale_fx.")
+    try:
+        found = rule(operation)
+    except Exception as error:
+        if own:
+            raise
+        raise UpscaleError(f"{where} failed: {type(error).__name__}: {error}") from error
+    if found is not None and not isinstance(found, Relation):
+        raise UpscaleError(f"{where} returned {found!r}; a rule returns a Relation, or None for what it does not cover")
     return found
 
 
