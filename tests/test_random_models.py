@@ -40,7 +40,7 @@ def test_traced_and_compacted_equal_the_model(program):
 @other_seed
 @random_programs
 @given(
-    programs(zeros=False),
+    st.booleans().flatmap(lambda zeros: programs(zeros=zeros)),
     st.sampled_from([0.5, 0.25, 0.75, 0.4, 0.9]),
     st.booleans(),
     st.booleans(),

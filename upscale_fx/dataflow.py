@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from upscale_fx.channels import Axes, Mask, Positions, axes_of
 from upscale_fx.errors import UpscaleError
@@ -95,10 +96,16 @@ def nonzero(flow: Dataflow) -> dict[fx.Node, Mask]:
             continue
         value = flow.values[node][0]
         if node.op == "get_attr" and isinstance(value, Tensor):
-            found[node] = (value != 0).cpu().numpy().reshape(-1)
+            may_change = isinstance(_owner(flow, node), _BatchNorm) and not isinstance(value, nn.Parameter)
+            found[node] = (value != 0).cpu().numpy().reshape(-1) | may_change  # training updates statistics
         else:
             found[node] = flow.relations[node].nonzero(axes.count, found)
     return found
+
+
+def _owner(flow: Dataflow, node: fx.Node) -> nn.Module:
+    """The module that holds a parameter or buffer."""
+    return flow.module.get_submodule(str(node.target).rpartition(".")[0])
 
 
 def needed(flow: Dataflow, levels: Mapping[fx.Node, Level], blocks: Mapping[fx.Node, Positions]) -> dict[fx.Node, Mask]:

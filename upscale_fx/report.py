@@ -118,7 +118,8 @@ def _entry(row: tuple[str, int, int, str, int], now: Consumer | None) -> Entry:
         return Entry(name, before, asked, 0, "gone: nothing needs it any more, or it was folded")
     kept, expected = now.count, before - asked
     widened = sum(node.meta.get("widened", 0) for node in now.sites)
-    leftover = min(max(kept - (before - masked) - widened, 0), asked)
+    one = max(before - masked, 1)  # where nothing is left, one channel stays for its rows
+    leftover = min(max(kept - one - widened, 0), asked)
     if kept < expected:
         reason = "others of its channels are dead too"
     elif leftover and not reason:

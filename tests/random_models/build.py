@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ Fits = Callable[[Shape], bool]
 
 FEATURES, EDGE_FEATURES, RELATIONS, OTHER_FEATURES = 5, 3, 3, 4
 WIDTHS = (6, 4, 8, 3, 2, 1)
+#: Whether one batch norm may be called on several values. Off for as long as compaction gets such models wrong where
+#: its calls keep other channels: then the last call, if it keeps all, is left as it was although the module is cut.
+SHARED_BATCH_NORMS = os.environ.get("UPSCALE_FX_SHARED_BATCH_NORMS", "0") == "1"
 OPS: list[Callable[[Builder], None]] = []
 
 
@@ -83,6 +87,11 @@ class Builder:
         self.calls.append((name, source, target))
         self.raw.setdefault((target, source), []).append(f"{name}.weight")
         return name
+
+    def callable_again(self, name: str, source: int, target: int) -> None:
+        """Offer a module to be called on something else."""
+        if SHARED_BATCH_NORMS or "Batch" not in self.parts[name.removeprefix("self.")]:
+            self.calls.append((name, source, target))
 
     def width(self) -> int:
         """A number of channels."""

@@ -1,6 +1,6 @@
 """PyG's layers, called once or, where they return as many channels as they take, again; bipartite calls."""
 
-from tests.random_models.build import nodes, op
+from tests.random_models.build import SHARED_BATCH_NORMS, nodes, op
 
 PLAIN = "{0}({1}, edge_index)"
 WEIGHTED = "{0}({1}, edge_index, edge_attr[:, 0].abs())"
@@ -59,7 +59,7 @@ def conv(b, v, shape):
     elif code.startswith("MixHop"):
         width = o * 2
     name = b.part(f"pyg.{code.format(c=c, o=o, h=h, w=h * 2)}".replace("SAGE,", f"pyg.SAGEConv({c}, {c}),"))
-    if "edge_attr[:, 0]" not in call:
+    if SHARED_BATCH_NORMS or not code.startswith(("GENConv", "GPSConv")):  # these have batch norms inside
         b.again.append((call.replace("{0}", name).replace("{1}", "{0}"), c, width))
     b.emit(call.format(name, v), ("N", width))
 

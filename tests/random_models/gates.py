@@ -39,6 +39,7 @@ def recurrent(b, v, shape):
     result, state = (rows, steps, h * (1 + both)), "[0]" if kind == "LSTM" else ""
     b.emit(*b.choose([
         (f"{name}({sequence})[0]", result),
+        (f"{name}({sequence})[0] + {name}({sequence}.flip(1).tanh())[0]", result),
         (f"{name}({sequence})[0][:, -1]", (rows, h * (1 + both))),
         (f"{name}({sequence})[1]{state}[-1]", (rows, h)),
         (f"{name}({sequence})[0].amax(1)", (rows, h * (1 + both))),

@@ -1,6 +1,6 @@
 """Layers: linear ones, norms, modules called again on something else (tied), jumping knowledge."""
 
-from tests.random_models.build import channelled, flat, heads, nodes, op, wide
+from tests.random_models.build import SHARED_BATCH_NORMS, channelled, flat, heads, nodes, op, wide
 
 
 @op(channelled, weight=14)
@@ -42,7 +42,7 @@ def two_layers(b, v, shape):
     name = b.part(
         f"nn.Sequential(nn.Linear({shape[1]}, {width}), {norm}nn.ReLU(inplace=True), nn.Linear({width}, {out}))"
     )
-    b.calls.append((name, shape[1], out))
+    b.callable_again(name, shape[1], out)
     b.emit(f"{name}({v})", (shape[0], out))
 
 
@@ -65,7 +65,7 @@ def norm(b, v, shape):
         "pyg.LayerNorm({0}, mode='node')", "pyg.DiffGroupNorm({0}, 2)",
     ])  # fmt: skip
     name = b.part(code.format(shape[1]))
-    b.calls.append((name, shape[1], shape[1]))
+    b.callable_again(name, shape[1], shape[1])
     b.norms.add(name)
     b.emit(f"{name}({v})", shape)
 
@@ -108,7 +108,8 @@ def stack(b, v, shape):
     """The same layer several times, or several layers in a loop, whose outputs all count."""
     c, k, rows = shape[1], len(b.lines), shape[0]
     own = b.part(f"nn.ModuleList([nn.Linear({c}, {c}), pyg.Linear({c}, {c}), nn.Linear({c}, {c}, bias=False)])")
-    norm = b.part(b.choose([f"nn.BatchNorm1d({c})", "nn.Identity()", f"nn.LayerNorm({c})"]))
+    norms = [f"nn.LayerNorm({c})", "nn.Identity()", *([f"nn.BatchNorm1d({c})"] if SHARED_BATCH_NORMS else [])]
+    norm = b.part(b.choose(norms))
     b.lines.append(f"s{k} = [{v}]")
     b.lines.append(f"for layer in {own}: s{k}.append({norm}(layer(s{k}[-1])).relu() + s{k}[{b.choose([0, -1])}])")
     b.emit(*b.choose([
@@ -117,3 +118,17 @@ def stack(b, v, shape):
         (f"torch.cat(s{k}[1:], 1)", (rows, 3 * c)),
         (f"(torch.stack(s{k}, 1) * {b.parameter(4, 1)}.softmax(0)).sum(1)", shape),
     ]))  # fmt: skip
+
+
+@op(flat, weight=4)
+def shared_norm(b, v, shape):
+    """A norm or activation with parameters that two layers share, the first of which has readers of its own."""
+    c = b.choose([4, 6, 3])
+    codes = ["nn.PReLU({0})", "pyg.GraphNorm({0})", "nn.LayerNorm({0})", "pyg.InstanceNorm({0}, affine=True)"]
+    norm = b.part(b.choose([*codes, *(["nn.BatchNorm1d({0})"] * 4 if SHARED_BATCH_NORMS else [])]).format(c))
+    first, second, third = b.linear(shape[1], c), b.linear(c, c), b.linear(c, c)
+    k = len(b.lines)
+    b.lines.append(f"h{k} = {norm}({first}({v}))")
+    b.values.append((f"h{k}", (shape[0], c)))
+    b.emit(f"{norm}({b.choose([f'{second}(h{k})', f'{second}(h{k}) + {third}(h{k})', f'h{k}.tanh() + {v}.mean()'])})",
+           (shape[0], c))  # fmt: skip

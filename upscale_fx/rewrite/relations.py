@@ -27,6 +27,7 @@ def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | No
 
 def emit_barrier(rw: Rewriter, node: fx.Node, relation: Barrier) -> fx.Node:
     """The same call on whole operands."""
+    rw.keep_module_whole(node)
     return rw.copy_call(node, rw.whole)
 
 
@@ -66,7 +67,8 @@ def _register_module(rw: Rewriter, node: fx.Node, target: str, layout: Positions
     if layout.size * rw.flow.axes[node].shape[1] != len(channels) * rw.flow.axes[node].count:
         raise Misaligned(node)  # statistics of fewer positions than there are
     known, other = rw.modules.get(target, (None, node))
-    if known is not None and not np.array_equal(known, channels):
+    whole = known is None and other is not node and len(channels) < rw.flow.axes[node].shape[1]
+    if whole or (known is not None and not np.array_equal(known, channels)):
         raise Misaligned(node, other)  # one module, two layouts
     rw.modules[target] = (channels, node)
 

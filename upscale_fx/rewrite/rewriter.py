@@ -180,7 +180,15 @@ class Rewriter:
             if not all(map(self._is_whole, (node, *relation.reads))):
                 problem.reader = node
                 raise
+            self.keep_module_whole(node)
             return self.call(node, {})  # everything in place: the call as it was
+
+    def keep_module_whole(self, node: fx.Node) -> None:
+        """Raise Misaligned where another call of the same module has cut it already."""
+        inner, _ = call_of(node, self.flow.values)
+        known, other = self.modules.get(str(inner.target), (None, node)) if inner.op == "call_module" else (None, node)
+        if known is not None and len(known) < self.flow.axes[other].shape[1]:
+            raise Misaligned(other, node)
 
     def _is_whole(self, node: fx.Node) -> bool:
         return node.op == "get_attr" or np.array_equal(self.layouts[node], self.flow.axes[node].everything())
