@@ -4,6 +4,7 @@ Equal means: no output differs by more than 1e-10 of the largest value, in float
 """
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -25,14 +26,16 @@ SIZES = ((23, 70, 3), (40, 31, 5))  # nodes, edges, graphs: one dense graph, one
 SINGLE = (1, 0, 1)
 
 
-#: Variations of one thing, for which the amounts take turns.
-ONE_AMOUNT = ("basic-", "more-", "norm-", "activations", "glu-", "pool-vector")
+#: Whether every model is tried at every amount (nightly); else only the five families are, and for the others the
+#: amounts take turns.
+EVERY_AMOUNT = os.environ.get("UPSCALE_FX_AMOUNTS") == "all"
 
 
 def cases():
-    """Every model at every amount, apart from variations of one thing."""
+    """Models with the amounts they are pruned by."""
     for number, name in enumerate(zoo.ZOO):
-        for amount in [AMOUNTS[number % 3]] if name.startswith(ONE_AMOUNT) else AMOUNTS:
+        every = EVERY_AMOUNT or name.startswith("family-")
+        for amount in AMOUNTS if every else [AMOUNTS[number % 3]]:
             yield pytest.param((name, amount), id=f"{name}-{amount}")
 
 

@@ -28,6 +28,8 @@ random_programs = settings(
 # Torch warns of what drawn models do to a graph without edges, and ours say that heads keep a few channels more.
 pytestmark = pytest.mark.filterwarnings("ignore")
 other_seed = seed(int(SEED)) if SEED else lambda test: test
+#: Amounts for some consumers alone: what others read stays in place.
+SOME, OTHERS = {"*": 0.5, "*[02468]*": 0.0}, {"*": 0.0, "*[02468]*": 0.5}
 
 
 @other_seed
@@ -41,7 +43,7 @@ def test_traced_and_compacted_equal_the_model(program):
 @random_programs
 @given(
     st.booleans().flatmap(lambda zeros: programs(zeros=zeros)),
-    st.sampled_from([0.5, 0.25, 0.75, 0.4, 0.9]),
+    st.sampled_from([0.5, 0.25, 0.75, SOME, 0.9, OTHERS]),
     st.booleans(),
     st.booleans(),
     st.sampled_from(["layer", "global"]),

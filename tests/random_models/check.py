@@ -50,7 +50,7 @@ def traced_and_compacted(program: Program) -> str:
     return "compacted" if count(compacted) < count(traced) else "as large as it was"
 
 
-def pruned_and_masked(program: Program, amount: float, **options: Any) -> str:
+def pruned_and_masked(program: Program, amount: float | dict[str, float], **options: Any) -> str:
     """Prune and mask a model the same way; says how it went."""
     model = program.build()
     if not runs(program, model):
@@ -63,6 +63,8 @@ def pruned_and_masked(program: Program, amount: float, **options: Any) -> str:
         if documented(program, error):
             return "refused"
         raise
+    except upscale_fx.PatternError:
+        return "no such consumer"
     except upscale_fx.NothingToPruneError:
         return nothing_to_prune(model, amount, options)
     after = masked.state_dict()  # other names: weights that were masked before, whose masks are theirs now
@@ -79,7 +81,7 @@ def pruned_and_masked(program: Program, amount: float, **options: Any) -> str:
     return "pruned"
 
 
-def nothing_to_prune(model: nn.Module, amount: float, options: dict[str, Any]) -> str:
+def nothing_to_prune(model: nn.Module, amount: float | dict[str, float], options: dict[str, Any]) -> str:
     """What mask refuses, prune refuses."""
     try:
         upscale_fx.prune(model, amount, **options)

@@ -34,14 +34,17 @@ def drawn(choose: Callable[[Sequence[Any]], Any], steps: int, zeros: bool) -> Pr
 
 
 def _read(b: Builder) -> list[str]:
-    """The outputs: the last value as it is, or what one or more linear layers read in it, each its own channels."""
-    value = b.take(channelled)
-    assert value is not None
-    last, shape = b.choose([(b.values[-1][0], b.values[-1][1]), value])
-    if not channelled(shape):
-        return [last]
-    readers = [b.part(f"nn.Linear({shape[-1]}, 2)") for _ in range(b.choose([1, 2, 0, 3]))]
-    return [b.emit(f"{reader}({last})", (*shape[:-1], 2))[0] for reader in readers] or [last]
+    """The outputs: the last value as it is, or what linear layers read, in one value or in several, each its own."""
+    same = b.choose([True, False])
+    value, outputs = b.values[-1], []
+    for _ in range(b.choose([1, 2, 0, 3])):
+        if not same or not channelled(value[1]):
+            taken = b.take(channelled)
+            assert taken is not None
+            value = taken
+        name, (*lead, width) = value
+        outputs.append(b.emit(f"{b.part(f'nn.Linear({width}, 2)')}({name})", (*lead, 2))[0])
+    return outputs or [value[0]]
 
 
 def _reads(line: str, part: str) -> bool:

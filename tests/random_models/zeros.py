@@ -22,8 +22,11 @@ def zero(model, generator):
     def chance(*shape):
         return torch.rand(shape, generator=generator)
 
+    few = chance(1).item() < 0.5  # zeros in some layers alone: all others keep everything in place
     with torch.no_grad():
         for module in model.modules():
+            if few and chance(1).item() < 0.6:
+                continue
             parameters = dict(module.named_parameters(recurse=False))
             for name, parameter in parameters.items():
                 kind = chance(1).item()
