@@ -55,3 +55,28 @@ def test_statistics_that_are_zero_now_may_change():
         one.eval()
     x = torch.randn(9, 5, dtype=torch.float64)
     torch.testing.assert_close(compiled(x), masked(x), rtol=1e-10, atol=1e-10)
+
+
+class Permuted(nn.Module):
+    """Two readers of the first call make its layout 0 2 1 3; the second call is read in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.p = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        h = self.norm(self.a(x))
+        return self.p(self.norm(self.b(h) + self.c(h)))
+
+
+def test_a_batch_norm_that_one_call_would_permute():
+    torch.manual_seed(0)
+    model = Permuted().double().eval()
+    with torch.no_grad():
+        model.norm.weight.normal_()
+        model.norm.running_mean.normal_()
+        model.b.weight[:, [1, 3]] = 0
+        model.c.weight[:, [0, 2]] = 0
+    x = torch.randn(9, 5, dtype=torch.float64)
+    torch.testing.assert_close(upscale_fx.compact(model)(x), model(x), rtol=1e-10, atol=1e-10)

@@ -67,7 +67,8 @@ def _register_module(rw: Rewriter, node: fx.Node, target: str, layout: Positions
     if layout.size * rw.flow.axes[node].shape[1] != len(channels) * rw.flow.axes[node].count:
         raise Misaligned(node)  # statistics of fewer positions than there are
     known, other = rw.modules.get(target, (None, node))
-    whole = known is None and other is not node and len(channels) < rw.flow.axes[node].shape[1]
+    in_place = np.array_equal(channels, np.arange(rw.flow.axes[node].shape[1]))
+    whole = known is None and other is not node and not in_place
     if whole or (known is not None and not np.array_equal(known, channels)):
         raise Misaligned(node, other)  # one module, two layouts
     rw.modules[target] = (channels, node)

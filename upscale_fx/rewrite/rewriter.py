@@ -184,10 +184,10 @@ class Rewriter:
             return self.call(node, {})  # everything in place: the call as it was
 
     def keep_module_whole(self, node: fx.Node) -> None:
-        """Raise Misaligned where another call of the same module has cut it already."""
+        """Raise Misaligned where another call of the same module has cut or permuted it already."""
         inner, _ = call_of(node, self.flow.values)
         known, other = self.modules.get(str(inner.target), (None, node)) if inner.op == "call_module" else (None, node)
-        if known is not None and len(known) < self.flow.axes[other].shape[1]:
+        if known is not None and not np.array_equal(known, np.arange(self.flow.axes[other].shape[1])):
             raise Misaligned(other, node)
 
     def _is_whole(self, node: fx.Node) -> bool:
