@@ -15,9 +15,8 @@ Fits = Callable[[Shape], bool]
 
 FEATURES, EDGE_FEATURES, RELATIONS, OTHER_FEATURES = 5, 3, 3, 4
 WIDTHS = (6, 4, 8, 3, 2, 1)
-#: Whether one batch norm may be called on several values. Off for as long as compaction gets such models wrong where
-#: its calls keep other channels: then the last call, if it keeps all, is left as it was although the module is cut.
-SHARED_BATCH_NORMS = os.environ.get("UPSCALE_FX_SHARED_BATCH_NORMS", "0") == "1"
+#: Whether one batch norm may be called on several values: one module, whose calls may want other layouts.
+SHARED_BATCH_NORMS = os.environ.get("UPSCALE_FX_SHARED_BATCH_NORMS", "1") == "1"
 OPS: list[Callable[[Builder], None]] = []
 
 
