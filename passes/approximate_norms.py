@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from upscale_fx.approximate import approximate_layer_norm, approximate_normalize, approximate_statistic
 from upscale_fx.dataflow import analyse
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.norms import FoundNorm, FoundStatistic, find_norms, find_statistics
-from upscale_fx.tracer import drop_dead_nodes
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from upscale_fx import ops
 from upscale_fx.channels import Mask, Positions
 from upscale_fx.dataflow import Dataflow, analyse, needed, nonzero
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.errors import PassError
 from upscale_fx.heads import head_blocks
 from upscale_fx.inputs import TensorSpec
@@ -26,7 +27,6 @@ from upscale_fx.rectangles import Level
 from upscale_fx.relations import Barrier, Source
 from upscale_fx.relations.products import Recurrence
 from upscale_fx.rewrite import Misaligned, rewrite
-from upscale_fx.tracer import drop_dead_nodes
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from upscale_fx.approximate import (
 )
 from upscale_fx.channels import Axes
 from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.tracer import drop_dead_nodes
 
 _FUNCTIONS = {approximate_layer_norm, approximate_normalize, approximate_statistic}
 

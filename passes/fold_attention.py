@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from upscale_fx.attention import AttentionProduct, LinearOrigin, attention_products, foldable
 from upscale_fx.dataflow import Dataflow, analyse, needed
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.heads import head_blocks
 from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.tracer import drop_dead_nodes
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,18 @@ model whose readers were pruned goes, with its weights and its messages.
 from __future__ import annotations
 
 import copy
-import operator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
+from upscale_fx.attention import SUMS
 from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.passes.share_structure import row_origin
 from upscale_fx.relations import Contraction, Pointwise
 from upscale_fx.stored import made_of_parameters
-from upscale_fx.tracer import drop_dead_nodes
-
-_SUMS = (operator.add, torch.add, "add")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def drop_zero_operands(flow: Dataflow) -> int:
     parameters = made_of_parameters(flow)  # a bias that happens to be zero is there to be trained
     for node in flow.nodes:
         relation = flow.relations.get(node)
-        if node.target not in _SUMS or not isinstance(relation, Pointwise):
+        if node.target not in SUMS or not isinstance(relation, Pointwise):
             continue
         if len(node.args) != 2 or node.kwargs:  # alpha
             continue
@@ -72,8 +69,7 @@ def _same_kind(flow: Dataflow, node: fx.Node, other: fx.Node) -> bool:
     """Whether a value has the shape and the dtype of the sum."""
     if other not in flow.axes or flow.axes[other].pairs != flow.axes[node].pairs:
         return False
-    first, second = flow.values[node][0], flow.values[other][0]
-    return isinstance(first, Tensor) and isinstance(second, Tensor) and first.dtype == second.dtype
+    return _same_dtype(flow, node, other)
 
 
 def detach_unread_inputs(flow: Dataflow) -> int:

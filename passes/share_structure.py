@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from upscale_fx import ops
 from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.relations import Contraction, Movement, Pointwise
-from upscale_fx.tracer import drop_dead_nodes
 
 #: Draw random numbers, or have effects: never merged.
 _RANDOM = {"dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu", "rand", "randn", "randint", "randperm",

@@ -22,12 +22,8 @@ def assert_same(masked, compiled, *arguments):
 
 
 @pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+def _seeded(double_precision):
     torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one adjacency as example", "one adjacency in a call"])

@@ -156,6 +156,8 @@ UNREACHABLE = {
     approximate.approximate_statistic: "likewise",
 }
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 
 #: Module types of the registry, each with how to make one.
 MODULES = {
@@ -259,14 +261,6 @@ def build(name):
             kept[:] = True
         model.last.weight[:, ~kept] = 0
     return model
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def operations(compiled):

@@ -21,13 +21,7 @@ from upscale_fx.vig import Grapher
 
 SIDE, PATCHES, BATCHES = 16, 16, (1, 2, 5)
 
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def images(count, seed=1):

@@ -61,18 +61,23 @@ class Entry:
         return self.inputs(9, 22) if self.needs_example else None
 
 
+def randomise(model: nn.Module) -> None:
+    """Change biases, scales and statistics at random: fresh ones hide what they do to a dead channel."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+        for key, buffer in model.named_buffers():
+            if "running_" in key:
+                buffer.add_(torch.rand_like(buffer), alpha=0.5)
+
+
 def make(name: str, seed: int = 0) -> nn.Module:
     """Build a model of the zoo: float64, ``eval()``, every bias, scale and running statistic random."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ZOO[name].build().double()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(torch.randn_like(parameter), alpha=0.3)
-            for key, buffer in model.named_buffers():
-                if "running_" in key:
-                    buffer.add_(torch.rand_like(buffer), alpha=0.5)
+        randomise(model)
     return model.eval()
 
 

@@ -7,10 +7,11 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from upscale_fx.consumers import survey
 from upscale_fx.criteria import Criterion
-from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.dataflow import analyse
 from upscale_fx.errors import NothingToPruneError
-from upscale_fx.masking import MaskOptions, Removal, check_amount, nothing_to_prune, plan_removals
+from upscale_fx.masking import MaskOptions, check_amount, nothing_to_prune, plan_removals
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.ownership import own_copy
 from upscale_fx.passes import (
@@ -94,7 +95,7 @@ def mask(
     _check_early(options)
     traced = trace(model, example_inputs, example_kwargs)
     masked = cast(Model, own_copy(model))
-    for removal in plan_removals(analyse(traced), traced, options):
+    for removal in plan_removals(survey(analyse(traced)), traced, options):
         removal.consumer.zero(masked, removal.removed)
     return masked
 
@@ -124,17 +125,14 @@ def compact(
     Raises:
         TraceError, InputError: see :func:`trace`.
     """
-    return _compact(trace(model, example_inputs, example_kwargs), None, callback, approximate_norms=approximate_norms)
+    traced = trace(model, example_inputs, example_kwargs)
+    flow = analyse(traced)
+    return _compact(traced, record(traced, flow, survey(flow), None), callback, approximate_norms)
 
 
 def _compact(
-    traced: CompiledGNN,
-    removals: Sequence[Removal] | None,
-    callback: Callback | None,
-    flow: Dataflow | None = None,
-    approximate_norms: bool = False,
+    traced: CompiledGNN, history: Mapping[str, object], callback: Callback | None, approximate_norms: bool
 ) -> CompiledGNN:
-    history = record(traced, flow or analyse(traced), removals)
     # What does not pay at full width may pay at the width that is left, so attention is looked at twice.
     compaction: list[Pass] = [FoldAttention(), CompactChannels(), FoldAttention(), CompactChannels()]
     if approximate_norms:
@@ -202,14 +200,15 @@ def prune(
     traced = trace(model, example_inputs, example_kwargs)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
-    removals = plan_removals(flow, traced, options)
+    found = survey(flow)
+    removals = plan_removals(found, traced, options)
     for removal in removals:
         removal.consumer.zero(traced, removal.removed)
     traced.meta.pop("compacted", None)
-    compacted = _compact(traced, removals, callback, flow, approximate_norms)
+    compacted = _compact(traced, record(traced, flow, found, removals), callback, approximate_norms)
     after = {name: value.shape for name, value in compacted.state_dict().items()}
     if any(removal.removed.any() for removal in removals) and before == after:
-        raise NothingToPruneError(nothing_to_prune(removals))
+        raise NothingToPruneError(nothing_to_prune(removals, found.refused))
     return optimize(compacted, callback=callback)
 
 

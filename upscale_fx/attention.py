@@ -112,7 +112,7 @@ def own_layers(flow: Dataflow, start: Flow, readers: set[fx.Node]) -> Iterator[L
             index = relation.flows[0].index[index]
             node = relation.flows[0].source
             continue
-        if isinstance(relation, Pointwise) and relation.zero == "all" and node.target in _SUMS:
+        if isinstance(relation, Pointwise) and relation.zero == "all" and node.target in SUMS:
             for part in relation.flows:
                 if part.source.op == "get_attr":
                     yield None
@@ -131,7 +131,8 @@ def _overlaps(flow: Dataflow, user: fx.Node, node: fx.Node, index: Positions) ->
     return any(f.source is node and bool(np.isin(f.index, index).any()) for f in relation.flows)
 
 
-_SUMS = (torch.add, operator.add, "add")
+#: What calls of a sum of two are recorded as.
+SUMS = (torch.add, operator.add, "add")
 
 
 def row_cuts(flow: Dataflow, origin: LinearOrigin) -> list[Cut]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from upscale_fx.api import compact, trace
+from upscale_fx.consumers import survey
 from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import analyse
 from upscale_fx.errors import InputError
@@ -36,7 +37,7 @@ class MaskingManager:
         Takes the options of :func:`upscale_fx.mask` and raises what it raises; returns the model.
         """
         traced = trace(self.model, self.example_inputs)
-        plan = plan_removals(analyse(traced), traced, MaskOptions(amount, self._criterion, **options))
+        plan = plan_removals(survey(analyse(traced)), traced, MaskOptions(amount, self._criterion, **options))
         for removal in plan:
             removal.consumer.zero(self.model, removal.removed)
         return self.model

@@ -35,7 +35,8 @@ from upscale_fx import ops
 from upscale_fx.channels import Mask
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.relations import Contraction, Movement, Pointwise, Reduction, hit
-from upscale_fx.rules.registry import Operation, operation_of
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import operation_of
 
 #: Functions of single elements, the same for every row: not all that is pointwise between positions keeps rows apart.
 _ELEMENTWISE = (

@@ -9,14 +9,15 @@ calls share, or that is looked up by relation, is one consumer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, fx, nn
+from torch import fx
 
 from upscale_fx.attention import AttentionProduct, attention_products, foldable, own_layers, row_cuts
 from upscale_fx.channels import Flow, Mask, Positions
+from upscale_fx.consumer import Consumer, merged
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.heads import head_blocks
 from upscale_fx.layout import channel_ids, components
@@ -25,68 +26,7 @@ from upscale_fx.rectangles import cells
 from upscale_fx.relations import Contraction
 from upscale_fx.relations.convolutions import Convolution
 from upscale_fx.relations.products import Product, Recurrence
-from upscale_fx.stored import Cut, NotStored, is_parameter, made_of_parameters, merged_cuts, weight_cuts
-
-
-@dataclass
-class Consumer:
-    """One contraction, possibly called several times.
-
-    Attributes:
-        name: module path of the weight, path of the vector, or both layers of a product joined by ``@``.
-        kind: ``"weight"``, ``"vector"`` or ``"product"``.
-        sites: the nodes that read.
-        cuts: the parameter entries that are zero when a channel is masked.
-        hidden: which channels carry hidden values (the others are raw inputs).
-        blocks: the head each channel belongs to, if its tensor has heads.
-        channels: identity of each channel, shared with other consumers that read the same.
-    """
-
-    name: str
-    kind: str
-    sites: list[fx.Node]
-    cuts: list[Cut]
-    hidden: Mask
-    blocks: Positions | None
-    channels: Positions
-    homes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-
-    @property
-    def count(self) -> int:
-        """Number of input channels."""
-        return len(self.hidden)
-
-    def weight(self, root: nn.Module) -> Tensor:
-        """The weight as ``[out, in]``: one row per entry that a channel has; for a product, of both layers."""
-        return torch.cat([_slab(root, cut) for cut in self.cuts])
-
-    def reads(self, root: nn.Module) -> Mask:
-        """Which channels meet a weight that is not zero."""
-        found: Mask = (self.weight(root) != 0).any(dim=0).cpu().numpy()
-        return found
-
-    def zero(self, root: nn.Module, removed: Mask) -> None:
-        """Set the entries of removed channels to zero, in place."""
-        with torch.no_grad():
-            for cut in self.cuts:
-                parameter = _parameter(root, cut.target)
-                entries = cut.entries[removed].reshape(-1)
-                index = torch.from_numpy(entries[entries >= 0]).to(parameter.device)
-                flat = parameter.reshape(-1).index_fill(0, index, 0)  # a parameter need not be contiguous
-                parameter.copy_(flat.view(parameter.shape))
-
-
-def _parameter(root: nn.Module, target: str) -> nn.Parameter:
-    """A parameter by the name it has after ``torch.nn.utils.prune.remove``."""
-    path, _, name = target.rpartition(".")
-    masked = f"{name}_orig" in root.get_submodule(path)._parameters
-    return root.get_parameter(f"{target}_orig" if masked else target)
-
-
-def _slab(root: nn.Module, cut: Cut) -> Tensor:
-    parameter = root.get_parameter(cut.target).detach()
-    entries = torch.from_numpy(cut.entries.T.copy()).to(parameter.device)
-    return torch.where(entries >= 0, parameter.reshape(-1)[entries.clamp(min=0)], parameter.new_zeros(()))
+from upscale_fx.stored import Cut, NotStored, is_parameter, made_of_parameters, weight_cuts
 
 
 @dataclass(frozen=True)
@@ -109,13 +49,20 @@ class Unmaskable:
     reason: str
 
 
+class Survey(NamedTuple):
+    """All consumers of a traced graph in execution order, and the contractions that are none."""
+
+    consumers: list[Consumer]
+    refused: list[Unmaskable]
+
+
 def find_consumers(flow: Dataflow) -> list[Consumer]:
     """All consumers of a traced graph, in execution order."""
-    return survey(flow)[0]
+    return survey(flow).consumers
 
 
-def survey(flow: Dataflow) -> tuple[list[Consumer], list[Unmaskable]]:
-    """All consumers in execution order, and the contractions that are none."""
+def survey(flow: Dataflow) -> Survey:
+    """Look at every contraction of a traced graph."""
     facts = _Facts(flow, hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True), made_of_parameters(flow))
     homes = _homes(flow, facts.ids)
     found: dict[str, Consumer] = {}
@@ -133,8 +80,8 @@ def survey(flow: Dataflow) -> tuple[list[Consumer], list[Unmaskable]]:
         if made is None:
             continue
         made.homes = np.array([homes.get(c, -1) for c in made.channels.tolist()], dtype=np.int64)
-        found[made.name] = _merged(found[made.name], made) if made.name in found else made
-    return list(found.values()), refused
+        found[made.name] = merged(found[made.name], made) if made.name in found else made
+    return Survey(list(found.values()), refused)
 
 
 def _inputs(flow: Dataflow, node: fx.Node) -> int:
@@ -255,38 +202,6 @@ def _product_consumer(facts: _Facts, node: fx.Node, values: Sequence[Flow], head
 def _readers(source: fx.Node, node: fx.Node) -> set[fx.Node]:
     """What stands between an operand and the reduction that reads it: their elementwise product."""
     return {user for user in source.users if user in node.all_input_nodes}
-
-
-def _merged(known: Consumer, again: Consumer) -> Consumer:
-    """One consumer of two calls: a channel is the same if it has the same column, or is the same channel.
-
-    The same column: a shared module. The same channel: a weight per relation, of which each call reads one.
-    """
-    by_line = {line: c for c, line in enumerate(known.cuts[0].lines())}
-    by_channel = {int(channel): c for c, channel in enumerate(known.channels)}
-    lines = again.cuts[0].lines()
-    place = np.empty(again.count, dtype=np.int64)
-    total = known.count
-    for c in range(again.count):
-        own = by_line.get(lines[c], by_channel.get(int(again.channels[c])))
-        place[c] = total if own is None else own
-        total += own is None
-    fresh = place >= known.count
-    blocks = known.blocks
-    if blocks is not None and fresh.any():
-        blocks = np.concatenate([blocks, np.zeros(int(fresh.sum()), dtype=np.int64)])
-    merged_hidden = np.concatenate([known.hidden, np.zeros(int(fresh.sum()), dtype=bool)])
-    merged_hidden[place] |= again.hidden
-    return Consumer(
-        known.name,
-        known.kind,
-        known.sites + again.sites,
-        merged_cuts(known.cuts, again.cuts, place, total),
-        merged_hidden,
-        blocks,
-        np.concatenate([known.channels, again.channels[fresh]]),
-        np.concatenate([known.homes, again.homes[fresh]]),
-    )
 
 
 def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> dict[int, int]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch_geometric.data import Data
-from torch_geometric.nn import Sequential
+from torch import nn
 
 from upscale_fx.errors import InputError
-from upscale_fx.examples import device_of, inputs_from_examples, named_arguments
+from upscale_fx.examples import device_of, inputs_from_examples
 from upscale_fx.inputs import ModelInputs, TensorSpec
+from upscale_fx.signatures import bind, named_arguments, signature_of
 
 
 def describe_inputs(
@@ -30,17 +29,8 @@ def describe_inputs(
     if example_inputs is None and not example_kwargs:
         yield from _from_conventions(model, signature)
         return
-    given = _bind(signature, example_inputs, example_kwargs or {})
+    given = bind(signature, example_inputs, example_kwargs or {})
     yield inputs_from_examples(model, signature, given)
-
-
-def signature_of(model: nn.Module) -> inspect.Signature:
-    """What forward() takes; torch_geometric.nn.Sequential names its arguments in a string."""
-    signature = inspect.signature(model.forward)
-    if isinstance(model, Sequential) and any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([inspect.Parameter(name, kind) for name in model.signature.param_dict])
-    return signature
 
 
 def bind_examples(
@@ -48,28 +38,8 @@ def bind_examples(
 ) -> tuple[dict[str, Any], ModelInputs]:
     """Example arguments by name, and their description; raises InputError where they do not fit ``forward``."""
     signature = signature_of(model)
-    given = _bind(signature, example_inputs, example_kwargs or {})
+    given = bind(signature, example_inputs, example_kwargs or {})
     return named_arguments(signature, given)[0], inputs_from_examples(model, signature, given)
-
-
-def _bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    if inputs is None:
-        inputs = ()
-    if isinstance(inputs, Data) and len(signature.parameters) > 1:
-        kwargs = {**{k: inputs[k] for k in inputs.keys() if k in signature.parameters}, **kwargs}  # noqa: SIM118
-        inputs = ()
-    if isinstance(inputs, Mapping):
-        kwargs, inputs = {**inputs, **kwargs}, ()
-    if isinstance(inputs, Tensor) or not isinstance(inputs, Sequence):
-        inputs = (inputs,)
-    try:
-        bound = signature.bind(*inputs, **kwargs)
-    except TypeError as error:
-        raise InputError(
-            f"the example inputs do not fit forward{signature}: {error}; pass one value per argument, as in "
-            f"example_inputs=(x, edge_index), example_kwargs={{'batch': batch}}"
-        ) from None
-    return dict(bound.arguments)
 
 
 def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterator[ModelInputs]:

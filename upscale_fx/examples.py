@@ -17,6 +17,7 @@ from torch_geometric.data.data import BaseData
 
 from upscale_fx.errors import InputError
 from upscale_fx.inputs import ModelInputs, RowCount, TensorSpec
+from upscale_fx.signatures import named_arguments
 
 _NODE_ARGUMENTS = ("x", "pos", "z", "h", "x_0")
 _EDGE_INDEX = "edge_index"
@@ -43,33 +44,8 @@ def inputs_from_examples(model: nn.Module, signature: inspect.Signature, given: 
         positional,
         rows.sizes.get("N", 0),
         rows.degree,
-        rows.sizes.get("N1") == rows.sizes.get("N"),
+        rows.sizes.get("N1", 0) == rows.sizes.get("N"),
     )
-
-
-def named_arguments(
-    signature: inspect.Signature, given: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Every argument under a name of its own, also those of ``*args`` and ``**kwargs``; the order; the positional ones.
-
-    ``*args`` become ``args_0``, ``args_1``, ...; what ``**kwargs`` takes keeps its keyword.
-    """
-    found: dict[str, Any] = {}
-    order: list[str] = []
-    positional: tuple[str, ...] = ()
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            parts = {f"{name}_{i}": value for i, value in enumerate(given.get(name, ()))}
-            if parts:
-                positional = (*(known for known in order if known in given), *parts)
-        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            parts = dict(given.get(name, {}))
-        else:
-            order.append(name)
-            parts = {name: given[name]} if name in given else {}
-        found |= parts
-        order += [part for part in parts if part not in order]
-    return found, tuple(order), positional
 
 
 def device_of(model: nn.Module) -> torch.device:

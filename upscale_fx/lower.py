@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from torch_geometric.nn.aggr import SortAggregation
 from torch_geometric.nn.dense import HeteroLinear
 
+from upscale_fx.proxy import is_proxy
+
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """``a * sigmoid(b)`` of the two halves."""
@@ -198,3 +200,10 @@ LOWERED_MODULES: dict[type[nn.Module], Callable[..., Any]] = {
 def lowered_module(module: nn.Module) -> Callable[..., Any] | None:
     """What calls of a module are lowered to, if they are."""
     return next((LOWERED_MODULES[cls] for cls in type(module).__mro__ if cls in LOWERED_MODULES), None)
+
+
+def is_largest_index(target: Any, args: Any, kwargs: Any) -> bool:
+    """``index.max()``, of which PyG's layers ask how many nodes there are."""
+    if target not in ("max", torch.max) or len(args) != 1 or kwargs or not is_proxy(args[0]):
+        return False
+    return isinstance(args[0].pair[0], Tensor) and args[0].pair[0].dtype == torch.long

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from upscale_fx.channels import Mask
-from upscale_fx.consumers import Consumer, Unmaskable, survey
+from upscale_fx.consumer import Consumer
+from upscale_fx.consumers import Survey, Unmaskable
 from upscale_fx.criteria import Criterion, resolve_criterion
-from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import AmountError, CriterionError, NothingToPruneError, PatternError
 from upscale_fx.module import CompiledGNN
 
@@ -65,7 +65,7 @@ class _Unit:
     members: list[tuple[int, int]] = field(default_factory=list)
 
 
-def plan_removals(flow: Dataflow, root: nn.Module, options: MaskOptions) -> list[Removal]:
+def plan_removals(found: Survey, root: nn.Module, options: MaskOptions) -> list[Removal]:
     """Choose what every consumer of a traced graph loses.
 
     Raises:
@@ -73,7 +73,7 @@ def plan_removals(flow: Dataflow, root: nn.Module, options: MaskOptions) -> list
         PatternError: unknown criterion or scope, or a pattern that matches no consumer.
         NothingToPruneError: something was asked and nothing can be removed.
     """
-    consumers, refused = survey(flow)
+    consumers, refused = found
     amounts = _amounts(consumers, options.amount)
     ignored = _matching(consumers, _patterns(options.ignore), "ignore")
     criterion = resolve_criterion(options.criterion)

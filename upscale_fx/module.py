@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -120,3 +120,12 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
 def parameter_bytes(module: nn.Module) -> int:
     """Bytes of parameters and persistent buffers."""
     return sum(v.numel() * v.element_size() for v in module.state_dict().values() if isinstance(v, torch.Tensor))
+
+
+def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any], quiet: bool = False) -> Any:
+    """Call a model, or a graph made of it, with arguments by the names they have in the graph.
+
+    ``quiet`` calls ``forward`` itself: a GraphModule's own call prints a traceback where it fails.
+    """
+    args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
+    return (model.forward if quiet else model)(*args, **kwargs)

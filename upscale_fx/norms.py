@@ -29,7 +29,8 @@ from upscale_fx.approximate import How
 from upscale_fx.channels import Axes
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.relations import Movement, Pointwise, Source
-from upscale_fx.rules.registry import Operation, operation_of
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import operation_of
 
 _LAYER_NORMS = {F.layer_norm, torch.layer_norm}
 _SUMS: dict[Any, How] = {"sum": "sum", torch.sum: "sum", "mean": "mean", torch.mean: "mean"}

@@ -11,7 +11,8 @@ import torch
 from tabulate import tabulate
 from torch import fx, nn
 
-from upscale_fx.consumers import Consumer, survey
+from upscale_fx.consumer import Consumer
+from upscale_fx.consumers import Survey, find_consumers
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking import Removal
@@ -90,8 +91,7 @@ def report(compiled: nn.Module) -> Report:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
     history = compiled.meta["report"]
     flow = analyse(compiled)
-    found, _ = survey(flow)
-    now = {consumer.name: consumer for consumer in found}
+    now = {consumer.name: consumer for consumer in find_consumers(flow)}
     entries = [_entry(row, now.get(row[0])) for row in history["consumers"]]
     entries += [Entry(name, count, asked, count, reason, asked) for name, count, asked, reason in history["refused"]]
     reorders = [node.meta.get("reorder") for node in compiled.graph.nodes]
@@ -180,9 +180,8 @@ def _operation(flow: Dataflow, node: fx.Node) -> str:
     return call.target if isinstance(call.target, str) else getattr(call.target, "__name__", str(call.target))
 
 
-def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) -> Mapping[str, object]:
+def record(gm: CompiledGNN, flow: Dataflow, found: Survey, removals: Sequence[Removal] | None) -> Mapping[str, object]:
     """What a report needs to know of the graph before compaction."""
-    found, refused = survey(flow)
     share = 0.0
     if removals is not None:
         share = float(np.mean([r.amount for r in removals])) if removals else 0.0
@@ -191,9 +190,9 @@ def record(gm: CompiledGNN, flow: Dataflow, removals: Sequence[Removal] | None) 
             for r in removals
         ]
     else:
-        zero = {c.name: int((~c.reads(gm)).sum()) for c in found}
-        consumers = [(c.name, c.count, zero[c.name], "", zero[c.name]) for c in found]
-    fixed = [(u.name, u.channels, round(share * u.channels), u.reason) for u in refused]
+        zero = {c.name: int((~c.reads(gm)).sum()) for c in found.consumers}
+        consumers = [(c.name, c.count, zero[c.name], "", zero[c.name]) for c in found.consumers]
+    fixed = [(u.name, u.channels, round(share * u.channels), u.reason) for u in found.refused]
     before, unused = size_of(gm, flow), []
     if "report" not in gm.meta and "model" in gm.meta:  # what tracing found nobody needs counts as removed
         parameters, nbytes, unused = gm.meta["model"]

@@ -13,15 +13,16 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from upscale_fx import ops
+from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError, UpscaleWarning
 from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, in_mode, undisturbed
 from upscale_fx.modes import merge_modes
-from upscale_fx.module import CompiledGNN, make_module, parameter_bytes
+from upscale_fx.module import CompiledGNN, call_by_name, make_module, parameter_bytes
 from upscale_fx.ownership import check_model, own_copy, without_caches
 from upscale_fx.places import line_of
 from upscale_fx.proxy import CannotTrace
-from upscale_fx.tracer import GraphTracer, drop_dead_nodes
+from upscale_fx.tracer import GraphTracer
 
 
 def trace_model(
@@ -119,14 +120,9 @@ def expected_width(failure: BaseException) -> str:
 def run_example(
     model: nn.Module, inputs: ModelInputs, rows: dict[str, int], quiet: bool = False, **options: Any
 ) -> Any:
-    """The model's output on an example graph, in ``eval()``, leaving it and the RNG as they were.
-
-    ``quiet`` calls ``forward`` itself: a GraphModule's own call prints a traceback where it fails.
-    """
+    """The model's output on an example graph, in ``eval()``, leaving it and the RNG as they were."""
     with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
-        example = inputs.example(rows, **options)
-        args, kwargs = ([], example) if isinstance(model, CompiledGNN) else inputs.bind(example)
-        return (model.forward if quiet else model)(*args, **kwargs)
+        return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
 
 
 #: Tracing replaces functions of torch for a while, which two threads must not do at once.

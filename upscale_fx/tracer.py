@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from upscale_fx import ops
 from upscale_fx.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
-from upscale_fx.lower import LOWERED, lowered_module
+from upscale_fx.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.mutation import ZEROED, is_mask, pure_form, shares_storage
 from upscale_fx.places import source_line
 from upscale_fx.proxy import (
@@ -168,7 +168,7 @@ class GraphTracer(fx.Tracer):
             lowered = LOWERED[target](*args, **kwargs)
             if lowered is not NotImplemented:
                 return lowered
-        if _is_largest_index(target, args, kwargs):
+        if is_largest_index(target, args, kwargs):
             kind, target = "call_function", ops.largest_index
         if target is operator.getitem:
             args = (args[0], self._indices(args[1]))
@@ -292,25 +292,7 @@ class GraphTracer(fx.Tracer):
 _BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
 
-def _is_largest_index(target: Any, args: Any, kwargs: Any) -> bool:
-    """``index.max()``, of which PyG's layers ask how many nodes there are."""
-    if target not in ("max", torch.max) or len(args) != 1 or kwargs or not is_proxy(args[0]):
-        return False
-    return isinstance(args[0].pair[0], Tensor) and args[0].pair[0].dtype == torch.long
-
-
 def _describe(kind: str, target: Any) -> str:
     if kind == "call_function":
         return getattr(target, "__name__", str(target))
     return f"Tensor.{target}" if kind == "call_method" else f"module {target}"
-
-
-def drop_dead_nodes(graph: fx.Graph) -> int:
-    """Erase what no output needs; returns how many nodes. Dropout counts as pure: its draws are nobody's business."""
-    count = 0
-    for node in reversed(list(graph.nodes)):
-        keep = node.op in ("placeholder", "output") or node.target is ops.check_inputs
-        if not keep and not node.users:
-            graph.erase_node(node)
-            count += 1
-    return count

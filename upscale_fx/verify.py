@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import InputError, VerificationError
 from upscale_fx.inputs import ModelInputs, in_mode, preserved_rng
-from upscale_fx.module import CompiledGNN
+from upscale_fx.module import call_by_name
 from upscale_fx.ownership import check_model
 from upscale_fx.trace import expected_width, largest_difference
 
@@ -85,9 +85,8 @@ def _accepted(reference: nn.Module, inputs: ModelInputs) -> ModelInputs:
 
 
 def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any]) -> Any:
-    args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
     with in_mode(model, training=False), torch.no_grad(), preserved_rng(model):
-        return model(*args, **kwargs)
+        return call_by_name(model, inputs, arguments)
 
 
 def _default_tolerance(expected: Any) -> float:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from tests.zoo import randomise
+
 WIDTH, EDGE, RELATIONS = 8, 3, 3
 
 
@@ -260,13 +262,7 @@ class Case:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self.build().to(self.dtype)
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.dim() == 1:
-                        parameter.add_(torch.randn_like(parameter), alpha=0.3)
-                for key, buffer in model.named_buffers():
-                    if "running_" in key:
-                        buffer.add_(torch.rand_like(buffer), alpha=0.5)
+            randomise(model)
         return model.eval()
 
     def arguments(self, graph: Graph) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -210,6 +210,28 @@ class Contraction(Relation):
 
 
 @dataclass(frozen=True)
+class OneOfSeveral(Relation):
+    """Result position ``p`` holds one of the source's positions ``index[:, p]``; which one depends on the row."""
+
+    source: fx.Node
+    index: Positions
+
+    @property
+    def reads(self) -> tuple[fx.Node, ...]:
+        return (self.source,)
+
+    def nonzero(self, count: int, nonzero: Masks) -> Mask:
+        found: Mask = np.logical_or.reduce(nonzero[self.source][self.index], axis=0)
+        return found
+
+    def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
+        yield self.source, hit(self.index[:, needed].reshape(-1), len(nonzero[self.source]))
+
+    def ties(self) -> Iterator[Flow]:
+        return (Flow(self.source, row) for row in self.index)
+
+
+@dataclass(frozen=True)
 class Barrier(Relation):
     """An op whose channels all stay, in place; ``reason`` says why in words."""
 

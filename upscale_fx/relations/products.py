@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from torch import fx
 
-from upscale_fx.channels import Axes, Flow, Mask, Masks, Positions
-from upscale_fx.relations import Movement, Relation, hit
+from upscale_fx.channels import Axes, Mask, Masks, Positions
+from upscale_fx.relations import Movement, OneOfSeveral, Relation, hit
 
 
 class Analysed(Protocol):
@@ -102,30 +102,14 @@ class Product(Relation):
 
 
 @dataclass(frozen=True)
-class Lookup(Relation):
+class Lookup(OneOfSeveral):
     """Rows of a table chosen by an index that is computed: embeddings, a weight gathered by edge type.
 
     Result position ``p`` holds one of the table's positions ``index[:, p]``; which one depends on the row. ``axis`` is
     the axis of the table that is indexed.
     """
 
-    source: fx.Node
-    index: Positions
     axis: int
-
-    @property
-    def reads(self) -> tuple[fx.Node, ...]:
-        return (self.source,)
-
-    def nonzero(self, count: int, nonzero: Masks) -> Mask:
-        found: Mask = np.logical_or.reduce(nonzero[self.source][self.index], axis=0)
-        return found
-
-    def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
-        yield self.source, hit(self.index[:, needed].reshape(-1), len(nonzero[self.source]))
-
-    def ties(self) -> Iterator[Flow]:
-        return (Flow(self.source, row) for row in self.index)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from torch import fx
 
-from upscale_fx.channels import Flow, Mask, Masks, Positions
-from upscale_fx.relations import Barrier, Relation, hit
+from upscale_fx.channels import Mask, Masks
+from upscale_fx.relations import Barrier, OneOfSeveral
 
 
 @dataclass(frozen=True)
-class Regrouping(Relation):
+class Regrouping(OneOfSeveral):
     """Static axes become rows (``[B, P, C]`` to ``[B * P, C]``), rows a static axis, or rows are gathered in groups.
 
     Result position ``p`` holds one of the positions ``index[:, p]`` of the source; which one depends on the row. There
@@ -26,24 +25,8 @@ class Regrouping(Relation):
         gathers: whether rows are chosen by an index; else the operation is a reshape.
     """
 
-    source: fx.Node
-    index: Positions
     lead: tuple[int, int]
     gathers: bool = False
-
-    @property
-    def reads(self) -> tuple[fx.Node, ...]:
-        return (self.source,)
-
-    def nonzero(self, count: int, nonzero: Masks) -> Mask:
-        found: Mask = np.logical_or.reduce(nonzero[self.source][self.index], axis=0)
-        return found
-
-    def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
-        yield self.source, hit(self.index[:, needed].reshape(-1), len(nonzero[self.source]))
-
-    def ties(self) -> Iterator[Flow]:
-        return (Flow(self.source, row) for row in self.index)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import fx
 from upscale_fx.channels import Positions
 from upscale_fx.relations import Movement
 from upscale_fx.rewrite.rewriter import Misaligned, Rewriter
-from upscale_fx.rewrite.selection import selection
+from upscale_fx.rewrite.selection import grid_around, selection
 from upscale_fx.rules.registry import operation_of
 
 #: A concatenation copies anyway; up to this many pieces it may also reorder.
@@ -36,7 +36,9 @@ def _move_reshape(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     source, layout = relation.flows[0].source, rw.layouts[node]
     given = rw.flow.axes[source]
     flat = len(given.wide) <= 1
-    asked = _as_shape(given.shape, given.wide, layout.reshape(-1)) if flat else _grid_around(rw, source, layout)
+    asked = _as_shape(given.shape, given.wide, layout.reshape(-1)) if flat else given.everything()
+    if not flat and source.op == "get_attr" and layout.size:
+        asked = grid_around(given.shape, layout)  # of parameters no more than is wanted
     have = _source_layout(rw, source, asked)
     if np.array_equal(have.reshape(-1), layout.reshape(-1)):
         return reshape_to(rw, node, source, rw.read(source, have), layout.shape)
@@ -48,15 +50,6 @@ def _move_reshape(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     natural = _as_shape(rw.flow.axes[node].shape, wide, have.reshape(-1))
     new = reshape_to(rw, node, source, rw.read(source, have), natural.shape)
     return rw.reorder(new, natural, layout, node)
-
-
-def _grid_around(rw: Rewriter, source: fx.Node, layout: Positions) -> Positions:
-    """The layout of a value with several channel axes that holds what is wanted: in parameters no more than that."""
-    given = rw.flow.axes[source]
-    if source.op != "get_attr" or not layout.size:
-        return given.everything()
-    places = np.unravel_index(layout.reshape(-1), given.shape)
-    return given.everything()[np.ix_(*(list(dict.fromkeys(along.tolist())) for along in places))]
 
 
 def _as_shape(shape: tuple[int, ...], wide: list[int], positions: Positions) -> Positions:
@@ -87,21 +80,12 @@ def _move_same(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     source = relation.flows[0].source
     have = _source_layout(rw, source, rw.flow.axes[source].everything())
     if source.op == "get_attr" and rw.layouts[node].size:
-        have = _transposed_back(rw, node, relation)
+        have = grid_around(rw.flow.axes[source].shape, relation.flows[0].index[rw.layouts[node]])
     operation = operation_of(node, rw.flow.values, rw.flow.module)
     natural = operation.run({source: torch.from_numpy(have.copy())}).numpy()
     back = np.empty(rw.flow.axes[source].count, dtype=np.int64)
     back[relation.flows[0].index] = np.arange(len(relation.flows[0].index))
     return rw.reorder(rw.call(node, {source: rw.read(source, have)}), back[natural], rw.layouts[node], node)
-
-
-def _transposed_back(rw: Rewriter, node: fx.Node, relation: Movement) -> Positions:
-    """The layout a parameter must have so that the transposed one is the layout wanted."""
-    flow, layout = relation.flows[0], rw.layouts[node]
-    given = rw.flow.axes[flow.source]
-    places = np.unravel_index(flow.index[layout.reshape(-1)], given.shape)
-    picks = [list(dict.fromkeys(along.tolist())) for along in places]
-    return given.everything()[np.ix_(*picks)]
 
 
 def _move_rows(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:

@@ -19,7 +19,7 @@ from upscale_fx.errors import PassError
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.relations.products import reads_parameter
 from upscale_fx.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
-from upscale_fx.rewrite.selection import selection
+from upscale_fx.rewrite.selection import grid_around, selection
 from upscale_fx.rules.registry import call_of
 
 
@@ -252,9 +252,7 @@ class Rewriter:
         for target, reads in self.parameters.items():
             if len(reads) > 1:
                 shape = tuple(lookup(self.flow.module, target).shape)
-                everything = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-                lists = [_in_order_of_appearance(reads, shape, axis) for axis in range(len(shape))]
-                found[target] = everything[np.ix_(*lists)] if lists else everything
+                found[target] = grid_around(shape, np.concatenate([wanted.reshape(-1) for wanted in reads]))
         return found
 
     def module(self) -> CompiledGNN:
@@ -274,9 +272,3 @@ class Rewriter:
             root.register_buffer(name, pick.to(device), persistent=False)
         self.graph.lint()
         return make_module(root, self.graph, old.meta, old.training)
-
-
-def _in_order_of_appearance(reads: list[Positions], shape: tuple[int, ...], axis: int) -> Positions:
-    """The places along one axis that any read wants, those of the first read first and as it has them: a view there."""
-    lines = [np.moveaxis(np.unravel_index(wanted, shape)[axis], axis, 0).reshape(-1) for wanted in reads]
-    return np.array(list(dict.fromkeys(np.concatenate(lines).tolist())), dtype=np.int64)

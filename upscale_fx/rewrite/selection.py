@@ -7,6 +7,18 @@ import numpy as np
 from upscale_fx.channels import Positions
 
 
+def grid_around(shape: tuple[int, ...], positions: Positions) -> Positions:
+    """The layout of a value of this shape that holds given positions and no line without any, in order of appearance.
+
+    What appears first comes first along every axis, so that the first of several reads is a view.
+    """
+    everything = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.int64).reshape(shape)
+    if not shape:
+        return everything
+    places = np.unravel_index(positions.reshape(-1), shape)
+    return everything[np.ix_(*(list(dict.fromkeys(along.tolist())) for along in places))]
+
+
 def selection(have: Positions, wanted: Positions) -> list[Positions] | None:
     """Per axis the places of ``have`` to pick so that it becomes ``wanted``; None if that is not a grid."""
     if have.ndim != wanted.ndim:

@@ -17,8 +17,9 @@ from upscale_fx.rules import (
     regrouping,
     shape,
 )
+from upscale_fx.rules.operation import Operation
 from upscale_fx.rules.pointwise import per_channel
-from upscale_fx.rules.registry import REGISTRY, Operation, register, relation_of
+from upscale_fx.rules.registry import REGISTRY, register, relation_of
 
 __all__ = [
     "REGISTRY",

@@ -12,7 +12,8 @@ from upscale_fx.approximate import (
     fibres_of,
 )
 from upscale_fx.relations import Relation
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 
 @register(approximate_layer_norm)

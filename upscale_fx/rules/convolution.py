@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from upscale_fx.channels import Axes
 from upscale_fx.relations import Relation
 from upscale_fx.relations.convolutions import Convolution
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 #: Where groups stand among the arguments of each.
 _GROUPS = 6

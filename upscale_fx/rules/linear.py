@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from upscale_fx.relations import Contraction, Relation
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 
 @register(F.linear, torch._C._nn.linear)

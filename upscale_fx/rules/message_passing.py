@@ -9,7 +9,8 @@ from torch_geometric.nn.aggr import QuantileAggregation
 
 from upscale_fx import ops
 from upscale_fx.relations import Pointwise, Relation
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 
 @register(pyg.scatter)

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from upscale_fx.channels import Flow, Mask
 from upscale_fx.relations import Pointwise, Relation
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 
 @register(_BatchNorm)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from upscale_fx.channels import Flow
 from upscale_fx.relations import Pointwise, Relation, Zero
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 _UNARY = (
     "relu relu6 elu selu celu leaky_relu gelu silu mish tanh sigmoid hardtanh hardswish hardsigmoid softplus softsign "

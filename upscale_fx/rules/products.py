@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import nn
 from torch.nn import functional as F
 
 from upscale_fx.channels import Axes
 from upscale_fx.relations import Relation
 from upscale_fx.relations.products import Lookup, Product, Recurrence
 from upscale_fx.rules.linear import contraction
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 
 @register(torch.matmul, torch.mm, torch.bmm, operator.matmul, "matmul", "mm", "bmm")
@@ -107,15 +108,10 @@ def lookup(op: Operation, source: Any, axis: int) -> Relation | None:
             result = op.run({source: shaped.to(torch.float64)}, side)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return None
-        if not isinstance(result, Tensor) or result.shape != op.values[op.node][side].shape or not result.numel():
+        held = op.held(result, side)
+        if held is None:
             return None
-        held = result
-        for place, size in enumerate(op.axes.sizes):
-            if size is None:
-                held = held.narrow(place, 0, 1)
-        if not torch.equal(held.expand(result.shape), result):
-            return None
-        found.append(held.reshape(-1).long().numpy())
+        found.append(held.astype(np.int64))
     if not np.array_equal(found[0], found[1]):
         return None
     return Lookup(source, own[:, found[0]], axis)
@@ -133,8 +129,3 @@ def recurrence(op: Operation) -> Relation | None:
     columns = torch.stack([(getattr(module, name) != 0).any(dim=0) for name in weights]).any(dim=0)
     others = tuple(node for node in op.tensors if node is not x)
     return Recurrence(x, others, str(op.call.target), weights, columns.cpu().numpy())
-
-
-def is_computed(key: Any) -> bool:
-    """Whether an index is computed, not a constant."""
-    return isinstance(key, fx.Node) and key.op != "get_attr"

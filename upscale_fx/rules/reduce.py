@@ -10,7 +10,8 @@ from torch import fx
 
 from upscale_fx.channels import Axes
 from upscale_fx.relations import Pointwise, Reduction, Relation
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 _HOW = {"sum": "sum", "mean": "mean", "max": "max", "min": "max", "amax": "max", "amin": "max"}
 

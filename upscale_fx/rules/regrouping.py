@@ -9,7 +9,8 @@ from upscale_fx import ops
 from upscale_fx.channels import Axes, Flow
 from upscale_fx.relations import Relation
 from upscale_fx.relations.regrouping import Neighbours, Regrouping
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.operation import Operation
+from upscale_fx.rules.registry import register
 
 
 @register(ops.knn_by_features)

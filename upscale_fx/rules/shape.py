@@ -11,8 +11,9 @@ from torch import Tensor, fx
 from upscale_fx import ops
 from upscale_fx.channels import Axes, Flow
 from upscale_fx.relations import Movement, Pointwise, Relation
+from upscale_fx.rules.operation import Operation
 from upscale_fx.rules.products import lookup
-from upscale_fx.rules.registry import Operation, register
+from upscale_fx.rules.registry import register
 from upscale_fx.rules.regrouping import gathered_rows, reshaped_rows
 
 

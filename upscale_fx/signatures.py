@@ -1,0 +1,68 @@
+"""What forward() takes, and example arguments by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import Sequential
+
+from upscale_fx.errors import InputError
+
+
+def signature_of(model: nn.Module) -> inspect.Signature:
+    """What forward() takes; torch_geometric.nn.Sequential names its arguments in a string."""
+    signature = inspect.signature(model.forward)
+    if isinstance(model, Sequential) and any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(name, kind) for name in model.signature.param_dict])
+    return signature
+
+
+def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Example arguments by the names of the signature; raises InputError where they do not fit it."""
+    if inputs is None:
+        inputs = ()
+    if isinstance(inputs, Data) and len(signature.parameters) > 1:
+        kwargs = {**{k: inputs[k] for k in inputs.keys() if k in signature.parameters}, **kwargs}  # noqa: SIM118
+        inputs = ()
+    if isinstance(inputs, Mapping):
+        kwargs, inputs = {**inputs, **kwargs}, ()
+    if isinstance(inputs, Tensor) or not isinstance(inputs, Sequence):
+        inputs = (inputs,)
+    try:
+        bound = signature.bind(*inputs, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"the example inputs do not fit forward{signature}: {error}; pass one value per argument, as in "
+            f"example_inputs=(x, edge_index), example_kwargs={{'batch': batch}}"
+        ) from None
+    return dict(bound.arguments)
+
+
+def named_arguments(
+    signature: inspect.Signature, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """Every argument under a name of its own, also those of ``*args`` and ``**kwargs``; the order; the positional ones.
+
+    ``*args`` become ``args_0``, ``args_1``, ...; what ``**kwargs`` takes keeps its keyword.
+    """
+    found: dict[str, Any] = {}
+    order: list[str] = []
+    positional: tuple[str, ...] = ()
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            parts = {f"{name}_{i}": value for i, value in enumerate(given.get(name, ()))}
+            if parts:
+                positional = (*(known for known in order if known in given), *parts)
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            parts = dict(given.get(name, {}))
+        else:
+            order.append(name)
+            parts = {name: given[name]} if name in given else {}
+        found |= parts
+        order += [part for part in parts if part not in order]
+    return found, tuple(order), positional
