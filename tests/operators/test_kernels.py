@@ -1,0 +1,138 @@
+"""Which kernels run, where they read, and on how many threads."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.operators.cases import CASES, random_graph
+from upscale_fx import kernels, operators
+from upscale_fx.kernels import choice
+
+
+@pytest.fixture
+def compiled():
+    pytest.importorskip("numba")
+    with kernels.using("numba"):
+        yield
+
+
+@pytest.fixture
+def unresolved():
+    """Choose again, and forget it afterwards."""
+    choice._wanted.cache_clear()
+    yield
+    choice._wanted.cache_clear()
+
+
+def test_the_choice_can_be_forced():
+    with kernels.using("torch"):
+        assert kernels.name() == "torch"
+    with pytest.raises(ValueError, match="no kernels are called 'cuda': set UPSCALE_FX_KERNELS to 'torch' or 'numba'"):
+        kernels.using("cuda").__enter__()
+
+
+def test_the_environment_chooses_and_nothing_is_compiled_early():
+    code = (
+        "import sys, upscale_fx, upscale_fx.operators as operators, torch; from upscale_fx import kernels; "
+        "assert 'upscale_fx.kernels.jit' not in sys.modules; "
+        "operators.spmm(torch.tensor([0, 1]), None, None, torch.ones(1, 1), 'sum'); "
+        "assert 'upscale_fx.kernels.jit' not in sys.modules; print(kernels.name())"
+    )
+    environment = os.environ | {choice.VARIABLE: "torch"}
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == ["torch"]
+
+
+def test_without_numba_torch_kernels_run(monkeypatch, unresolved):
+    monkeypatch.setitem(sys.modules, "upscale_fx.kernels.compiled", None)
+    monkeypatch.setattr(choice, "_asked", [""])
+    assert kernels.name() == "torch"
+    with pytest.raises(ImportError):
+        kernels.using("numba").__enter__()
+
+
+def test_slices_are_read_in_place(compiled):
+    from upscale_fx.kernels.arrays import rows
+
+    wide = torch.randn(6, 4, 10)
+    for view, per_head in ((wide[:, :, 2:7], True), (wide[:, 1], False), (wide[:, 1:3], False), (wide[..., 3:4], True)):
+        found = rows(view, per_head=per_head)
+        assert np.shares_memory(found.flat, wide.numpy())
+        index = np.ix_(*(np.arange(size) for size in (6, found.heads, found.channels)))
+        read = found.flat[index[0] * found.row + index[1] * found.head + index[2]]
+        assert torch.from_numpy(read).equal(view.reshape(6, found.heads, found.channels))
+    assert rows(wide[:, 1:3], per_head=False).heads == 1
+    assert not np.shares_memory(rows(wide.transpose(1, 2), per_head=True).flat, wide.numpy())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_results_do_not_depend_on_threads(case, compiled, monkeypatch):
+    from upscale_fx.kernels import threads
+
+    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr("tests.operators.cases.CHANNELS", 70)
+    graph = random_graph(60, 50, 400)
+    inputs = case.inputs(graph)
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            out = case.run(graph, *inputs)
+            grads = torch.autograd.grad(out.sin().sum(), [x for x in inputs if x is not None])
+            results.append([out, *grads])
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(a.equal(b) for a, b in zip(results[0], result, strict=True))
+
+
+def test_errors_reach_the_caller_from_any_thread(compiled, monkeypatch):
+    from upscale_fx.kernels import threads
+
+    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    graph = random_graph(50, 50, 1000)
+    for position in (0, 500, 999):
+        col = graph.col.clone()
+        col[position] = 50
+        with pytest.raises(IndexError, match="col names row 50, but there are only 50 rows"):
+            operators.spmm(graph.rowptr, col, None, torch.randn(50, 4), "sum")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_forked_process_gets_threads_of_its_own(compiled, tmp_path):
+    code = """
+import os, sys, torch
+from upscale_fx.kernels import threads
+from upscale_fx import operators
+threads.SMALL = 0
+torch.set_num_threads(2)
+x = torch.randn(200, 8)
+run = lambda: operators.spmm(torch.arange(201), torch.arange(200), None, x, "sum").equal(x)
+assert run()
+child = os.fork()
+if child == 0:
+    os._exit(0 if run() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "min"])
+def test_dtypes_without_sparse_kernels(reduce):
+    graph = random_graph(9, 7, 40)
+    weight, x = torch.randint(1, 4, (40,)), torch.randint(-5, 6, (7, 3)) * 60
+    expected = operators.spmm(graph.rowptr, graph.col, weight, x.double(), reduce)
+    got = operators.spmm(graph.rowptr, graph.col, weight, x, reduce)
+    assert got.dtype == torch.int64
+    assert got.equal(expected.floor().long())

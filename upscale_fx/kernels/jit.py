@@ -1,0 +1,133 @@
+"""How loops are compiled, and the pieces they share. This file and its peers named ``*_loops`` need numba.
+
+All loops take flat arrays and strides, so that a slice of a wider tensor is read where it lies, and so that there is
+one signature per dtype. They return OK, ROWPTR, or the first edge whose source does not exist: no index is trusted.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+#: What loops return when all went well, and when ``rowptr`` is not that of these edges.
+OK, ROWPTR = -1, -2
+#: Bytes that a gather asks for before it needs them, measured: half or double are no faster.
+_BYTES_AHEAD = 8192
+_CACHE_LINE = 64
+
+#: Unsigned positions need no check for negative ones, which would keep loops from vectorising.
+unsigned: Any = numba.uint64
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# Sums may be reordered, so that they vectorise. NaN and infinity keep their meaning: neither "nnan" nor "ninf" is here.
+_FAST = {"contract", "nsz", "reassoc"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
+# Compiled loops are kept under this name: numba would not notice that what they share, in this file, has changed.
+_VERSION = f".{zlib.crc32(Path(__file__).read_bytes()):08x}"
+
+
+def compile_loop(loop: _F) -> _F:
+    """Compile a loop over edges, to run without the interpreter's lock; kept on disk if there is a place."""
+    loop.__qualname__ += _VERSION
+    try:
+        return cast(_F, numba.njit(cache=True, **_OPTIONS)(loop))
+    except RuntimeError:  # nowhere to write
+        return cast(_F, numba.njit(**_OPTIONS)(loop))
+
+
+def inline(part: _F) -> _F:
+    """Compile a part of loops into each of them: calls would cost more than what they do."""
+    return cast(_F, numba.njit(forceinline=True, **_OPTIONS)(part))
+
+
+def _prefetch(typing: Any, array: Any, position: Any) -> Any:
+    """Ask for the cache line of ``array[position]``; any position is safe, nothing is read."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, position), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
+@inline
+def ahead(x: Any, width: int) -> Any:
+    """How many edges ahead to fetch rows of ``width`` numbers."""
+    return max(2, min(32, _BYTES_AHEAD // max(1, width * x.itemsize)))
+
+
+@inline
+def fetch(x: Any, position: int, width: int) -> None:
+    """Ask for ``x[position:position + width]``: gathers from memory run up to three times as fast."""
+    stop = position + width
+    while position < stop:  # costs nothing, a range does
+        prefetch(x, position)
+        position += _CACHE_LINE // x.itemsize
+
+
+@inline
+def fetch_heads(x: Any, position: int, stride: int, heads: int, channels: int) -> None:
+    """Ask for the rows of all heads, which may lie apart."""
+    if stride == channels:
+        fetch(x, position, heads * channels)
+    else:
+        for h in range(heads):
+            fetch(x, position + h * stride, channels)
+
+
+@inline
+def covers(rowptr: Any, lo: int, hi: int, num_edges: int) -> Any:
+    """Whether rows lo to hi begin and end where the first and last row must."""
+    last = rowptr.size - 1
+    return (lo > 0 or rowptr[0] == 0) and (hi < last or rowptr[last] == num_edges)
+
+
+@inline
+def inside(start: int, stop: int, num_edges: Any) -> Any:
+    """Whether a row's edges exist."""
+    return 0 <= start <= stop <= num_edges
+
+
+@inline
+def larger(v: Any, best: Any) -> Any:
+    """The larger of two; NaN wins, as in torch."""
+    return v if v > best or math.isnan(v) else best
+
+
+@inline
+def smaller(v: Any, best: Any) -> Any:
+    """The smaller of two; NaN wins, as in torch."""
+    return v if v < best or math.isnan(v) else best
+
+
+@inline
+def fill(out: Any, start: int, stop: int, value: float) -> None:
+    """What ``out[start:stop] = value`` does, for less."""
+    for k in range(unsigned(start), unsigned(stop)):
+        out[k] = value
+
+
+@inline
+def find_largest(scores: Any, stride: int, head: int, start: int, stop: int, largest: Any) -> None:
+    """Per head, the largest of ``scores[e * stride + h * head]`` over edges start to stop."""
+    fill(largest, 0, largest.size, -math.inf)
+    for e in range(start, stop):
+        for h in range(largest.size):
+            largest[h] = larger(scores[e * stride + h * head], largest[h])

@@ -1,0 +1,56 @@
+"""How operators get into torch: a schema, kernels, shapes for fake tensors, a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "upscale_fx"
+
+# `define` and `impl` cost 5 us a call where `torch.library.custom_op` costs 8, which counts on small graphs.
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def register(
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    save: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Register an operator and return it.
+
+    Args:
+        schema: its name, arguments and results, in torch's notation.
+        kernel: what it computes, on every device.
+        fake: what its results look like, on tensors without values.
+        save: remembers what ``backward`` needs, in the ``setup_context`` convention of ``torch.autograd.Function``.
+        backward: gradients of all arguments; without it, asking for a gradient raises.
+    """
+    name = schema[: schema.index("(")]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
+
+    def refuse(context: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(
+            f"{NAMESPACE}::{name} has no gradient: second derivatives exist for sums, means and edge_dot only"
+        )
+
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward or refuse, setup_context=save, lib=_LIBRARY)
+    operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return operator
+
+
+def same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype that arithmetic on all of them would have."""
+    dtype = tensors[0].dtype
+    if all(tensor.dtype == dtype for tensor in tensors):
+        return tensors
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)
