@@ -12,9 +12,17 @@ from upscale_fx.passes.compact_channels import CompactChannels
 from upscale_fx.passes.fix_statistics import FixStatistics
 from upscale_fx.passes.fold_attention import FoldAttention
 from upscale_fx.passes.fold_constants import FoldConstants
+from upscale_fx.passes.fuse_attention import FuseAttention
+from upscale_fx.passes.fuse_propagate import FusePropagate
+from upscale_fx.passes.lift_to_nodes import LiftToNodes
+from upscale_fx.passes.merge_sums import MergeSums
+from upscale_fx.passes.reassociate import Reassociate
 from upscale_fx.passes.remove_dead_nodes import RemoveDeadNodes
 from upscale_fx.passes.remove_zero_terms import RemoveZeroTerms
 from upscale_fx.passes.share_structure import ShareStructure
+from upscale_fx.passes.sort_edges import SortEdges
+from upscale_fx.passes.split_structure import SplitStructure
+from upscale_fx.passes.write_in_place import WriteInPlace
 
 __all__ = [
     "ApproximateNorms",
@@ -22,10 +30,18 @@ __all__ = [
     "FixStatistics",
     "FoldAttention",
     "FoldConstants",
+    "FuseAttention",
+    "FusePropagate",
+    "LiftToNodes",
+    "MergeSums",
     "Pass",
     "Pipeline",
+    "Reassociate",
     "RemoveDeadNodes",
     "RemoveZeroTerms",
     "ShareStructure",
+    "SortEdges",
+    "SplitStructure",
+    "WriteInPlace",
     "check_invariants",
 ]

@@ -14,18 +14,12 @@ from typing import Any
 import torch_geometric.utils as pyg
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
-from torch.nn import functional as F
 
-from upscale_fx import ops
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.purity import is_pure
 from upscale_fx.relations import Contraction, Movement, Pointwise
-
-#: Draw random numbers, or have effects: never merged.
-_RANDOM = {"dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu", "rand", "randn", "randint", "randperm",
-           "rand_like", "randn_like", "bernoulli", "multinomial", "normal", "dropout1d", "gumbel_softmax"}  # fmt: skip
-_IMPURE = {ops.check_inputs, ops.set_item, pyg.dropout_edge, pyg.dropout_node, F.dropout}
 
 
 @dataclass(frozen=True)
@@ -143,8 +137,7 @@ def merge_equal_calls(graph: fx.Graph) -> int:
 def _key(node: fx.Node) -> Any:
     if node.op not in ("call_function", "call_method", "get_attr"):
         return None
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if name in _RANDOM or node.target in _IMPURE or (name.endswith("_") and not name.endswith("__")):
+    if not is_pure(node):
         return None
     try:
         key = (node.op, node.target, _frozen(node.args), _frozen(node.kwargs))

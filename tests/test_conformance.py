@@ -62,8 +62,11 @@ def test_layer(case):
             upscale_fx.trace(model, **examples)
         return
     traced = upscale_fx.trace(model, **examples)
+    fused = upscale_fx.optimize(traced)
     for graph in COMPARED:
-        assert_same(case, run(model, case, graph), run(traced, case, graph), "traced")
+        expected = run(model, case, graph)
+        assert_same(case, expected, run(traced, case, graph), "traced")
+        assert_same(case, expected, run(fused, case, graph), "fused")
     if case.expect == "nothing":
         with pytest.raises(upscale_fx.NothingToPruneError):
             upscale_fx.mask(model, 0.5, inputs=True, **examples)

@@ -19,6 +19,8 @@ from upscale_fx.errors import (
 )
 from upscale_fx.groups import Groups, groups
 from upscale_fx.module import CompiledGNN
+from upscale_fx.prepare import prepare
+from upscale_fx.prepared import PreparedGraph
 from upscale_fx.report import Report, report
 from upscale_fx.rules import register
 from upscale_fx.verify import verify
@@ -37,6 +39,7 @@ __all__ = [
     "NothingToPruneError",
     "PassError",
     "PatternError",
+    "PreparedGraph",
     "PruningManager",
     "Report",
     "TraceError",
@@ -51,6 +54,7 @@ __all__ = [
     "models",
     "optimize",
     "passes",
+    "prepare",
     "prune",
     "register",
     "report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -12,7 +13,7 @@ from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import analyse
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking import MaskOptions, check_amount, nothing_to_prune, plan_removals
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.module import CompiledGNN, make_module, plain, remember_plain
 from upscale_fx.ownership import own_copy
 from upscale_fx.passes import (
     ApproximateNorms,
@@ -20,11 +21,19 @@ from upscale_fx.passes import (
     FixStatistics,
     FoldAttention,
     FoldConstants,
+    FuseAttention,
+    FusePropagate,
+    LiftToNodes,
+    MergeSums,
     Pass,
     Pipeline,
+    Reassociate,
     RemoveDeadNodes,
     RemoveZeroTerms,
     ShareStructure,
+    SortEdges,
+    SplitStructure,
+    WriteInPlace,
 )
 from upscale_fx.passes.base import Callback
 from upscale_fx.passes.fold_constants import FOR_INFERENCE
@@ -163,12 +172,29 @@ def optimize(
             there in every row, also behind dropout and batch norm (a pruned channel and its shift), go into the biases
             of the layers that read them.
     """
-    module = gm if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
+    module = plain(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
     folding: list[Pass] = [ShareStructure(), FoldConstants(inference=True), CompactChannels()] if inference else []
-    optimized: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
+    cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     if inference:
-        optimized = make_module(optimized, optimized.graph, {**optimized.meta, **FOR_INFERENCE}, False)
-    return optimized
+        cleaned = make_module(cleaned, cleaned.graph, {**cleaned.meta, **FOR_INFERENCE}, False)
+    elif cleaned is gm:
+        cleaned = copy.deepcopy(cleaned)
+    remember_plain(cleaned)
+    fused: CompiledGNN = Pipeline(FUSING, callback)(cleaned).graph_module
+    return fused
+
+
+#: What makes a graph fast, once its channels are settled.
+FUSING: tuple[Pass, ...] = (
+    SortEdges(),
+    LiftToNodes(),
+    FusePropagate(),
+    FuseAttention(),
+    Reassociate(),
+    MergeSums(),
+    WriteInPlace(),
+    SplitStructure(),
+)
 
 
 def prune(

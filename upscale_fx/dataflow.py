@@ -50,6 +50,14 @@ class Dataflow:
         output = next(n for n in reversed(self.module.graph.nodes) if n.op == "output")
         return [n for n in output.all_input_nodes if n in self.axes]
 
+    def substitute(self, node: fx.Node, by: fx.Node) -> None:
+        """Let a new node that computes the same stand in for one everywhere."""
+        by.meta = dict(node.meta)
+        node.replace_all_uses_with(by)
+        self.values[by] = self.values[node]
+        if node in self.axes:
+            self.axes[by] = self.axes[node]
+
 
 def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     """Every node's value on the two example graphs, in eval mode and without gradients."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tabulate import tabulate
 from torch import Tensor, fx, nn
 
+from upscale_fx import operators
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError
 from upscale_fx.measure import Size, shape_text, size_of
-from upscale_fx.module import CompiledGNN
+from upscale_fx.module import CompiledGNN, all_nodes, plain
 from upscale_fx.ownership import check_model
 from upscale_fx.trace import trace_model
 
+FUSED = tuple(getattr(operators, name) for name in operators.__all__)
 _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
 
@@ -40,6 +43,7 @@ class Diff:
     after: Size
     views: int
     copies: int
+    operators: str = ""
 
     @property
     def changed(self) -> bool:
@@ -65,6 +69,7 @@ class Diff:
             f"parameters {self.before.parameters:,} -> {self.after.parameters:,} ({share:.1%})\n"
             f"MACs       {self.before.macs_text()} -> {self.after.macs_text()}\n"
             f"reorders   {self.views} views, {self.copies} copies; {removed} nodes removed, {others} other nodes added"
+            f"{self.operators and f'{chr(10)}runs on    {self.operators}'}"
         )
 
     def to_html(self) -> str:
@@ -83,6 +88,9 @@ class Diff:
 def diff(before: nn.Module, after: nn.Module) -> Diff:
     """Compare two graphs, or a model with the graph compiled from it.
 
+    If one of them is fused and the other is not, the fused one is shown as it was before, with its channels, and the
+    operators that it runs on are counted below.
+
     Raises:
         InputError: ``after`` is neither a graph nor traceable with the inputs of ``before``.
     """
@@ -91,11 +99,22 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
     if not isinstance(before, CompiledGNN) and not isinstance(after, CompiledGNN):
         raise InputError("diff() needs at least one graph made by upscale_fx; pass upscale_fx.trace(model)")
     first, second = _graph(before, after), _graph(after, before)
+    if ("plain" in first.meta) != ("plain" in second.meta):
+        first, second = plain(first), plain(second)
     one, two = analyse(first), analyse(second)
     known = {node.name for node in one.nodes}
     new = [node.meta.get("reorder") for node in two.nodes if node.name not in known]
     rows = tuple(_rows(one, two))
-    return Diff(rows, size_of(first, one), size_of(second, two), new.count("view"), new.count("copy"))
+    return Diff(
+        rows, size_of(first, one), size_of(second, two), new.count("view"), new.count("copy"), _operators(after)
+    )
+
+
+def _operators(module: nn.Module) -> str:
+    """The fused operators of a graph, counted."""
+    nodes = all_nodes(module) if isinstance(module, CompiledGNN) else []
+    names = Counter(node.target.__name__ for node in nodes if node.target in FUSED)
+    return ", ".join(f"{count} {name}" for name, count in names.most_common())
 
 
 def _graph(module: nn.Module, other: nn.Module) -> CompiledGNN:
@@ -141,7 +160,7 @@ def _kept(
 ) -> Row:
     shapes = _shape(old, before), _shape(new, after)
     counts = _parameters(old, before, uses), _parameters(new, after, uses_after)
-    changed = shapes[0] != shapes[1] or counts[0] != counts[1]
+    changed = shapes[0] != shapes[1] or counts[0] != counts[1] or _op(old) != _op(new)
     shape = shapes[1] if shapes[0] == shapes[1] else f"{shapes[0]} -> {shapes[1]}"
     parameters = _count(counts[1]) if counts[0] == counts[1] else f"{counts[0]:,} -> {counts[1]:,}"
     return Row("~" if changed else "", new.name, _module(new), _op(new), shape, parameters)

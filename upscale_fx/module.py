@@ -24,7 +24,8 @@ class CompiledGNN(fx.GraphModule):
     ``meta`` holds what passes and reports need:
         ``inputs``: the :class:`ModelInputs` it was traced with;
         ``mode``: None, or the only mode (``"eval"``) the graph is right for, with the reason in ``mode_reason``;
-        ``report``: what was removed so far, one entry per consumer.
+        ``report``: what was removed so far, one entry per consumer;
+        ``plain``: after fusing, the graph before it, which is what channel analyses read (see :func:`plain`).
     """
 
     @property
@@ -100,10 +101,32 @@ def _rebuild(records: list[tuple[Any, ...]], body: dict[str, Any]) -> CompiledGN
     return make_module(root, graph, body["meta"], body["training"])
 
 
+def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
+    """The nodes of a graph and of the graphs it calls."""
+    return [node for part in gm.modules() if isinstance(part, fx.GraphModule) for node in part.graph.nodes]
+
+
+def remember_plain(gm: CompiledGNN) -> None:
+    """Note the graph as it is now: what is fused from it can be analysed and pruned again by it."""
+    gm.meta["plain"] = _serialize(gm.graph)
+
+
+def plain(gm: CompiledGNN) -> CompiledGNN:
+    """The graph before its message passing was fused, over the same parameters; a graph never fused as it is."""
+    if "plain" not in gm.meta:
+        return gm
+    body = {key: value for key, value in gm.__dict__.items() if key not in _DERIVED}
+    body["meta"] = {key: value for key, value in gm.meta.items() if key != "plain"}
+    return _rebuild([(*record[:-1], dict(record[-1])) for record in gm.meta["plain"]], body)
+
+
 def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
     """A CompiledGNN over what the graph uses of ``root``; buffers not the model's own stay out of state_dict."""
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
+    for op, _, target, *_ in meta.get("plain", ()):
+        if op in ("get_attr", "call_module"):
+            _carry_over(root, module, target)
     for path, owner in module.named_modules():
         for name, _ in owner.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
@@ -115,6 +138,22 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
         if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
             part.training = training and not only_eval
     return module
+
+
+def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
+    """Let a module hold what only its plain graph reads (a dropout that fusing found to be none)."""
+    *path, name = target.split(".")
+    for part in path:
+        if not hasattr(module, part):
+            module.add_module(part, nn.Module())
+        root, module = getattr(root, part), getattr(module, part)
+    if hasattr(module, name):
+        return
+    value = getattr(root, name)
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        module.register_buffer(name, value)
+    else:
+        setattr(module, name, value)
 
 
 def parameter_bytes(module: nn.Module) -> int:

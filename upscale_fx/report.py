@@ -17,7 +17,7 @@ from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking import Removal
 from upscale_fx.measure import Size, size_of
-from upscale_fx.module import CompiledGNN
+from upscale_fx.module import CompiledGNN, plain
 from upscale_fx.relations import Barrier
 from upscale_fx.rules.registry import call_of
 
@@ -89,6 +89,7 @@ def report(compiled: nn.Module) -> Report:
     """
     if not isinstance(compiled, CompiledGNN) or "report" not in compiled.meta:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
+    compiled = plain(compiled)
     history = compiled.meta["report"]
     flow = analyse(compiled)
     now = {consumer.name: consumer for consumer in find_consumers(flow)}

@@ -18,7 +18,7 @@ from upscale_fx.describe import describe_inputs
 from upscale_fx.errors import InputError, TraceError, UpscaleWarning
 from upscale_fx.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, in_mode, undisturbed
 from upscale_fx.modes import merge_modes
-from upscale_fx.module import CompiledGNN, call_by_name, make_module, parameter_bytes
+from upscale_fx.module import CompiledGNN, call_by_name, make_module, parameter_bytes, plain
 from upscale_fx.ownership import check_model, own_copy, without_caches
 from upscale_fx.places import line_of
 from upscale_fx.proxy import CannotTrace
@@ -42,7 +42,7 @@ def trace_model(
     check_model(model)
     if isinstance(model, CompiledGNN):
         _check_against(model, example_inputs, example_kwargs)
-        return copy.deepcopy(model)
+        return copy.deepcopy(plain(model))
     root = without_caches(own_copy(model))
     inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
     _drop_observers(root, inputs)

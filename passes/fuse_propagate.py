@@ -1,0 +1,145 @@
+"""Gather, scale, aggregate becomes one operator: ``spmm(rowptr, col, weight, x, reduce)``.
+
+A message is fused iff it is (1) a row of ``x`` per edge, or (2) that times a number per edge, or per edge and head.
+Other messages (not linear in ``x_j``) stay as they are, and only their aggregation walks the sorted rows. No fused
+message is ever held in memory for all edges.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch_geometric.utils as pyg
+from torch import fx
+from torch.fx.passes.infra.pass_base import PassResult
+
+from upscale_fx import operators
+from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.dead_nodes import drop_dead_nodes
+from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.passes.sort_edges import Aggregation, aggregation
+from upscale_fx.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
+
+PRODUCTS = (torch.mul, operator.mul, "mul")
+#: What only gives a tensor another shape.
+RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")
+
+
+@dataclass(frozen=True)
+class FusePropagate:
+    """Fuse message passing over sorted edges; exact."""
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run the pass."""
+        new = copy.deepcopy(gm)
+        edges = sorted_edges(new.graph)
+        if not edges:
+            return PassResult(gm, False)
+        flow = analyse(new)
+        fused = [fuse(flow, edges, node) for node in flow.nodes]
+        if not any(fused):
+            return PassResult(gm, False)
+        drop_dead_nodes(new.graph)
+        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What every edge sends: row ``col`` of ``x`` times ``weight``; without ``col`` row ``e`` of ``x`` itself."""
+
+    x: fx.Node
+    col: fx.Node | None = None
+    weight: fx.Node | None = None
+
+
+def fuse(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) -> bool:
+    """Replace an aggregation, or a softmax over the edges of a target, by its operator; whether it was one."""
+    graph = flow.module.graph
+    found = aggregation(flow, node)
+    if found is not None and _is_fusable(flow, edges, found):
+        with graph.inserting_before(node):
+            sent = _message(flow, found)
+            args = (edges[found.index].rowptr, sent.col, sent.weight, sent.x, found.reduce)
+            flow.substitute(node, graph.call_function(operators.spmm, args))
+        return True
+    index = _softmax_index(flow, node)
+    if index in edges and len(flow.axes[node].sizes) <= 2:
+        assert index is not None
+        with graph.inserting_before(node):
+            call = graph.call_function(operators.edge_softmax, (edges[index].rowptr, node.args[0]))
+            flow.substitute(node, call)
+        return True
+    return False
+
+
+def _is_fusable(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], found: Aggregation) -> bool:
+    """Whether rows with channels are combined in the order in which they are sorted."""
+    same = found.index in edges and edges[found.index].count == found.count
+    return same and len(flow.axes[found.messages].sizes) > 1
+
+
+def _softmax_index(flow: Dataflow, node: fx.Node) -> fx.Node | None:
+    """The index of a softmax over edges; None for other nodes and forms."""
+    if node.target is not pyg.softmax or set(node.kwargs) - {"num_nodes", "dim", "ptr", "index"}:
+        return None
+    given = dict(zip(("src", "index", "ptr", "num_nodes", "dim"), node.args, strict=False)) | node.kwargs
+    index = given.get("index")
+    dim = given.get("dim", 0)
+    over_rows = node in flow.axes and isinstance(dim, int) and dim % len(flow.axes[node].sizes) == 0
+    plain = over_rows and isinstance(given.get("src"), fx.Node) and given.get("ptr") is None
+    return index if plain and isinstance(index, fx.Node) and node.args else None
+
+
+def _message(flow: Dataflow, found: Aggregation) -> Message:
+    sent = _gathered_from_nodes(flow, found.messages, found.index)
+    if sent is not None:
+        return Message(sent.x, sent.index)
+    for value, scale in _factors(flow, found.messages):
+        sent = _gathered_from_nodes(flow, value, found.index)
+        weight = _per_edge(flow, scale, found.messages) if sent is not None else None
+        if sent is not None and weight is not None:
+            return Message(sent.x, sent.index, weight)
+    return Message(found.messages)
+
+
+def _gathered_from_nodes(flow: Dataflow, node: fx.Node, row: fx.Node) -> Gathered | None:
+    """A value gathered by the source's index."""
+    found = gathered(flow, node)
+    return found if found is not None and found.index is not row else None
+
+
+def _factors(flow: Dataflow, node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """The two factors of a product, either way round, value first."""
+    if node.target not in PRODUCTS or len(node.args) != 2 or node.kwargs:
+        return []
+    a, b = node.args
+    if not isinstance(a, fx.Node) or not isinstance(b, fx.Node) or a not in flow.axes or b not in flow.axes:
+        return []
+    return [(a, b), (b, a)]
+
+
+def _per_edge(flow: Dataflow, scale: fx.Node, product: fx.Node) -> fx.Node | None:
+    """A factor as ``[E]`` or ``[E, H]``; None if it differs between channels, or is no factor of every edge."""
+    given, result = flow.axes[scale], flow.axes[product]
+    if len(given.sizes) != len(result.sizes) or given.pairs[0] != result.pairs[0] or given.sizes[0] is not None:
+        return None
+    if any(size is None for size in given.sizes[1:]) or flow.values[scale][0].dtype != flow.values[product][0].dtype:  # type: ignore[attr-defined]
+        return None
+    heads = len(given.sizes) == 3 and given.sizes[1] == result.sizes[1] and given.sizes[2] == 1
+    if given.count != 1 and not heads:
+        return None
+    shape = (-1, given.count) if heads and given.count > 1 else (-1,)
+    base = scale
+    while base.op == "call_method" and base.target in RESHAPES and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+    kept = flow.axes[base].sizes if base in flow.axes else ()
+    if kept == (None, given.count)[: len(shape)]:
+        return base
+    graph = flow.module.graph
+    reshaped = graph.call_method("reshape", (scale, *shape))
+    reshaped.meta = dict(scale.meta)
+    return reshaped

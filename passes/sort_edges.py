@@ -1,0 +1,196 @@
+"""Edges in the order of their targets, so that aggregation walks rows one after another (CSR) instead of scattering.
+
+The order is computed once per graph (``operators.csr``, a stable counting sort) and applied where edge-level values
+begin: to indices, edge weights and edge features. What is computed from them follows by itself, and aggregations do not
+care. A value that something else reads in the order of the edges (an output, say) is put back into that order.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch_geometric.utils as pyg
+from torch import Tensor, fx
+from torch.fx.passes.infra.pass_base import PassResult
+
+from upscale_fx import operators, ops
+from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.dead_nodes import drop_dead_nodes
+from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.rows import Order, order_of
+from upscale_fx.sorted_edges import gathered
+from upscale_fx.topology import sort_topologically
+
+#: How messages may be combined for sorting to pay.
+REDUCTIONS = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
+
+
+@dataclass(frozen=True)
+class SortEdges:
+    """Sort edges by target wherever messages gathered from nodes are aggregated; exact."""
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run the pass."""
+        new = copy.deepcopy(gm)
+        flow = analyse(new)
+        found = list(edge_groups(flow))
+        if not found:
+            return PassResult(gm, False)
+        sort_edges(new.graph, found)
+        drop_dead_nodes(new.graph)
+        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """``scatter(messages, index, 0, count, reduce)``: its target index and how many targets there are."""
+
+    messages: fx.Node
+    index: fx.Node
+    count: fx.Node | int
+    reduce: str
+
+
+@dataclass
+class EdgeGroup:
+    """Values of one edge set that depend on each other.
+
+    Attributes:
+        members: edge-level values that follow the order of the edges.
+        roots: where these values come from, with the members and exits that read each.
+        outside: members and who reads them in the edges' own order.
+        targets: target index and count of each aggregation the members end in.
+        gathers: whether any member is gathered from nodes.
+    """
+
+    members: set[fx.Node] = field(default_factory=set)
+    roots: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
+    outside: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
+    targets: Counter[tuple[fx.Node, fx.Node | int]] = field(default_factory=Counter)
+    gathers: bool = False
+
+
+def aggregation(flow: Dataflow, node: fx.Node) -> Aggregation | None:
+    """A node as an aggregation of rows into as many targets as it says; None for everything else."""
+    if node.target is not pyg.scatter:
+        return None
+    names = ("src", "index", "dim", "dim_size", "reduce")
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    messages, index, count = given["src"], given["index"], given.get("dim_size")
+    reduce = REDUCTIONS.get(str(given.get("reduce", "sum")))
+    if not isinstance(messages, fx.Node) or not isinstance(index, fx.Node) or reduce is None:
+        return None
+    if not isinstance(count, fx.Node | int) or messages not in flow.axes or index not in flow.axes:
+        return None
+    value = flow.values[messages][0]
+    assert isinstance(value, Tensor)
+    dim = given.get("dim", 0)
+    if not isinstance(dim, int) or dim % value.dim() or len(flow.axes[index].sizes) != 1:
+        return None
+    return Aggregation(messages, index, count, reduce) if value.is_floating_point() else None
+
+
+def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
+    """Groups in which sorting pays: messages gathered from nodes that are aggregated by one index."""
+    seen: set[fx.Node] = set()
+    done = {user for node in flow.nodes if node.target is operators.csr for user in _sorted(node)}
+    for node in flow.nodes:
+        found = aggregation(flow, node)
+        if (
+            found is None
+            or found.index in done
+            or found.messages in seen
+            or not _is_edge_level(flow, found.messages, found.index)
+        ):
+            continue
+        group = _grow(flow, found)
+        seen |= group.members
+        if group.gathers and group.targets:
+            yield group
+
+
+def _sorted(csr: fx.Node) -> Iterator[fx.Node]:
+    """What has been put into the order that a call found."""
+    for element in csr.users:
+        yield from (user for user in element.users if user.target == "index_select")
+
+
+def _is_edge_level(flow: Dataflow, node: fx.Node, index: fx.Node) -> bool:
+    """Whether a value has a row per edge."""
+    axes = flow.axes.get(node)
+    return (
+        axes is not None and bool(axes.sizes) and axes.sizes[0] is None and axes.pairs[0] == flow.axes[index].pairs[0]
+    )
+
+
+def _grow(flow: Dataflow, start: Aggregation) -> EdgeGroup:
+    """Everything of one edge set that is connected with these messages."""
+    group = EdgeGroup()
+    waiting = [start.messages]
+    while waiting:
+        node = waiting.pop()
+        if node in group.members or node in group.roots:
+            continue
+        operands = [s for s in node.all_input_nodes if _is_edge_level(flow, s, start.index)]
+        value = flow.values[node][0]
+        follows = isinstance(value, Tensor) and value.is_floating_point() and node is not start.index
+        if not follows or order_of(flow, node, operands) is not Order.FOLLOWS:
+            group.roots[node] = set()
+            continue
+        group.members.add(node)
+        group.gathers |= gathered(flow, node) is not None
+        waiting += operands
+        waiting += [user for user in node.users if _is_edge_level(flow, user, start.index)]
+    for node in group.members:
+        _connect(flow, group, node, start.index)
+    return group
+
+
+def _connect(flow: Dataflow, group: EdgeGroup, node: fx.Node, index: fx.Node) -> None:
+    """Note who reads a member, and what the readers need in the same order."""
+    for source in node.all_input_nodes:
+        if source in group.roots:
+            group.roots[source].add(node)
+    for user in node.users:
+        if user in group.members:
+            continue
+        operands = [s for s in user.all_input_nodes if _is_edge_level(flow, s, index)]
+        if order_of(flow, user, operands) is not Order.IGNORES:
+            group.outside.setdefault(node, set()).add(user)
+            continue
+        for source in operands:
+            if source not in group.members:
+                group.roots.setdefault(source, set()).add(user)
+        found = aggregation(flow, user)
+        if found is not None:
+            group.targets[found.index, found.count] += 1
+
+
+def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> None:
+    """Insert the sorting of each group; the same target index is sorted once."""
+    calls: dict[tuple[object, ...], fx.Node] = {}
+    end = next(node for node in reversed(graph.nodes) if node.op == "output")
+
+    def once(op: str, target: Any, *args: Any) -> fx.Node:
+        key = (target, *args)
+        if key not in calls:
+            with graph.inserting_before(end):
+                calls[key] = graph.create_node(op, target, args)
+        return calls[key]
+
+    for group in groups:
+        (index, count), _ = group.targets.most_common(1)[0]
+        order = once("call_function", operator.getitem, once("call_function", operators.csr, index, count), 1)
+        for root, readers in group.roots.items():
+            for reader in readers:
+                reader.replace_input_with(root, once("call_method", "index_select", root, 0, order))
+        for member, readers in group.outside.items():
+            back = once("call_function", ops.inverse_order, order)
+            for reader in readers:
+                reader.replace_input_with(member, once("call_method", "index_select", member, 0, back))
+    sort_topologically(graph, early=set(calls.values()))

@@ -1,0 +1,165 @@
+"""The structure half of a graph becomes one module, so that it can be computed once for many calls.
+
+:mod:`upscale_fx.halves` says what belongs to it. Sizes and dtypes of features stay outside and are inputs of the
+module, beside the arguments; what the rest of the graph reads of the half comes out of it, arguments included, so that
+a handle can stand in for them.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import fx, nn
+from torch.fx.passes.infra.pass_base import PassResult
+
+from upscale_fx import ops
+from upscale_fx.dead_nodes import drop_dead_nodes
+from upscale_fx.halves import Half, HalfPart, argument_name, find_structure
+from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.recipe import digest, recipes, summary_of
+from upscale_fx.structure import Input, Structure, StructurePart, structure_of
+
+_NOWHERE = {"module": "", "source": ""}
+
+
+@dataclass(frozen=True)
+class SplitStructure:
+    """Make the structure half a module, whose place a prepared graph can take; exact."""
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run the pass."""
+        new = copy.deepcopy(gm)
+        half = None if structure_of(new) is not None else find_structure(new)
+        if half is None:
+            return PassResult(gm, False)
+        split(new, half)
+        drop_dead_nodes(new.graph)
+        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+
+
+def split(gm: CompiledGNN, half: Half) -> None:
+    """Move the structure half into a module."""
+    graph = gm.graph
+    check = next(node for node in graph.nodes if node.target is ops.check_inputs)
+    _put_first(graph, [*(node for node in graph.nodes if node.op == "placeholder"), check])
+    given = _inputs(graph, half, check)
+    built = [_build(part, given, check) for part in half.parts]
+    name = "structure"
+    while hasattr(gm, name):
+        name += "_half"
+    structure = Structure([part for part, _ in built], tuple(given.values()), gm.meta.get("name", "model"))
+    gm.add_module(name, structure.train(gm.training))
+    with graph.inserting_after(max((*given, check), key=list(graph.nodes).index)):
+        call = graph.create_node("call_module", name, tuple(given), name=name)
+    call.meta.update(_NOWHERE)
+    _read_results(half, call, check, [node for _, results in built for node in results])
+    arguments = {str(node.target): node for part in half.parts for node in part.arguments}
+    check.args = (*check.args[:3], arguments)
+    _make_optional(check, [node for node in arguments.values() if node is not primary(half)])
+
+
+def _put_first(graph: fx.Graph, nodes: list[fx.Node]) -> None:
+    """Move nodes to the beginning of a graph, in this order."""
+    for node in reversed(nodes):
+        first = next(iter(graph.nodes))
+        if first is not node:
+            first.prepend(node)
+
+
+def _inputs(graph: fx.Graph, half: Half, check: fx.Node) -> dict[fx.Node, Input]:
+    """What the module takes: arguments, and sizes, dtypes and devices, right behind the check of the inputs.
+
+    Sizes that the half does not compute with are there to be compared with those of a handle, and so is a device.
+    """
+    given = {node: Input("argument", str(node.target)) for part in half.parts for node in part.arguments}
+    inside = {node for part in half.parts for node in part.nodes}
+    last = check
+    early = _with_sources([*half.features, *half.reads])
+    for node in [node for node in graph.nodes if node in early and node.op != "placeholder"]:
+        last.append(node)
+        last = node
+    for node, one in half.reads.items():
+        if one.kind == "rows" or not inside.isdisjoint(node.users):
+            given[node] = one
+    known = {node.args[:2] for node in half.reads}
+    missing: list[tuple[fx.Node, Input]] = []
+    for node, spec in half.features.items():
+        for axis, symbol in enumerate(spec.axes):
+            if isinstance(symbol, str) and not known & {(node, axis), (node, axis - len(spec.axes))}:
+                with graph.inserting_after(last):
+                    last = graph.call_method("size", (node, axis))
+                missing.append((last, Input("rows", argument_name(node), symbol)))
+    if half.features and not any(one.kind == "device" for one in given.values()):
+        first = next(iter(half.features))
+        with graph.inserting_after(last):
+            last = graph.call_function(getattr, (first, "device"))
+        missing.append((last, Input("device", argument_name(first))))
+    for node, _ in missing:
+        node.meta.update(_NOWHERE)
+    return given | dict(missing)
+
+
+def _with_sources(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Nodes with all that they are computed from."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        found.add(node)
+        waiting += node.all_input_nodes
+    return found
+
+
+def _build(part: HalfPart, given: Mapping[fx.Node, Input], check: fx.Node) -> tuple[StructurePart, list[fx.Node]]:
+    """A module that computes a part, and the nodes whose values it returns, in an order that names do not change."""
+    read = {source for node in part.nodes for source in node.all_input_nodes} | set(part.arguments)
+    takes = {node: place for place, node in enumerate(given) if node in read}
+    graph = fx.Graph()
+    inner = {node: graph.placeholder(node.name) for node in takes}
+    identities = {inner[node]: given[node].identity for node in takes}
+    for node in part.nodes:
+        inner[node] = graph.node_copy(node, inner.__getitem__)
+    known = recipes(graph, identities)
+    own = {*part.computed, check}
+    results = [node for node in (*part.arguments, *part.computed) if any(user not in own for user in node.users)]
+    results.sort(key=lambda node: known[inner[node]])
+    graph.output(tuple(inner[node] for node in results))
+    arguments = tuple(str(node.target) for node in part.arguments)
+    recipe = digest([*arguments, *(known[inner[node]] for node in results)])
+    module = make_module(nn.Module(), graph, {}, training=False)
+    return StructurePart(module, recipe, arguments, tuple(takes.values()), summary_of(part.computed)), results
+
+
+def _read_results(half: Half, call: fx.Node, check: fx.Node, results: list[fx.Node]) -> None:
+    """Let the rest of the graph read the values that the module returns, and erase what computed them."""
+    graph = call.graph
+    computed = [node for part in half.parts for node in part.computed]
+    inside = {*computed, call, check}
+    for place, node in reversed(list(enumerate(results))):
+        with graph.inserting_after(call):
+            value = graph.call_function(operator.getitem, (call, place))
+        value.meta = dict(node.meta) if node.op != "placeholder" else dict(_NOWHERE)
+        node.replace_all_uses_with(value, lambda user: user not in inside)
+    for node in reversed([node for node in graph.nodes if node in set(computed)]):
+        graph.erase_node(node)
+
+
+def primary(half: Half) -> fx.Node:
+    """The argument that a handle stands in for first of all: the edges."""
+    return half.parts[0].arguments[0]
+
+
+def _make_optional(check: fx.Node, arguments: list[fx.Node]) -> None:
+    """Let arguments be left out, as they are when a handle holds them.
+
+    Python wants a default for all that follow too; the check refuses those that are missing, so it must know them.
+    """
+    placeholders = [node for node in check.graph.nodes if node.op == "placeholder"]
+    unchecked = [i for i, node in enumerate(placeholders) if not node.args and check not in node.users]
+    start = unchecked[-1] + 1 if unchecked else 0
+    wanted = [i for i, node in enumerate(placeholders) if node in arguments and i >= start]
+    for node in placeholders[wanted[0] :] if wanted else []:
+        node.args = node.args or (None,)

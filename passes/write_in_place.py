@@ -1,0 +1,74 @@
+"""Activations and sums write over their operand where nobody else reads it and no gradient is needed.
+
+A value is *fresh* iff a call has just made its memory: a product, an aggregation, a sum. The in-place forms
+(``ops.relu_into``, ...) look at each call whether gradients are on, and then make a new tensor as ever.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch.fx.passes.infra.pass_base import PassResult
+from torch.nn import functional as F
+
+from upscale_fx import operators, ops
+from upscale_fx.dataflow import Dataflow, analyse
+from upscale_fx.module import CompiledGNN, make_module
+
+_FRESH = (F.linear, operators.spmm, operators.attend, ops.add_linear, ops.add_into, ops.relu_into, ops.elu_into)
+_ARITHMETIC = (torch.add, operator.add, "add", torch.mul, operator.mul, "mul", torch.sub, operator.sub, "sub")
+_SUMS = _ARITHMETIC[:3]
+
+
+@dataclass(frozen=True)
+class WriteInPlace:
+    """Let activations and sums reuse memory in inference; exact."""
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run the pass."""
+        new = copy.deepcopy(gm)
+        flow = analyse(new)
+        count = sum(write_in_place(flow, node) for node in flow.nodes)
+        if not count:
+            return PassResult(gm, False)
+        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+
+
+def write_in_place(flow: Dataflow, node: fx.Node) -> bool:
+    """Make a call in place if its first operand is fresh and only it reads that."""
+    if node not in flow.axes:
+        return False
+    if node.target in (F.relu, torch.relu, "relu") and _is_fresh(flow, node.args[0], node):
+        node.op, node.target, node.args, node.kwargs = "call_function", ops.relu_into, node.args[:1], {}
+        return True
+    if node.target is F.elu and _is_fresh(flow, node.args[0], node) and len(node.args) == 1:
+        alpha = node.kwargs.get("alpha", 1.0)
+        node.target, node.args, node.kwargs = ops.elu_into, (node.args[0], alpha), {}
+        return True
+    if node.target in _SUMS and len(node.args) == 2 and not node.kwargs:
+        for one, other in (node.args, node.args[::-1]):
+            if _is_fresh(flow, one, node) and _takes(flow, node, one, other):
+                node.op, node.target, node.args = "call_function", ops.add_into, (one, other)
+                return True
+    return False
+
+
+def _is_fresh(flow: Dataflow, value: object, reader: fx.Node) -> bool:
+    """Whether nobody but the reader can see a value's memory."""
+    if not isinstance(value, fx.Node) or value not in flow.axes or set(value.users) != {reader}:
+        return False
+    if value.target in _ARITHMETIC:  # of two tensors that have its shape, or of one and less than that
+        return value.op in ("call_function", "call_method")
+    return value.op == "call_function" and value.target in _FRESH
+
+
+def _takes(flow: Dataflow, node: fx.Node, one: object, other: object) -> bool:
+    """Whether the sum has the shape and dtype of the operand it is written over."""
+    if one is other or not isinstance(one, fx.Node):
+        return False
+    same = flow.axes[one].pairs == flow.axes[node].pairs
+    return same and flow.values[one][0].dtype == flow.values[node][0].dtype  # type: ignore[attr-defined]
