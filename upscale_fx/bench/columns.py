@@ -1,0 +1,207 @@
+"""The columns of the benchmark: ways to run one model on one graph, each with the reference it must agree with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+import upscale_fx
+from upscale_fx.bench.adjacency import with_adjacency
+from upscale_fx.bench.graphs import Graph
+from upscale_fx.bench.peers import torch_pruning
+from upscale_fx.bench.spec import Spec
+from upscale_fx.bench.work import Work, work_of
+from upscale_fx.module import CompiledGNN
+from upscale_fx.prepared import PreparedGraph
+
+#: What everything is compared with.
+BASELINE = "PyG edge_index"
+#: The other ways of PyG and torch to run the model as it is; the fastest of all three is "PyG's best".
+RIVALS = ("PyG adj_t", "torch.compile")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model on one graph, and what several columns need of it, made when first asked for.
+
+    Attributes:
+        name: of the network.
+        model: the network in ``eval()``; never touched.
+        graph: what it runs on.
+        spec: what is measured.
+    """
+
+    name: str
+    model: nn.Module
+    graph: Graph
+    spec: Spec
+    _outputs: dict[tuple[float, bool], Tensor] = field(default_factory=dict)
+    _graphs: dict[tuple[float, bool, bool], CompiledGNN] = field(default_factory=dict)
+
+    def masked(self, amount: float, constrained: bool = False) -> nn.Module:
+        """The model with an amount of its channels set to zero, in ``eval()``."""
+        return self.model if amount == 0 else upscale_fx.mask(self.model, amount, constrained=constrained).eval()
+
+    def expected(self, edges: Tensor, amount: float = 0.0, constrained: bool = False) -> Tensor:
+        """Logits ``[N, classes]`` of the masked model, run by PyG on ``edges [2, E]``; kept for those of the graph."""
+        key = amount, constrained
+        if edges is not self.graph.edge_index:
+            return self._run_masked(edges, *key)
+        if key not in self._outputs:
+            self._outputs[key] = self._run_masked(edges, *key)
+        return self._outputs[key]
+
+    def _run_masked(self, edges: Tensor, amount: float, constrained: bool) -> Tensor:
+        logits: Tensor = self.masked(amount, constrained)(self.graph.x, edges)
+        return logits
+
+    def compiled(self, amount: float, constrained: bool = False, trainable: bool | None = None) -> CompiledGNN:
+        """The model as upscale_fx runs it, in ``eval()``; what it does for inference only is left out if trainable."""
+        trainable = self.spec.trainable if trainable is None else trainable
+        key = amount, constrained, trainable
+        if key not in self._graphs:
+            if not trainable:
+                graph = upscale_fx.optimize(self.compiled(amount, constrained, True), inference=True)
+            elif amount == 0:
+                graph = upscale_fx.optimize(upscale_fx.trace(self.model))
+            else:
+                graph = upscale_fx.prune(self.model, amount, constrained=constrained)
+            self._graphs[key] = graph.eval()
+        return self._graphs[key]
+
+    def prepared(self, compiled: CompiledGNN) -> PreparedGraph:
+        """What a compiled model takes in place of ``edge_index`` so as not to look at the graph again."""
+        return upscale_fx.prepare(compiled, self.graph.edge_index, self.graph.num_nodes)
+
+    @functools.cached_property
+    def work(self) -> Work:
+        """The products that PyG computes."""
+        return work_of(functools.partial(self.model, self.graph.x, self.graph.edge_index))
+
+    @functools.cached_property
+    def least_work(self) -> Work:
+        """The products without which there is no result."""
+        return work_of(functools.partial(self.compiled(0.0), self.graph.x, self.graph.edge_index))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A column, ready to run.
+
+    Attributes:
+        call: runs the model once and returns its logits ``[N, classes]``.
+        expected: computes what they must be, with the edges in any order.
+        model: whose parameters count.
+        work: counts the products of a call.
+        least_work: counts the products that no way of computing the same logits can do without.
+        prepared: bytes of the prepared graph it is given; None if there is none.
+    """
+
+    call: Callable[[], Tensor]
+    expected: Callable[[Tensor], Tensor]
+    model: nn.Module
+    work: Callable[[], Work]
+    least_work: Callable[[], Work]
+    prepared: int | None = None
+
+
+#: Sets a column up, or says why there is none.
+Builder = Callable[[Case], Built | str]
+
+
+def columns(amounts: tuple[float, ...]) -> dict[str, Builder]:
+    """Every column by name, in the order of the table."""
+    removing = [amount for amount in amounts if amount > 0]
+    table: dict[str, Builder] = {BASELINE: _edge_index, RIVALS[0]: _adjacency, RIVALS[1]: _compiled}
+    table |= {f"Torch-Pruning {text(amount)}": functools.partial(_peer, amount=amount) for amount in removing}
+    table |= {f"upscale {text(amount)}": functools.partial(_upscale, amount=amount) for amount in amounts}
+    shown = the_shown(amounts)
+    if shown is not None:
+        table[f"upscale {text(shown)}, new graph"] = functools.partial(_upscale, amount=shown, prepared=False)
+        table[f"upscale {text(shown)}, constrained"] = functools.partial(_upscale, amount=shown, constrained=True)
+    return table
+
+
+def the_shown(amounts: tuple[float, ...]) -> float | None:
+    """The amount that is shown in all ways: 75 % or, if nobody asked for that, the largest; None if it is 0."""
+    return 0.75 if 0.75 in amounts else max(amounts) or None
+
+
+def legend(spec: Spec) -> dict[str, str]:
+    """What the columns and the figures mean."""
+    measured = "what prune() returns" if spec.trainable else "optimize(prune(...), inference=True)"
+    lines = {
+        BASELINE: "the PyG model as it comes; its time over a column's is the column's speed-up, 'vs PyG'",
+        RIVALS[0]: "PyG with the transposed adjacency as a CSR matrix; normalisation and self loops done beforehand",
+        RIVALS[1]: "torch.compile(model, dynamic=True) with edge_index",
+        "vs best": f"speed-up over the fastest of {BASELINE}, {' and '.join(RIVALS)}",
+        "Torch-Pruning": "PyG Linears swapped for torch's, then pruned, then run as PyG adj_t",
+        "upscale": f"{measured}, on a graph prepared once; 'new graph': plain edge_index in every call",
+        "constrained": "all readers of a tensor share one set of channels",
+        "limit": "times of the GEMMs and SpMMs of the optimised graph, each run alone in the same rounds, added up",
+        "MACs": "multiply-adds of dense products and of sums over neighbours",
+        "peak": "most memory during one call, above what is held before it (inputs, weights, prepared graph)",
+        "off by": "largest difference to the reference, relative to a node's largest logit (or the median node's)",
+    }
+    if spec.train:
+        lines["training"] = "one epoch: forward, backward and Adam on the whole graph; 'off by' is of input gradients"
+    return lines
+
+
+def text(amount: float) -> str:
+    """``87.5 %``."""
+    return f"{100 * amount:.4g} %"
+
+
+def _edge_index(case: Case) -> Built:
+    return _as_pyg(case, case.model, case.graph.edge_index)
+
+
+def _adjacency(case: Case) -> Built:
+    return _as_pyg(case, *with_adjacency(case.model, case.graph))
+
+
+def _compiled(case: Case) -> Built:
+    torch._dynamo.reset()
+    return _as_pyg(case, torch.compile(case.model, dynamic=True), case.graph.edge_index)
+
+
+def _as_pyg(case: Case, model: Callable[..., Tensor], edges: Tensor) -> Built:
+    call = functools.partial(model, case.graph.x, edges)
+    return Built(call, case.expected, case.model, lambda: case.work, lambda: case.least_work)
+
+
+def _peer(case: Case, amount: float) -> Built | str:
+    result = torch_pruning(case.name, case.model, amount, case.graph.x.size(1))
+    if isinstance(result, str):
+        return result
+    pruned, reference = result
+    model, adjacency = with_adjacency(pruned, case.graph)
+    inputs = case.graph.x, case.graph.edge_index
+    call = functools.partial(model, case.graph.x, adjacency)
+
+    def least_work() -> Work:
+        compiled = upscale_fx.optimize(pruned, inference=not case.spec.trainable).eval()
+        return work_of(functools.partial(compiled, *inputs))
+
+    return Built(call, functools.partial(reference, case.graph.x), pruned, lambda: work_of(call), least_work)
+
+
+def _upscale(case: Case, amount: float, prepared: bool = True, constrained: bool = False) -> Built | str:
+    compiled = case.compiled(amount, constrained)
+    if constrained and _shapes(compiled) == _shapes(case.compiled(amount)):
+        return "the same as without constrained=True"
+    edges = case.prepared(compiled) if prepared else case.graph.edge_index
+    call = functools.partial(compiled, case.graph.x, edges)
+    counted = functools.partial(compiled, case.graph.x, case.graph.edge_index)
+    expected = functools.partial(case.expected, amount=amount, constrained=constrained)
+    held = edges.nbytes if isinstance(edges, PreparedGraph) else None
+    return Built(call, expected, compiled, lambda: work_of(counted), lambda: work_of(counted), held)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {path: parameter.shape for path, parameter in model.named_parameters()}
