@@ -18,7 +18,7 @@ from upscale_fx.module import CompiledGNN, all_nodes, plain
 from upscale_fx.ownership import check_model
 from upscale_fx.trace import trace_model
 
-FUSED = tuple(getattr(operators, name) for name in operators.__all__)
+FUSED: dict[object, str] = {getattr(operators, name): name for name in operators.__all__}
 _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
 
@@ -113,7 +113,7 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
 def _operators(module: nn.Module) -> str:
     """The fused operators of a graph, counted."""
     nodes = all_nodes(module) if isinstance(module, CompiledGNN) else []
-    names = Counter(node.target.__name__ for node in nodes if node.target in FUSED)
+    names = Counter(FUSED[node.target] for node in nodes if node.target in FUSED)
     return ", ".join(f"{count} {name}" for name, count in names.most_common())
 
 

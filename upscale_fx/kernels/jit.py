@@ -10,9 +10,11 @@ import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -35,13 +37,38 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _
 _VERSION = f".{zlib.crc32(Path(__file__).read_bytes()):08x}"
 
 
-def compile_loop(loop: _F) -> _F:
+class CompiledLoop:
+    """A loop over edges, compiled when it is first called with float32 and with float64, each under a name of its own.
+
+    One name would be one index on disk for both: of two processes that compile at the same time, one could then be
+    given what the other compiled.
+    """
+
+    def __init__(self, loop: Callable[..., int]) -> None:
+        self._loop = loop
+        self._compiled: dict[str, Callable[..., int]] = {}
+
+    def __call__(self, *arguments: Any) -> int:
+        """Run the loop; its arrays of floating-point numbers are all of one kind."""
+        kinds = (given.dtype.name for given in arguments if isinstance(given, np.ndarray) and given.dtype.kind == "f")
+        kind = next(kinds, "")
+        if kind not in self._compiled:
+            self._compiled[kind] = _compile(self._loop, kind)
+        return self._compiled[kind](*arguments)
+
+
+def compile_loop(loop: Callable[..., int]) -> CompiledLoop:
     """Compile a loop over edges, to run without the interpreter's lock; kept on disk if there is a place."""
-    loop.__qualname__ += _VERSION
+    return CompiledLoop(loop)
+
+
+def _compile(loop: Any, kind: str) -> Callable[..., int]:
+    own = FunctionType(loop.__code__, loop.__globals__, loop.__name__)
+    own.__qualname__ = f"{loop.__qualname__}_{kind}{_VERSION}"
     try:
-        return cast(_F, numba.njit(cache=True, **_OPTIONS)(loop))
+        return cast(Callable[..., int], numba.njit(cache=True, **_OPTIONS)(own))
     except RuntimeError:  # nowhere to write
-        return cast(_F, numba.njit(**_OPTIONS)(loop))
+        return cast(Callable[..., int], numba.njit(**_OPTIONS)(own))
 
 
 def inline(part: _F) -> _F:
