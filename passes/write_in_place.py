@@ -1,7 +1,8 @@
 """Activations and sums write over their operand where nobody else reads it and no gradient is needed.
 
 A value is *fresh* iff a call has just made its memory: a product, an aggregation, a sum. The in-place forms
-(``ops.relu_into``, ...) look at each call whether gradients are on, and then make a new tensor as ever.
+(``ops.relu_into``, ...) look at each call whether gradients are on, and then make a new tensor as ever. So do linear
+layers, which otherwise write into memory of :mod:`upscale_fx.memory`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx import operators, ops
+from upscale_fx import memory, operators, ops
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.module import CompiledGNN, make_module
 
-_FRESH = (F.linear, operators.spmm, operators.attend, ops.add_linear, ops.add_into, ops.relu_into, ops.elu_into)
+_RESHAPES = ("reshape", "view", "flatten", "unsqueeze", "squeeze")
+_FRESH = (F.linear, memory.linear, operators.spmm, operators.attend,
+          ops.add_linear, ops.add_into, ops.relu_into, ops.elu_into)  # fmt: skip
 _ARITHMETIC = (torch.add, operator.add, "add", torch.mul, operator.mul, "mul", torch.sub, operator.sub, "sub")
 _SUMS = _ARITHMETIC[:3]
 
@@ -42,6 +45,9 @@ def write_in_place(flow: Dataflow, node: fx.Node) -> bool:
     """Make a call in place if its first operand is fresh and only it reads that."""
     if node not in flow.axes:
         return False
+    if node.target is F.linear and len(flow.axes[node].sizes) == 2 and node.kwargs.keys() <= {"weight", "bias"}:
+        node.target = memory.linear
+        return True
     if node.target in (F.relu, torch.relu, "relu") and _is_fresh(flow, node.args[0], node):
         node.op, node.target, node.args, node.kwargs = "call_function", ops.relu_into, node.args[:1], {}
         return True
@@ -61,7 +67,9 @@ def _is_fresh(flow: Dataflow, value: object, reader: fx.Node) -> bool:
     """Whether nobody but the reader can see a value's memory."""
     if not isinstance(value, fx.Node) or value not in flow.axes or set(value.users) != {reader}:
         return False
-    if value.target in _ARITHMETIC:  # of two tensors that have its shape, or of one and less than that
+    if value.op == "call_method" and value.target in _RESHAPES:  # a view of what nobody else reads either
+        return _is_fresh(flow, value.args[0], value)
+    if value.target in _ARITHMETIC:
         return value.op in ("call_function", "call_method")
     return value.op == "call_function" and value.target in _FRESH
 

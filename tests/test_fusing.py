@@ -10,7 +10,7 @@ from torch_geometric.utils import softmax
 
 import upscale_fx
 from tests import zoo
-from upscale_fx import operators, passes
+from upscale_fx import memory, operators, passes
 from upscale_fx.dataflow import analyse
 from upscale_fx.inputs import SMALL
 from upscale_fx.module import all_nodes, plain
@@ -115,7 +115,7 @@ def test_the_linear_layer_of_both_ends_is_computed_once_per_node():
     """EdgeConv's first layer reads [x_i, x_j - x_i]: three products per node, not one of twice the width per edge."""
     _, fast = fused(gnn.EdgeConv(nn.Sequential(nn.Linear(2 * WIDTH, 6), nn.ReLU(), nn.Linear(6, 6))))
     flow = analyse(fast)
-    products = [node for node in flow.nodes if node.target is nn.functional.linear]
+    products = [node for node in flow.nodes if node.target is memory.linear]
     rows = [flow.axes[node].pairs[0][0] for node in products]
     assert sorted(rows) == [SMALL["N"]] * 3 + [SMALL["E"]]
 
@@ -196,6 +196,18 @@ def test_nothing_is_overwritten_that_somebody_reads():
     assert torch.equal(x, before)
     assert all(torch.equal(value, state[name]) for name, value in fast.state_dict().items())
     assert any("into" in str(node.target) for node in fast.graph.nodes), "something was written in place"
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("build", [gnn.GCN, gnn.GraphSAGE, gnn.GAT, gnn.GIN])
+def test_autocast_computes_in_the_dtype_it_names(build, grad):
+    torch.manual_seed(0)
+    model = build(WIDTH, 16, 2, 3).eval()
+    fast = upscale_fx.optimize(upscale_fx.trace(model))
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found = model(*graph(dtype=torch.float32)), fast(*graph(dtype=torch.float32))
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
 
 
 def test_an_index_beyond_the_nodes_is_an_error():

@@ -1,6 +1,6 @@
 """upscale_fx: a compiler for graph neural networks that removes the channels a model does not need, exactly."""
 
-from upscale_fx import criteria, models, passes, rules
+from upscale_fx import backend, criteria, models, passes, rules
 from upscale_fx.api import compact, mask, optimize, prune, trace
 from upscale_fx.compat import MaskingManager, PruningManager
 from upscale_fx.diff import Diff, diff
@@ -46,6 +46,7 @@ __all__ = [
     "UpscaleError",
     "UpscaleWarning",
     "VerificationError",
+    "backend",
     "compact",
     "criteria",
     "diff",

@@ -221,4 +221,4 @@ def _reads_shape(node: fx.Node) -> bool:
 
 
 def _tensor(numbers: Numbers, like: Tensor) -> Tensor:
-    return torch.from_numpy(numbers).to(like.device)
+    return torch.from_numpy(numbers.copy()).to(like.device)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import nn
 
 from upscale_fx.consumers import survey
@@ -17,9 +18,11 @@ from upscale_fx.module import CompiledGNN, make_module, plain, remember_plain
 from upscale_fx.ownership import own_copy
 from upscale_fx.passes import (
     ApproximateNorms,
+    CastPrecision,
     CompactChannels,
     FixStatistics,
     FoldAttention,
+    FoldBatchNorm,
     FoldConstants,
     FuseAttention,
     FusePropagate,
@@ -29,6 +32,7 @@ from upscale_fx.passes import (
     Pipeline,
     Reassociate,
     RemoveDeadNodes,
+    RemoveDropout,
     RemoveZeroTerms,
     ShareStructure,
     SortEdges,
@@ -160,41 +164,51 @@ def optimize(
     example_kwargs: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
     inference: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
-    """An exact, faster GraphModule that still trains: dead code and repeated structure work removed.
+    """An exact, faster GraphModule that still trains: message passing fused, structure work done once per graph.
 
     Args:
         gm: what ``trace`` or ``compact`` returned, or a model, which is traced first.
         example_inputs: positional arguments of one call, where a model has to be traced; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
         callback: called after every pass with the pass, the graph before and the graph after.
-        inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Channels that hold one number
-            there in every row, also behind dropout and batch norm (a pruned channel and its shift), go into the biases
-            of the layers that read them.
+        inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout goes, batch norms fold
+            into the layers beside them, and channels that hold one number there in every row, also behind dropout and
+            batch norm (a pruned channel and its shift), go into the biases of the layers that read them.
+        dtype: not exact. Features and weights are computed in this dtype (``torch.bfloat16``, ``torch.float16``, or
+            ``torch.float32`` of a float64 model); sums over neighbours are accumulated in float32, degrees and
+            normalisation keep their precision, inputs and outputs their dtype. The report says how far outputs move.
+
+    Raises:
+        InputError: ``dtype`` is not one of these.
+        TraceError, InputError: see :func:`trace`.
     """
+    casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     module = plain(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
-    folding: list[Pass] = [ShareStructure(), FoldConstants(inference=True), CompactChannels()] if inference else []
+    folding: list[Pass] = FOLDING if inference else []
     cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, {**cleaned.meta, **FOR_INFERENCE}, False)
     elif cleaned is gm:
         cleaned = copy.deepcopy(cleaned)
     remember_plain(cleaned)
-    fused: CompiledGNN = Pipeline(FUSING, callback)(cleaned).graph_module
+    # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
+    passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
+    fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module
     return fused
 
 
-#: What makes a graph fast, once its channels are settled.
-FUSING: tuple[Pass, ...] = (
-    SortEdges(),
-    LiftToNodes(),
-    FusePropagate(),
-    FuseAttention(),
-    Reassociate(),
-    MergeSums(),
-    WriteInPlace(),
-    SplitStructure(),
-)
+#: What only evaluation allows.
+FOLDING: list[Pass] = [
+    ShareStructure(),
+    RemoveDropout(),
+    FoldBatchNorm(),
+    FoldConstants(inference=True),
+    CompactChannels(),
+]
+#: What takes message passing together, once channels are settled.
+FUSING: list[Pass] = [SortEdges(), LiftToNodes(), FusePropagate(), FuseAttention(), Reassociate(), MergeSums()]
 
 
 def prune(

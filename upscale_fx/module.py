@@ -25,6 +25,7 @@ class CompiledGNN(fx.GraphModule):
         ``inputs``: the :class:`ModelInputs` it was traced with;
         ``mode``: None, or the only mode (``"eval"``) the graph is right for, with the reason in ``mode_reason``;
         ``report``: what was removed so far, one entry per consumer;
+        ``precision``: what a cast to another dtype changes;
         ``plain``: after fusing, the graph before it, which is what channel analyses read (see :func:`plain`).
     """
 

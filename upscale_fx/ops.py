@@ -50,6 +50,11 @@ def entry(x: Tensor) -> Tensor:
     return x
 
 
+def _may_overwrite(x: Tensor) -> bool:
+    """Whether no gradient needs what is overwritten, and results have the dtype that they are written over."""
+    return not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+
+
 def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """``total + x @ weight.T``, written over ``total`` where no gradient is needed: nobody else may read that.
 
@@ -58,22 +63,22 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         x: ``[N, I]``.
         weight: ``[O, I]``.
     """
-    return torch.addmm(total, x, weight.t()) if torch.is_grad_enabled() else total.addmm_(x, weight.t())
+    return total.addmm_(x, weight.t()) if _may_overwrite(total) else total + nn.functional.linear(x, weight)
 
 
 def add_into(total: Tensor, other: Tensor) -> Tensor:
     """``total + other``, written over ``total`` where no gradient is needed: nobody else may read that."""
-    return total + other if torch.is_grad_enabled() else total.add_(other)
+    return total.add_(other) if _may_overwrite(total) else total + other
 
 
 def relu_into(x: Tensor) -> Tensor:
     """``relu(x)``, written over ``x`` where no gradient is needed: nobody else may read that."""
-    return torch.relu(x) if torch.is_grad_enabled() else x.relu_()
+    return x.relu_() if _may_overwrite(x) else torch.relu(x)
 
 
 def elu_into(x: Tensor, alpha: float) -> Tensor:
     """``elu(x)``, written over ``x`` where no gradient is needed: nobody else may read that."""
-    return nn.functional.elu(x, alpha, inplace=not torch.is_grad_enabled())
+    return nn.functional.elu(x, alpha, inplace=_may_overwrite(x))
 
 
 def head_dot(x: Tensor, vector: Tensor) -> Tensor:

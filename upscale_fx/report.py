@@ -51,6 +51,7 @@ class Report:
     unviewable: int = 0
     unused: Sequence[str] = ()
     approximate: Sequence[str] = ()
+    precision: str = ""
 
     @property
     def asked(self) -> int:
@@ -73,6 +74,7 @@ class Report:
         lines += [f"barrier: {text}" for text in self.barriers]
         lines += [f"unused: {name}: no output needs it" for name in self.unused]
         lines += [f"approximate: {text}" for text in self.approximate]
+        lines += [f"approximate: {self.precision}"] if self.precision else []
         lines.append(f"parameters  {self.before.parameters:,} -> {self.after.parameters:,}")
         lines.append(f"bytes       {self.before.bytes:,} -> {self.after.bytes:,}")
         lines.append(f"MACs        {self.before.macs_text()} -> {self.after.macs_text()}")
@@ -109,6 +111,7 @@ def report(compiled: nn.Module) -> Report:
             f"{name}: statistics of the {kept} of {count} channels that are kept"
             for name, (count, kept) in compiled.meta.get("approximate", {}).items()
         ],
+        str(compiled.meta.get("precision", "")),
     )
 
 

@@ -12,6 +12,7 @@ from upscale_fx.kernels import edge_loops, extreme_loops, source_loops, sum_loop
 from upscale_fx.kernels.arrays import Rows, flat, rows
 from upscale_fx.kernels.jit import OK, ROWPTR
 from upscale_fx.kernels.threads import over_channels, over_rows
+from upscale_fx.memory import empty
 
 _ONES = {torch.float32: np.ones(1, np.float32), torch.float64: np.ones(1, np.float64)}
 _NO_COLUMNS = np.empty(0, np.int64)
@@ -29,7 +30,7 @@ def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
 
 def spmm(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, reduce: str) -> Tensor:
     """See :func:`upscale_fx.operators.spmm`."""
-    out = x.new_empty(rowptr.numel() - 1, *x.shape[1:])
+    out = empty((rowptr.numel() - 1, *x.shape[1:]), x)
     if out.numel():
         source = rows(x, per_head=weight is not None and weight.dim() == 2)
         extreme = reduce in ("max", "min")
@@ -58,7 +59,7 @@ def extreme_backward(
 
 def spmm_transposed(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, g: Tensor, num_cols: int) -> Tensor:
     """See :func:`upscale_fx.operators.spmm_transposed`."""
-    out = g.new_zeros(num_cols, *g.shape[1:])
+    out = empty((num_cols, *g.shape[1:]), g).zero_()
     if out.numel() and g.numel():
         source = rows(g, per_head=weight is not None and weight.dim() == 2)
         arguments = (*_graph(col, out), *_weights(weight, g), *_features(source, out))
@@ -68,7 +69,7 @@ def spmm_transposed(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, g
 
 def edge_dot(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
     """See :func:`upscale_fx.operators.edge_dot`."""
-    out = right.new_empty(_num_edges(col, right), right.size(1))
+    out = empty((_num_edges(col, right), right.size(1)), right)
     if right.size(2) == 0:
         return out.zero_()
     if out.numel():
@@ -80,7 +81,7 @@ def edge_dot(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor) ->
 
 def edge_add(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor, negative_slope: float) -> Tensor:
     """See :func:`upscale_fx.operators.edge_add`."""
-    out = right.new_empty(_num_edges(col, right), right.size(1))
+    out = empty((_num_edges(col, right), right.size(1)), right)
     if out.numel():
         ends = (flat(left), flat(right), right.size(0), right.size(1), float(negative_slope))
         _over_rows(edge_loops.edge_add, rowptr, col, right, *_graph(col, right), *ends, flat(out))
@@ -103,7 +104,7 @@ def edge_additive_dot(
     rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor, vector: Tensor, negative_slope: float
 ) -> Tensor:
     """See :func:`upscale_fx.operators.edge_additive_dot`."""
-    out = right.new_empty(_num_edges(col, right), right.size(1))
+    out = empty((_num_edges(col, right), right.size(1)), right)
     if right.size(2) == 0:
         return out.zero_()
     if out.numel():
@@ -137,7 +138,7 @@ def edge_additive_dot_backward(
 
 def edge_softmax(rowptr: Tensor, scores: Tensor) -> Tensor:
     """See :func:`upscale_fx.operators.edge_softmax`."""
-    out = torch.empty_like(scores, memory_format=torch.contiguous_format)
+    out = empty(scores.shape, scores)
     if out.numel():
         num_edges, heads = scores.size(0), scores.numel() // scores.size(0)
         arguments = (num_edges, flat(scores), heads, flat(out))
@@ -147,7 +148,7 @@ def edge_softmax(rowptr: Tensor, scores: Tensor) -> Tensor:
 
 def edge_softmax_backward(rowptr: Tensor, softmax: Tensor, grad: Tensor) -> Tensor:
     """Gradient of the scores."""
-    out = torch.empty_like(softmax, memory_format=torch.contiguous_format)
+    out = empty(softmax.shape, softmax)
     if out.numel():
         num_edges, heads = softmax.size(0), softmax.numel() // softmax.size(0)
         arguments = (num_edges, flat(softmax), flat(grad), heads, flat(out))
@@ -157,7 +158,7 @@ def edge_softmax_backward(rowptr: Tensor, softmax: Tensor, grad: Tensor) -> Tens
 
 def attend(rowptr: Tensor, col: Tensor | None, scores: Tensor, x: Tensor) -> Tensor:
     """See :func:`upscale_fx.operators.attend`."""
-    out = x.new_empty(rowptr.numel() - 1, *x.shape[1:])
+    out = empty((rowptr.numel() - 1, *x.shape[1:]), x)
     if out.numel():
         source = rows(x, per_head=scores.dim() == 2)
         width = source.heads * (source.channels + _EXPONENTIAL)

@@ -1,0 +1,189 @@
+"""Compute in another floating-point dtype: bfloat16 or float16, or float32 where a model is in float64.
+
+Not exact. Arguments and results keep their dtypes: features are cast at the entry and results back at the end. What
+becomes narrow and what does not is defined in :mod:`upscale_fx.precision`; a parameter or buffer is stored in the
+narrow dtype iff every call that reads it wants it so. How far the outputs move is measured on example graphs and kept
+in ``meta["precision"]``: real features can be better or worse.
+
+A pass for fused graphs, before activations write in place: their operators accumulate in float32, where a plain
+``scatter`` has to be given float32 messages.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.passes.infra.pass_base import PassResult
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+
+from upscale_fx.dataflow import example_values
+from upscale_fx.dead_nodes import drop_dead_nodes
+from upscale_fx.errors import InputError, UpscaleError
+from upscale_fx.inputs import CHECKED, LARGE, SMALL, in_mode, undisturbed
+from upscale_fx.module import CompiledGNN, call_by_name, make_module, plain, remember_plain
+from upscale_fx.precision import Casting
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a cast did to the outputs on example graphs.
+
+    Attributes:
+        dtype: name of the dtype, such as ``"bfloat16"``.
+        largest: largest difference, as a share of the largest number of that output.
+        mean: mean difference, as a share of the mean magnitude of that output; of the output where that is most.
+    """
+
+    dtype: str
+    largest: float
+    mean: float
+
+    def after(self, other: Precision | None) -> Precision:
+        """What both casts do, this one to a graph that the other one made: at most the sum."""
+        return self if other is None else Precision(self.dtype, self.largest + other.largest, self.mean + other.mean)
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.largest):
+            return f"{self.dtype}: outputs cannot be compared on example graphs: they overflow, or select other rows"
+        return f"{self.dtype}: outputs differ by at most {100 * self.largest:.2g} % of the largest"
+
+
+@dataclass(frozen=True)
+class CastPrecision:
+    """Cast features and parameters; not exact.
+
+    Attributes:
+        dtype: ``torch.bfloat16``, ``torch.float16`` or ``torch.float32``.
+
+    Raises:
+        InputError: another dtype is given.
+        UpscaleError: when called, if an operation fails in the dtype.
+    """
+
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            names = ", ".join(map(str, DTYPES))
+            raise InputError(f"dtype must be one of {names}, got {self.dtype!r}")
+
+    def __call__(self, gm: CompiledGNN) -> PassResult:
+        """Run the pass."""
+        new = copy.deepcopy(gm)
+        graphs = [new, plain(new)] if "plain" in new.meta else [new]
+        before = [example_values(graph) for graph in graphs]
+        for graph in graphs:
+            cast_modules(graph, self.dtype)
+        castings = [
+            Casting(graph, self.dtype, new.inputs.example(LARGE), {node: pair[1] for node, pair in values.items()})
+            for graph, values in zip(graphs, before, strict=True)
+        ]
+        for casting in castings:
+            with in_mode(casting.module, training=False), torch.no_grad(), undisturbed(casting.module):
+                casting.run()
+            drop_dead_nodes(casting.graph)
+        stored = store_narrow(castings)
+        if not stored and not any(casting.casts & set(casting.graph.nodes) for casting in castings):
+            return PassResult(gm, False)
+        meta = dict(gm.meta)
+        for casting in castings[1:]:
+            remembered = make_module(new, casting.graph, {}, gm.training)
+            remember_plain(remembered)
+            meta |= remembered.meta
+        cast = make_module(new, castings[0].graph, meta, gm.training)
+        cast.meta["precision"] = measure(gm, cast, self.name).after(gm.meta.get("precision"))
+        return PassResult(cast, True)
+
+    @property
+    def name(self) -> str:
+        """The dtype without ``torch.``."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+def cast_modules(gm: CompiledGNN, dtype: torch.dtype) -> None:
+    """Cast the parameters and buffers of the modules that a graph calls, in place; those of batch norms to float32."""
+    for module in _called(gm):
+        if isinstance(module, _BatchNorm):
+            module.to(torch.float32)
+        elif next(module.parameters(), None) is not None:
+            module.to(dtype)
+
+
+def _called(gm: CompiledGNN) -> Iterator[torch.nn.Module]:
+    return (gm.get_submodule(str(node.target)) for node in gm.graph.find_nodes(op="call_module"))
+
+
+def store_narrow(castings: Sequence[Casting]) -> int:
+    """Store what every reader casts to one dtype in that dtype, in place; returns how many tensors that are."""
+    modules = [module for casting in castings for module in _called(casting.module)]
+    held = {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}
+    wanted: dict[int, set[Any]] = {}
+    reads: list[tuple[Tensor, fx.Node, list[fx.Node]]] = []
+    for casting in castings:
+        for node in casting.graph.find_nodes(op="get_attr"):
+            value = casting.values[node]
+            casts = [user for user in node.users if user in casting.casts]
+            dtypes = {user.args[1] for user in casts}
+            dtypes |= {value.dtype} if len(casts) < len(node.users) or id(value) in held else set()
+            wanted.setdefault(id(value), set()).update(dtypes)
+            reads.append((value, node, casts))
+    stored = set()
+    for value, node, casts in reads:
+        if len(wanted[id(value)]) == 1 and casts:
+            (dtype,) = wanted[id(value)]
+            value.data = value.data.to(dtype)
+            stored.add(id(value))
+            for cast in casts:
+                cast.replace_all_uses_with(node)
+                cast.graph.erase_node(cast)
+    return len(stored)
+
+
+def measure(before: CompiledGNN, after: CompiledGNN, name: str) -> Precision:
+    """Compare outputs on example graphs, in eval mode; what refuses one of these graphs is not compared on it.
+
+    Raises:
+        UpscaleError: an operation fails in the dtype where the graph is small, or large.
+    """
+    largest = mean = 0.0
+    for rows in (SMALL, LARGE, CHECKED[-1]):
+        arguments = before.inputs.example(rows)
+        try:
+            expected = pytree.tree_leaves(_run(before, arguments))
+        except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
+            continue
+        try:
+            found = pytree.tree_leaves(_run(after, arguments))
+        except Exception as error:
+            raise UpscaleError(f"the graph fails in {name} on {rows['N']} nodes: {error}; leave dtype out") from error
+        for a, b in zip(expected, found, strict=True):
+            if isinstance(a, Tensor) and a.is_floating_point() and a.numel():
+                gaps = _gaps(a.double(), b.double())
+                largest, mean = max(largest, gaps[0]), max(mean, gaps[1])
+    return Precision(name, largest, mean)
+
+
+def _gaps(expected: Tensor, found: Tensor) -> tuple[float, float]:
+    """Largest and mean difference of one output, as shares of its largest and its mean magnitude."""
+    if expected.shape != found.shape:
+        return math.inf, math.inf
+    gap = (expected - found).abs().masked_fill((expected == found) | (expected.isnan() & found.isnan()), 0)
+    size = expected.abs().masked_fill(~expected.isfinite(), 0)
+    if not gap.isfinite().all():
+        return math.inf, math.inf
+    largest, mean = gap.max() / (size.max() or 1), gap.mean() / (size.mean() or 1)
+    return float(largest), float(mean)
+
+
+def _run(gm: CompiledGNN, arguments: dict[str, Any]) -> Any:
+    with in_mode(gm, training=False), torch.no_grad(), undisturbed(gm):
+        return call_by_name(gm, gm.inputs, arguments, quiet=True)

@@ -1,0 +1,63 @@
+"""Kernels that Dynamo calls with a module's parameters, as the tensor operations they stand for.
+
+Tracing a model lowers recurrent cells and multi-head attention where modules are called (:mod:`upscale_fx.lower`).
+Dynamo's graph has the functions within, so the same definitions are called with what the modules would have held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from upscale_fx import lower
+
+
+def _cell(definition: Callable[..., Any], **facts: Any) -> Callable[..., Any]:
+    def call(
+        input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    ) -> Any:
+        cell = SimpleNamespace(weight_ih=w_ih, weight_hh=w_hh, bias_ih=b_ih, bias_hh=b_hh, **facts)
+        return definition(cell, input, hx)
+
+    return call
+
+
+_ATTENTION = signature(F.multi_head_attention_forward)
+
+
+def _attention(*args: Any, **kwargs: Any) -> Any:
+    """``F.multi_head_attention_forward``: queries, keys and values ``[L, B, E]``, or ``[L, E]`` without a batch."""
+    call = _ATTENTION.bind(*args, **kwargs)
+    call.apply_defaults()
+    given = SimpleNamespace(**call.arguments)
+    if given.static_k is not None or given.static_v is not None:
+        raise NotImplementedError("multi_head_attention_forward with static_k or static_v is not lowered")
+    module: Any = SimpleNamespace(
+        **call.arguments,
+        embed_dim=given.embed_dim_to_check,
+        head_dim=given.embed_dim_to_check // given.num_heads,
+        batch_first=False,
+        dropout=given.dropout_p,
+        out_proj=SimpleNamespace(weight=given.out_proj_weight, bias=given.out_proj_bias),
+        _qkv_same_embed_dim=not given.use_separate_proj_weight,
+    )
+    return lower.multihead_attention(
+        module, given.query, given.key, given.value, given.key_padding_mask, given.need_weights, given.attn_mask,
+        given.average_attn_weights, given.is_causal,
+    )  # fmt: skip
+
+
+#: Functions by what they are traced as.
+KERNELS: dict[Any, Callable[..., Any]] = {
+    torch.gru_cell: _cell(lower.gru_cell),
+    torch.lstm_cell: _cell(lower.lstm_cell),
+    torch.rnn_tanh_cell: _cell(lower.rnn_cell, nonlinearity="tanh"),
+    torch.rnn_relu_cell: _cell(lower.rnn_cell, nonlinearity="relu"),
+    F.multi_head_attention_forward: _attention,
+}

@@ -1,0 +1,186 @@
+"""A module that runs a plain graph over parameters of its own, and that is traced like any other model."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from upscale_fx.backend.arguments import Argument
+from upscale_fx.backend.kernels import KERNELS
+from upscale_fx.backend.plain import PlainGraph
+from upscale_fx.backend.raising import raise_leaves
+from upscale_fx.errors import TraceError
+from upscale_fx.inputs import OTHER, SMALL, ModelInputs, undisturbed
+from upscale_fx.proxy import CannotTrace, any_proxy, is_proxy
+from upscale_fx.trace import largest_difference, run_example
+
+#: Operators that change their first operand.
+_IN_PLACE = {getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or")}
+#: Where functions of plain numbers come from.
+_ON_NUMBERS = ("_operator", "math", "builtins")
+
+
+class CannotReplayError(Exception):
+    """A node of the captured graph cannot be run or traced; says why and where it comes from."""
+
+
+class CapturedModel(nn.Module):
+    """What Dynamo captured.
+
+    Called with tensors it runs the graph as Dynamo gave it; traced, the graph in which PyG's functions are raised. So
+    comparing the trace with the module, which every trace ends with, also checks raising.
+    """
+
+    def __init__(self, plain: PlainGraph, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        # Names that no model has, because what the model holds stands beside them.
+        self._captured_graph = plain.graph
+        self._raised_graph = _raised(plain.graph)
+        self._captured_numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        taken: dict[int, Tensor] = {}  # a parameter with two names stays one
+        for name, value in {**values, **plain.constants}.items():
+            if isinstance(value, Tensor):
+                if id(value) not in taken:
+                    own = value.detach().clone()
+                    taken[id(value)] = nn.Parameter(own, False) if isinstance(value, nn.Parameter) else own
+                self._hold(name, taken[id(value)])
+
+    def _hold(self, name: str, value: Tensor) -> None:
+        """Hold a parameter or buffer by the path it has in the model."""
+        *path, last = name.split(".")
+        owner: nn.Module = self
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        if isinstance(value, nn.Parameter):
+            owner.register_parameter(last, value)
+        else:
+            owner.register_buffer(last, value)
+
+    def forward(self, **given: Any) -> Any:
+        """Run the graph on the arguments of the call, by name.
+
+        Raises:
+            CannotReplayError: a node fails.
+        """
+        tracer = next((value.tracer for value in given.values() if is_proxy(value)), None)
+        graph = self._captured_graph if tracer is None else self._raised_graph
+        found: dict[fx.Node, Any] = {}
+        *nodes, output = graph.nodes
+        for node in nodes:
+            if node.op == "placeholder":
+                found[node] = given[str(node.target)]
+                continue
+            last = None if tracer is None else _last(tracer.graph)
+            try:
+                found[node] = self._run(node, found, tracer)
+            except Exception as reason:
+                kind = "" if isinstance(reason, CannotTrace) else f"{type(reason).__name__}: "
+                raise CannotReplayError(f"{kind}{reason} (at {node.meta['source']})") from reason
+            if tracer is not None:
+                _annotate(tracer.graph, last, node)
+        return map_arg(output.args[0], found.__getitem__)
+
+    def _run(self, node: fx.Node, found: Mapping[fx.Node, Any], tracer: Any) -> Any:
+        target: Any = node.target
+        if node.op == "get_attr":
+            return self._captured_numbers[target] if node.meta.get("number") else self._held(target)
+        args: Any = map_arg(node.args, found.__getitem__)
+        kwargs: Any = map_arg(dict(node.kwargs), found.__getitem__)
+        if node.op == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        if target is operator.setitem:
+            args[0][args[1]] = args[2]
+            return None
+        element = target is operator.getitem and not is_proxy(args[0])  # of a tuple of proxies
+        if tracer is None or element or target in _IN_PLACE or target is getattr:
+            return target(*args, **kwargs)
+        if target in KERNELS:
+            return KERNELS[target](*args, **kwargs)
+        if any_proxy((args, kwargs)) or "sizes" in node.meta:
+            return tracer.create_proxy("call_function", target, args, kwargs)
+        if getattr(target, "__module__", "") not in _ON_NUMBERS:
+            raise CannotTrace(f"{getattr(target, '__name__', target)} has an effect that no graph of tensors can hold")
+        return target(*args, **kwargs)
+
+    def _held(self, name: str) -> Any:
+        owner: Any = self
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        return owner
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CapturedModel:
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        graphs = ("_captured_graph", "_raised_graph")  # never changed, so shared
+        new.__dict__.update({k: v if k in graphs else copy.deepcopy(v, memo) for k, v in self.__dict__.items()})
+        return new
+
+
+def _raised(graph: fx.Graph) -> fx.Graph:
+    """A copy in which PyG's functions are back."""
+    copied = fx.Graph()
+    copied.output(copied.graph_copy(graph, {}))
+    for old, new in zip(graph.nodes, copied.nodes, strict=True):
+        new.meta = dict(old.meta)
+    raise_leaves(copied)
+    return copied
+
+
+def _last(graph: fx.Graph) -> fx.Node | None:
+    return next(iter(reversed(graph.nodes)), None)
+
+
+def _annotate(graph: fx.Graph, last: fx.Node | None, origin: fx.Node) -> None:
+    """Say of the nodes behind ``last`` which module and line they come from."""
+    for node in reversed(graph.nodes):
+        if node is last:
+            return
+        node.meta.update(module=origin.meta["module"], source=origin.meta["source"])
+
+
+def check_capture(
+    gm: fx.GraphModule, arguments: Sequence[Argument], model: CapturedModel, inputs: ModelInputs, values: Sequence[Any]
+) -> None:
+    """Compare the module with Dynamo's own graph on two example graphs.
+
+    Raises:
+        TraceError: Dynamo's graph is for one graph alone, or they differ because a node was not understood.
+    """
+    for rows in (SMALL, OTHER):
+        given = inputs.example(rows)
+        sizes: dict[int | str, Any] = {size: size for a in arguments for size in a.sizes if isinstance(size, int)}
+        for argument in arguments:
+            if argument.name in given:
+                own = given[argument.name]
+                sizes.update(zip(argument.sizes, own.shape if isinstance(own, Tensor) else (own,), strict=True))
+        called = [
+            given[a.name]
+            if a.name in given
+            else sizes.get(a.sizes[0], values[a.place])
+            if a.kind != "held"
+            else values[a.place]
+            for a in arguments
+        ]
+        try:
+            with undisturbed(model), torch.no_grad():
+                expected = fx.Interpreter(gm).run(*called)
+        except Exception as error:
+            raise TraceError(
+                f"the graph that torch.compile captured does not run on other graphs than that of the call "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}): a layer caches its graph (cached=True), a "
+                f"parameter has one entry per row, or an argument is not what its name and values say"
+            ) from error
+        gap = largest_difference(expected, run_example(model, inputs, rows))
+        if not gap <= 1e-6:
+            raise TraceError(
+                f"backend='upscale' did not understand the graph that torch.compile captured: outputs differ by "
+                f"{gap:.2g}. Please report the model; torch.compile(upscale_fx.prune(model, amount)) traces it itself"
+            )
