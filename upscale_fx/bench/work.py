@@ -21,7 +21,10 @@ import upscale_fx.operators  # noqa: F401 - registers torch.ops.upscale_fx
 aten, own = torch.ops.aten, torch.ops.upscale_fx
 
 #: Dense products by the place of their left operand; it is followed by the right one.
-_DENSE = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1, aten.baddbmm.default: 1}
+_DENSE = {
+    aten.mm.default: 0, aten.mm.out: 0, aten.bmm.default: 0,
+    aten.addmm.default: 1, aten.addmm.out: 1, aten.addmm_.default: 1, aten.baddbmm.default: 1,
+}  # fmt: skip
 #: Scatters by the place of what is scattered.
 _SCATTERS = {
     aten.scatter_add.default: 3, aten.scatter_add_.default: 3, aten.scatter_reduce.two: 3, aten.scatter_reduce_.two: 3,
