@@ -265,7 +265,8 @@ def largest_difference(reference: nn.Module, compiled: nn.Module, inputs: Inputs
 @torch.no_grad()
 def multiply_accumulates(model: nn.Module, inputs: Inputs) -> int:
     """Return the multiply-accumulates of the dense products in one forward pass; sums over neighbours do not count."""
-    with FlopCounterMode(display=False) as counter:
+    # With gradients on, nothing is written in place, which the counter would not see.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         model(*inputs)
     return int(counter.get_total_flops()) // 2  # a product and a sum are one
 

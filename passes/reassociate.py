@@ -101,7 +101,7 @@ def aggregate_first(flow: Dataflow, node: fx.Node) -> bool:
         return False
     rowptr, col, weight, product, reduce = node.args
     layer = layer_of(flow, product)
-    if layer is None or layer.bias is not None or len(product.users) > 1:  # type: ignore[union-attr]
+    if layer is None or layer.bias is not None or layer.x not in flow.axes or len(product.users) > 1:  # type: ignore[union-attr]
         return False
     wide, narrow = flow.axes[node].sizes[-1], flow.axes[layer.x].sizes[-1]
     if wide is None or narrow is None or narrow >= wide or len(flow.axes[layer.x].sizes) != 2:

@@ -39,9 +39,8 @@ class SortEdges:
         new = copy.deepcopy(gm)
         flow = analyse(new)
         found = list(edge_groups(flow))
-        if not found:
+        if not found or not sort_edges(new.graph, found):
             return PassResult(gm, False)
-        sort_edges(new.graph, found)
         drop_dead_nodes(new.graph)
         return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
 
@@ -117,7 +116,7 @@ def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
 def _sorted(csr: fx.Node) -> Iterator[fx.Node]:
     """What has been put into the order that a call found."""
     for element in csr.users:
-        yield from (user for user in element.users if user.target == "index_select")
+        yield from (user for user in element.users if user.target is ops.in_order)
 
 
 def _is_edge_level(flow: Dataflow, node: fx.Node, index: fx.Node) -> bool:
@@ -171,8 +170,11 @@ def _connect(flow: Dataflow, group: EdgeGroup, node: fx.Node, index: fx.Node) ->
             group.targets[found.index, found.count] += 1
 
 
-def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> None:
-    """Insert the sorting of each group; the same target index is sorted once."""
+def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> bool:
+    """Insert the sorting of each group; the same target index is sorted once.
+
+    Returns whether every order is known before it is needed, which it is not if targets are computed from messages.
+    """
     calls: dict[tuple[object, ...], fx.Node] = {}
     end = next(node for node in reversed(graph.nodes) if node.op == "output")
 
@@ -188,9 +190,9 @@ def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> None:
         order = once("call_function", operator.getitem, once("call_function", operators.csr, index, count), 1)
         for root, readers in group.roots.items():
             for reader in readers:
-                reader.replace_input_with(root, once("call_method", "index_select", root, 0, order))
+                reader.replace_input_with(root, once("call_function", ops.in_order, root, order))
         for member, readers in group.outside.items():
             back = once("call_function", ops.inverse_order, order)
             for reader in readers:
                 reader.replace_input_with(member, once("call_method", "index_select", member, 0, back))
-    sort_topologically(graph, early=set(calls.values()))
+    return sort_topologically(graph, early=set(calls.values()))

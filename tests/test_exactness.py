@@ -20,6 +20,7 @@ import upscale_fx
 from tests import zoo
 from upscale_fx.consumers import find_consumers
 from upscale_fx.dataflow import analyse
+from upscale_fx.module import plain
 
 AMOUNTS = (0.25, 0.5, 0.75)
 SIZES = ((23, 70, 3), (40, 31, 5))  # nodes, edges, graphs: one dense graph, one with isolated nodes
@@ -182,7 +183,7 @@ def test_in_float32(case):
 
 def hidden_readers(compiled):
     """Consumers of hidden channels that have any left that are not zero."""
-    found = [c for c in find_consumers(analyse(compiled)) if c.hidden.any()]
+    found = [c for c in find_consumers(analyse(plain(compiled))) if c.hidden.any()]
     return [c for c in found if c.reads(compiled).any()]
 
 

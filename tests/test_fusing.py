@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch_geometric.nn as gnn
 from torch import nn
-from torch_geometric.utils import softmax
+from torch_geometric.utils import scatter, softmax
 
 import upscale_fx
 from tests import zoo
@@ -196,6 +196,47 @@ def test_nothing_is_overwritten_that_somebody_reads():
     assert torch.equal(x, before)
     assert all(torch.equal(value, state[name]) for name, value in fast.state_dict().items())
     assert any("into" in str(node.target) for node in fast.graph.nodes), "something was written in place"
+
+
+@pytest.mark.parametrize("rows", [80, 39, 1])
+@pytest.mark.parametrize(
+    "build",
+    [lambda: gnn.GraphConv(WIDTH, 6), lambda: gnn.LEConv(WIDTH, 6), lambda: gnn.GraphConv(WIDTH, 6, aggr="max")],
+)
+def test_as_many_weights_as_edges(build, rows):
+    model = build().double()
+    fast = upscale_fx.optimize(upscale_fx.trace(model, (*graph(), torch.rand(40, dtype=torch.float64))))
+    with pytest.raises(upscale_fx.InputError, match=f"{rows} rows, but there are 40 edges"):
+        fast(*graph(), torch.rand(rows, dtype=torch.float64))
+
+
+def test_forward_mode_derivatives_are_refused():
+    """Torch would take them for zero, silently."""
+    model, fast = fused(gnn.GCNConv(WIDTH, 6))
+    (x, edge_index), traced = graph(), upscale_fx.trace(model)
+    for transform in (lambda f: torch.func.jvp(f, (x,), (x,)), lambda f: torch.func.jacfwd(f)(x)):
+        transform(lambda x: traced(x, edge_index))
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            transform(lambda x: fast(x, edge_index))
+
+
+class TargetsFromMessages(nn.Module):
+    """Messages decide where the next messages go, so they cannot be sorted by that beforehand."""
+
+    def __init__(self):
+        super().__init__()
+        self.score, self.lin = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 4)
+
+    def forward(self, x, edge_index):
+        sent = self.lin(x)[edge_index[0]] * self.score(x)[edge_index[1]].sigmoid()
+        target = (sent.sum(-1) > 0).long() * edge_index[1]
+        return scatter(sent, target, 0, x.size(0), "sum")
+
+
+def test_targets_computed_from_the_messages():
+    model, fast = fused(TargetsFromMessages())
+    for size in ((11, 40), (30, 90)):
+        torch.testing.assert_close(fast(*graph(*size)), model(*graph(*size)), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("grad", [False, True])

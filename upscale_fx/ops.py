@@ -95,6 +95,17 @@ def head_dot(x: Tensor, vector: Tensor) -> Tensor:
     return nn.functional.linear(x.flatten(1), torch.block_diag(*heads))  # type: ignore[no-untyped-call]
 
 
+def in_order(x: Tensor, order: Tensor) -> Tensor:
+    """Rows of a value per edge in another order.
+
+    Raises:
+        InputError: there are more or fewer rows than edges.
+    """
+    if x.size(0) != order.size(0):
+        raise InputError(f"a value per edge has {x.size(0)} rows, but there are {order.size(0)} edges")
+    return x.index_select(0, order)
+
+
 def inverse_order(order: Tensor) -> Tensor:
     """The permutation that undoes one: ``x[order][inverse_order(order)]`` is ``x``."""
     return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))

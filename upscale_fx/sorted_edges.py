@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from upscale_fx import operators
+from upscale_fx import operators, ops
 from upscale_fx.dataflow import Dataflow
 
 
@@ -38,7 +38,7 @@ def sorted_edges(graph: fx.Graph) -> dict[fx.Node, SortedEdges]:
         index, count = csr.args
         order, rowptr = _element(graph, csr, 1), _element(graph, csr, 0)
         for user in order.users:
-            if user.target == "index_select" and user.args == (index, 0, order):
+            if user.target is ops.in_order and user.args == (index, order):
                 found[user] = SortedEdges(csr, order, rowptr, count, user)
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 NAMESPACE = "upscale_fx"
 
@@ -43,7 +44,16 @@ def register(
 
     torch.library.register_autograd(f"{NAMESPACE}::{name}", backward or refuse, setup_context=save, lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return operator
+
+    def call(*arguments: Any) -> Any:
+        if forward_ad._current_level >= 0:  # torch would take the tangent for zero
+            raise NotImplementedError(
+                f"{NAMESPACE}::{name} has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): "
+                f"differentiate the graph that upscale_fx.trace(model) or compact() gives, which is not fused"
+            )
+        return operator(*arguments)
+
+    return call
 
 
 def same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
