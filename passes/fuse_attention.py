@@ -9,7 +9,6 @@ times the nodes' own values, summed over channels, which becomes a matrix produc
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,13 +18,11 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import operators, ops
+from upscale_fx.arithmetic import PRODUCTS, SUMS
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.passes.fuse_propagate import PRODUCTS
 from upscale_fx.sorted_edges import SortedEdges, gathered, sorted_edges
-
-SUMS = (torch.add, operator.add, "add")
 
 
 @dataclass(frozen=True)

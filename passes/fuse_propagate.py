@@ -8,23 +8,21 @@ message is ever held in memory for all edges.
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch_geometric.utils as pyg
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import operators
+from upscale_fx.arithmetic import PRODUCTS
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.passes.sort_edges import Aggregation, aggregation
 from upscale_fx.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
 
-PRODUCTS = (torch.mul, operator.mul, "mul")
 #: What only gives a tensor another shape.
 RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")
 

@@ -16,6 +16,7 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
+from upscale_fx.arithmetic import DIFFERENCES, SUMS
 from upscale_fx.channels import axes_of
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.dead_nodes import drop_dead_nodes
@@ -24,8 +25,6 @@ from upscale_fx.purity import is_pure
 from upscale_fx.rows import commutes_with_gather
 from upscale_fx.rules.operation import Operation
 from upscale_fx.sorted_edges import Gathered, gathered, sorted_edges
-
-SUMS = (torch.add, operator.add, "add", torch.sub, operator.sub, "sub")
 
 
 @dataclass(frozen=True)
@@ -155,11 +154,11 @@ def _parts(flow: Dataflow, node: fx.Node, start: int = 0, picked: tuple[object, 
             found += inner
             start += flow.axes[operand].sizes[-1]  # type: ignore[index,operator]
         return found
-    if node.target in SUMS and len(node.args) == 2 and not node.kwargs and not picked:
+    if node.target in (*SUMS, *DIFFERENCES) and len(node.args) == 2 and not node.kwargs and not picked:
         one, other = node.args
         same = all(isinstance(n, fx.Node) and n in flow.axes and flow.axes[n].pairs == flow.axes[node].pairs
                    for n in node.args)  # fmt: skip
-        minus = node.target in SUMS[3:]
+        minus = node.target in DIFFERENCES
         return [Part(one, start, width), Part(other, start, width, minus)] if same else whole  # type: ignore[arg-type]
     return whole
 

@@ -10,18 +10,16 @@ import copy
 import operator
 from dataclasses import dataclass, field
 
-import torch
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import ops
+from upscale_fx.arithmetic import SUMS
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.passes.reassociate import Layer, layer_of
-
-SUMS = (torch.add, operator.add, "add")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.attention import SUMS
+from upscale_fx.arithmetic import SUMS
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.dead_nodes import drop_dead_nodes
 from upscale_fx.module import CompiledGNN, make_module

@@ -97,12 +97,11 @@ def aggregation(flow: Dataflow, node: fx.Node) -> Aggregation | None:
 def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
     """Groups in which sorting pays: messages gathered from nodes that are aggregated by one index."""
     seen: set[fx.Node] = set()
-    done = {user for node in flow.nodes if node.target is operators.csr for user in _sorted(node)}
     for node in flow.nodes:
         found = aggregation(flow, node)
         if (
             found is None
-            or found.index in done
+            or found.index.target is ops.in_order  # sorted already
             or found.messages in seen
             or not _is_edge_level(flow, found.messages, found.index)
         ):
@@ -111,12 +110,6 @@ def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
         seen |= group.members
         if group.gathers and group.targets:
             yield group
-
-
-def _sorted(csr: fx.Node) -> Iterator[fx.Node]:
-    """What has been put into the order that a call found."""
-    for element in csr.users:
-        yield from (user for user in element.users if user.target is ops.in_order)
 
 
 def _is_edge_level(flow: Dataflow, node: fx.Node, index: fx.Node) -> bool:

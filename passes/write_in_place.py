@@ -8,7 +8,6 @@ layers, which otherwise write into memory of :mod:`upscale_fx.memory`.
 from __future__ import annotations
 
 import copy
-import operator
 from dataclasses import dataclass
 
 import torch
@@ -17,14 +16,14 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import memory, operators, ops
+from upscale_fx.arithmetic import DIFFERENCES, PRODUCTS, SUMS
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.passes.fuse_propagate import RESHAPES
 
-_RESHAPES = ("reshape", "view", "flatten", "unsqueeze", "squeeze")
 _FRESH = (F.linear, memory.linear, operators.spmm, operators.attend,
           ops.add_linear, ops.add_into, ops.relu_into, ops.elu_into)  # fmt: skip
-_ARITHMETIC = (torch.add, operator.add, "add", torch.mul, operator.mul, "mul", torch.sub, operator.sub, "sub")
-_SUMS = _ARITHMETIC[:3]
+_ARITHMETIC = (*SUMS, *PRODUCTS, *DIFFERENCES)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def write_in_place(flow: Dataflow, node: fx.Node) -> bool:
         alpha = node.kwargs.get("alpha", 1.0)
         node.target, node.args, node.kwargs = ops.elu_into, (node.args[0], alpha), {}
         return True
-    if node.target in _SUMS and len(node.args) == 2 and not node.kwargs:
+    if node.target in SUMS and len(node.args) == 2 and not node.kwargs:
         for one, other in (node.args, node.args[::-1]):
             if _is_fresh(flow, one, node) and _takes(flow, node, one, other):
                 node.op, node.target, node.args = "call_function", ops.add_into, (one, other)
@@ -67,7 +66,7 @@ def _is_fresh(flow: Dataflow, value: object, reader: fx.Node) -> bool:
     """Whether nobody but the reader can see a value's memory."""
     if not isinstance(value, fx.Node) or value not in flow.axes or set(value.users) != {reader}:
         return False
-    if value.op == "call_method" and value.target in _RESHAPES:  # a view of what nobody else reads either
+    if value.op == "call_method" and value.target in RESHAPES:  # a view of what nobody else reads either
         return _is_fresh(flow, value.args[0], value)
     if value.target in _ARITHMETIC:
         return value.op in ("call_function", "call_method")

@@ -26,6 +26,7 @@ import torch_geometric.utils as pyg
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from upscale_fx.arithmetic import DIFFERENCES, PRODUCTS, SUMS
 from upscale_fx.channels import Flow
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.own_parameters import is_own, parameter
@@ -35,9 +36,6 @@ Numbers = npt.NDArray[np.float64]
 #: What parameters become, by their node, and biases to be added, by the contraction that has none.
 Changes = dict[fx.Node, Tensor]
 
-_SUMS = {torch.add, operator.add, "add"}
-_DIFFERENCES = {torch.sub, operator.sub, "sub"}
-_PRODUCTS = {torch.mul, operator.mul, "mul"}
 _OF_THE_FIRST = {torch.div, operator.truediv, "div", torch.neg, operator.neg, "neg"}
 _MOVES = {torch.cat, torch.clone, "clone", "contiguous"}
 _AGGREGATIONS = {pyg.scatter: ("src", "index", "dim", "dim_size", "reduce"), pyg.segment: ("src", "ptr", "reduce")}
@@ -162,7 +160,7 @@ class _Search:
         target: Any = node.target
         if target in _MOVES:
             return self._all(relation.flows, node, wanted)  # (3)
-        if target in _SUMS | _DIFFERENCES:
+        if target in (*SUMS, *DIFFERENCES):
             return self._sum(node, relation, wanted)  # (4)
         if wanted.shift.any():
             return None
@@ -170,7 +168,7 @@ class _Search:
             given = dict(zip(_AGGREGATIONS[target], node.args, strict=False)) | node.kwargs
             adds = given.get("reduce", "sum") in ("sum", "add", "mean")
             return self._all(relation.flows, node, wanted) if adds else None  # (5)
-        carriers = node.args if target in _PRODUCTS else node.args[:1] if target in _OF_THE_FIRST else ()
+        carriers = node.args if target in PRODUCTS else node.args[:1] if target in _OF_THE_FIRST else ()
         if node.kwargs:
             return None
         tried = (self._all([flow], node, wanted) for flow in relation.flows if flow.source in carriers)
@@ -181,7 +179,7 @@ class _Search:
         if node.kwargs or len(node.args) != 2 or set(node.args) != set(flows):
             return None  # a number, or twice the same
         terms = [flows[term] for term in node.args]  # type: ignore[index]
-        sign = -1 if node.target in _DIFFERENCES else 1
+        sign = -1 if node.target in DIFFERENCES else 1
         shifted = (wanted, Affine(wanted.scale, sign * wanted.shift))
         for place in (0, 1):
             parts = [shifted[i] if i == place else wanted.only_scales for i in (0, 1)]

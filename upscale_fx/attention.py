@@ -6,14 +6,13 @@ meets the plain output of a linear layer, which is *foldable*: ``(x W) . a = x (
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import fx
 
+from upscale_fx.arithmetic import SUMS
 from upscale_fx.channels import Flow, Positions
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.relations import Contraction, Movement, Pointwise, Reduction
@@ -129,10 +128,6 @@ def _overlaps(flow: Dataflow, user: fx.Node, node: fx.Node, index: Positions) ->
     if not isinstance(relation, Movement):
         return True
     return any(f.source is node and bool(np.isin(f.index, index).any()) for f in relation.flows)
-
-
-#: What calls of a sum of two are recorded as.
-SUMS = (torch.add, operator.add, "add")
 
 
 def row_cuts(flow: Dataflow, origin: LinearOrigin) -> list[Cut]:

@@ -13,17 +13,17 @@ import torch_geometric.utils as pyg
 from torch import fx
 
 from upscale_fx import operators
+from upscale_fx.arithmetic import DIFFERENCES, PRODUCTS
 
 _AGGREGATIONS = {pyg.scatter, pyg.segment, operators.spmm}
-_DIFFERENCES = {torch.sub, operator.sub, "sub"}
-_PRODUCTS = {torch.mul, operator.mul, "mul", torch.square, "square", torch.pow, operator.pow, "pow"}
+_PRODUCTS = {*PRODUCTS, torch.square, "square", torch.pow, operator.pow, "pow"}
 
 
 def cancelling(graph: fx.Graph) -> set[fx.Node]:
     """Differences whose terms are both made of aggregations and one of products, with these sums and products."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.target in _DIFFERENCES and len(node.all_input_nodes) == 2:
+        if node.target in DIFFERENCES and len(node.all_input_nodes) == 2:
             terms = [_products_and_sums(operand) for operand in node.all_input_nodes]
             sums = all(any(part.target in _AGGREGATIONS for part in term) for term in terms)
             products = any(part.target in _PRODUCTS for term in terms for part in term)

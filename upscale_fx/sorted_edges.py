@@ -17,18 +17,14 @@ class SortedEdges:
     """Edges sorted by target.
 
     Attributes:
-        csr: the node that sorts.
-        order: the node that holds the order, or None where nothing is put into it.
+        order: the node that holds the order.
         rowptr: the node that says where each target's edges begin, ``[N + 1]``.
         count: how many targets there are, a node or a number.
-        row: the targets of the sorted edges, ``[E]``.
     """
 
-    csr: fx.Node
     order: fx.Node
     rowptr: fx.Node
     count: object
-    row: fx.Node
 
 
 def sorted_edges(graph: fx.Graph) -> dict[fx.Node, SortedEdges]:
@@ -39,7 +35,7 @@ def sorted_edges(graph: fx.Graph) -> dict[fx.Node, SortedEdges]:
         order, rowptr = _element(graph, csr, 1), _element(graph, csr, 0)
         for user in order.users:
             if user.target is ops.in_order and user.args == (index, order):
-                found[user] = SortedEdges(csr, order, rowptr, count, user)
+                found[user] = SortedEdges(order, rowptr, count)
     return found
 
 
