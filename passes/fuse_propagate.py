@@ -98,6 +98,8 @@ def _message(flow: Dataflow, found: Aggregation) -> Message:
         return Message(sent.x, sent.index)
     for value, scale in _factors(flow, found.messages):
         sent = _gathered_from_nodes(flow, value, found.index)
+        if flow.axes[value].pairs != flow.axes[found.messages].pairs:
+            continue  # the weight has channels that the value is repeated along
         weight = _per_edge(flow, scale, found.messages) if sent is not None else None
         if sent is not None and weight is not None:
             return Message(sent.x, sent.index, weight)

@@ -220,6 +220,25 @@ def test_forward_mode_derivatives_are_refused():
             transform(lambda x: fast(x, edge_index))
 
 
+class OneValuePerHead(nn.Module):
+    """A weight per edge and head that one value is repeated along."""
+
+    def __init__(self):
+        super().__init__()
+        self.score, self.lin = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 1)
+
+    def forward(self, x, edge_index):
+        value = self.lin(x).view(-1, 1, 1).index_select(0, edge_index[0])
+        weight = self.score(x).index_select(0, edge_index[1]).sigmoid().unsqueeze(-1)
+        return scatter(weight * value, edge_index[1], 0, x.size(0), "sum")
+
+
+def test_a_value_that_is_repeated_along_the_heads_of_its_weight():
+    model, fast = fused(OneValuePerHead())
+    for size in ((11, 40), (30, 90)):
+        torch.testing.assert_close(fast(*graph(*size)), model(*graph(*size)), rtol=1e-10, atol=1e-12)
+
+
 class TargetsFromMessages(nn.Module):
     """Messages decide where the next messages go, so they cannot be sorted by that beforehand."""
 
