@@ -22,6 +22,7 @@ from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.own_parameters import add_bias, put
 from upscale_fx.passes.fold_constants import FOR_INFERENCE
 from upscale_fx.relations import Contraction, Pointwise
+from upscale_fx.rewrite.origins import note_folded
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class FoldBatchNorm:
         """Run the pass."""
         new, count = copy.deepcopy(gm), 0
         while folded := fold_batch_norms(new):  # one between two layers that both have one waits for the first
-            new, count = make_module(new, new.graph, {**gm.meta, **FOR_INFERENCE}, gm.training), count + folded
+            new, count = make_module(new, new.graph, {**new.meta, **FOR_INFERENCE}, gm.training), count + folded
         return PassResult(new, True) if count else PassResult(gm, False)
 
 
@@ -86,6 +87,7 @@ def change(gm: CompiledGNN, flow: Dataflow, where: fx.Node, value: Tensor) -> No
     """Put a parameter in place of another, or a bias where a contraction has none."""
     if where.op == "get_attr":
         put(gm, str(where.target), value)
+        note_folded(gm, str(where.target))
         return
     relation = flow.relations[where]
     assert isinstance(relation, Contraction)

@@ -26,6 +26,7 @@ class CompiledGNN(fx.GraphModule):
         ``mode``: None, or the only mode (``"eval"``) the graph is right for, with the reason in ``mode_reason``;
         ``report``: what was removed so far, one entry per consumer;
         ``precision``: what a cast to another dtype changes;
+        ``origins``: where the entries of its parameters come from, of those that were cut or folded into others;
         ``plain``: after fusing, the graph before it, which is what channel analyses read (see :func:`plain`).
     """
 

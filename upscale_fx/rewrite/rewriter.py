@@ -18,6 +18,7 @@ from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import PassError
 from upscale_fx.module import CompiledGNN, make_module
 from upscale_fx.relations.products import reads_parameter
+from upscale_fx.rewrite.origins import cut_origins
 from upscale_fx.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.rewrite.selection import grid_around, selection
 from upscale_fx.rules.registry import call_of
@@ -259,9 +260,9 @@ class Rewriter:
         """The module of the new graph, its parameters and buffers cut."""
         root, old = nn.Module(), self.flow.module
         persistent = set(old.state_dict())
-        for target, reads in self.parameters.items():
-            value = cut_tensor(lookup(old, target), self.storage.get(target, reads[0]))
-            place(root, target, value, target in persistent)
+        layouts = {target: self.storage.get(target, reads[0]) for target, reads in self.parameters.items()}
+        for target, layout in layouts.items():
+            place(root, target, cut_tensor(lookup(old, target), layout), target in persistent)
         for target, (channels, _) in self.modules.items():
             module = cut_module(old.get_submodule(target), channels)
             if target in self.narrowed:
@@ -271,4 +272,6 @@ class Rewriter:
         for name, pick in self.buffers.items():
             root.register_buffer(name, pick.to(device), persistent=False)
         self.graph.lint()
-        return make_module(root, self.graph, old.meta, old.training)
+        modules = {target: channels for target, (channels, _) in self.modules.items()}
+        meta = {**old.meta, "origins": cut_origins(old, layouts, modules, self.narrowed)}
+        return make_module(root, self.graph, meta, old.training)

@@ -1,0 +1,414 @@
+"""An optimizer's state follows its parameters through pruning.
+
+Two oracles say where every entry must go without knowing how parameters are cut. State equal to the parameter (of the
+masked model) must equal the compiled parameter. State equal to the gradient must equal the compiled gradient, as both
+models compute the same function of the entries that are left; attention folds change the gradients of the layers before
+them, which are left out of that.
+"""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+from torch.utils import _pytree as pytree
+from torch_geometric.nn import GCNConv, RGCNConv
+
+import upscale_fx
+from tests import zoo
+from upscale_fx.errors import InputError
+from upscale_fx.models import SAGE, SimpleGCN
+from upscale_fx.rewrite.origins import origin_of
+from upscale_fx.transfer_optimizer import transfer_optimizer
+
+MODELS = """
+gcn sage-two-aggregations gat-4 gat-mean gat-edges gatv2-shared transformer-edges-beta gin-norm jk-cat jk-lstm
+residual-batch-norm dense-sage raw-and-hidden pool-all edge-updates link-mlp conv-three-times two-branches glu-strided
+activations-more raw-forms norm-graph more-cheb
+""".split()
+DRAW = torch.Generator().manual_seed(0)
+X, EDGES = torch.randn(23, 12, generator=DRAW, dtype=torch.float64), torch.randint(23, (2, 70), generator=DRAW)
+
+
+def total(model, inputs):
+    """A number that depends on every output in its own way."""
+    draw = torch.Generator().manual_seed(1)
+    outputs = [leaf for leaf in pytree.tree_leaves(model(**inputs)) if leaf.is_floating_point()]
+    return sum((leaf * torch.randn(leaf.shape, generator=draw, dtype=leaf.dtype)).sum() for leaf in outputs)
+
+
+def gradients(model, inputs):
+    model.zero_grad()
+    total(model, inputs).backward()
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+
+
+def adam_with(model, tensors):
+    """An Adam whose moments are given tensors, by name of the parameter."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02, weight_decay=0.1)
+    for name, parameter in model.named_parameters():
+        average, square = tensors[name].detach().clone(), tensors[name].detach().square()
+        optimizer.state[parameter] = {"step": torch.tensor(7.0), "exp_avg": average, "exp_avg_sq": square}
+    return optimizer
+
+
+def averages(optimizer, model):
+    """The moments of every parameter that has some, by name."""
+    return {
+        name: optimizer.state[p]["exp_avg"] for name, p in model.named_parameters() if optimizer.state.get(p)
+    }  # fmt: skip
+
+
+def held(optimizer):
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+class Relational(nn.Module):
+    """Two relational layers: a weight per relation, and one of blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = RGCNConv(12, 16, 3), RGCNConv(16, 8, 3, num_bases=2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x, edge_index, edge_type):
+        x = self.first(x, edge_index, edge_type).relu()
+        return self.head(self.second(x, edge_index, edge_type).relu())
+
+
+def cases():
+    for name in MODELS:
+        entry = zoo.ZOO[name]
+        yield pytest.param(lambda name=name: zoo.make(name), entry.inputs(23, 70, 3, seed=5), entry.example(), id=name)
+    inputs = {"x": X, "edge_index": EDGES, "edge_type": torch.randint(3, (70,), generator=DRAW)}
+    yield pytest.param(lambda: Relational().double(), inputs, inputs, id="rgcn")
+
+
+@pytest.mark.parametrize(("build", "inputs", "example"), list(cases()))
+def test_state_goes_where_its_entry_goes(build, inputs, example):
+    torch.manual_seed(0)
+    model = zoo.without_dropout(build()).eval()
+    masked = upscale_fx.mask(model, 0.5, example_kwargs=example)
+    compiled = upscale_fx.prune(model, 0.5, example_kwargs=example)
+    folded = {name for name, _ in compiled.named_parameters() if name.endswith("_folded")}
+    folds = {name.rpartition(".")[0] for name in folded}
+
+    old = adam_with(masked, dict(masked.named_parameters()))
+    new = transfer_optimizer(old, masked, compiled)
+    assert held(new) == {id(parameter) for parameter in compiled.parameters()}
+    found = averages(new, compiled)
+    assert found.keys() == {name for name, _ in compiled.named_parameters()} - folded
+    for name, average in found.items():
+        parameter = compiled.get_parameter(name)
+        torch.testing.assert_close(average, parameter.detach(), rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(new.state[parameter]["exp_avg_sq"], parameter.detach().square(), rtol=0, atol=0)
+        assert float(new.state[parameter]["step"]) == 7
+    assert any(average.numel() < masked.get_parameter(name).numel() for name, average in found.items())
+
+    wanted = gradients(compiled, inputs)
+    old = adam_with(masked, gradients(masked, inputs))
+    for name, average in averages(transfer_optimizer(old, masked, compiled), compiled).items():
+        if name.rpartition(".")[0].removesuffix(".lin") not in folds:
+            scale = max(1e-4, float(wanted[name].abs().max())) if average.numel() else 1.0
+            torch.testing.assert_close(average, wanted[name], rtol=1e-9, atol=1e-10 * scale, msg=name)
+
+
+@pytest.mark.parametrize("build", [SimpleGCN, SAGE], ids=["GCN", "SAGE"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (torch.optim.Adam, {"weight_decay": 0.01, "amsgrad": True}),
+        (torch.optim.AdamW, {"lr": 0.01}),
+        (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+        (torch.optim.RMSprop, {"momentum": 0.5, "centered": True}),
+        (torch.optim.NAdam, {"lr": 0.01}),
+        (torch.optim.Rprop, {"lr": 0.01}),
+        (torch.optim.ASGD, {"lr": 0.05}),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_the_next_steps_are_those_of_the_masked_model(build, kind, options):
+    """Train, mask, prune; then both go on, the masked model with its zeros held at zero, and stay equal."""
+    torch.manual_seed(0)
+    model = zoo.without_dropout(build(12, 16, 5)).double()
+    zoo.randomise(model)
+    labels = torch.randint(5, (23,))
+    optimizer = kind(model.parameters(), **options)
+    step(model, optimizer, labels)
+    step(model, optimizer, labels)
+    masked, compiled = (f(model, 0.5, constrained=True) for f in (upscale_fx.mask, upscale_fx.prune))
+    assert all((parameter != 0).all() for parameter in compiled.parameters()), "no zero is left that could be trained"
+    zeros = {name: parameter == 0 for name, parameter in masked.named_parameters()}
+    moved = copied(optimizer, model, masked)
+    new = transfer_optimizer(optimizer, model, compiled)
+    for _ in range(2):
+        step(masked, moved, labels)
+        with torch.no_grad():
+            for name, parameter in masked.named_parameters():
+                parameter[zeros[name]] = 0
+        before = compiled(X, EDGES)
+        step(compiled, new, labels)
+        torch.testing.assert_close(compiled(X, EDGES), masked(X, EDGES), rtol=0, atol=1e-8)
+        assert (compiled(X, EDGES) - before).abs().max() > 1e-3
+
+
+def step(model, optimizer, labels):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(X, EDGES), labels).backward()
+    optimizer.step()
+
+
+def copied(optimizer, model, other):
+    """The same optimizer over a copy of the model."""
+    new = type(optimizer)(
+        other.parameters(), **{k: v for k, v in optimizer.defaults.items() if k != "decoupled_weight_decay"}
+    )
+    new.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return new
+
+
+# What is made of the graph afterwards --------------------------------------------------------------------------------
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return zoo.without_dropout(SAGE(12, 16, 5)).double().eval()
+
+
+def assert_follows(old_model, compiled):
+    """State equal to the parameters of one model becomes the parameters of the other."""
+    new = transfer_optimizer(adam_with(old_model, dict(old_model.named_parameters())), old_model, compiled)
+    found = averages(new, compiled)
+    fresh = dict(compiled.named_parameters()).keys() - found.keys()
+    assert {name for name in fresh if not name.endswith("_folded")} == set()
+    assert fresh.isdisjoint(dict(old_model.named_parameters())), "what a fold made before is followed like any other"
+    for name, average in found.items():
+        assert torch.equal(average, compiled.get_parameter(name)), name
+
+
+def test_a_graph_pruned_twice_follows_each_of_its_ancestors():
+    model = small()
+    first_mask = upscale_fx.mask(model, 0.3)
+    once = upscale_fx.prune(model, 0.3)
+    twice = upscale_fx.prune(once, 0.4)
+    again = upscale_fx.mask(once, 0.4)
+    assert sum(p.numel() for p in twice.parameters()) < sum(p.numel() for p in once.parameters())
+    assert_follows(first_mask, once)
+    assert_follows(again, twice)
+    new = transfer_optimizer(adam_with(first_mask, dict(first_mask.named_parameters())), first_mask, twice)
+    for name, average in averages(new, twice).items():
+        parameter = twice.get_parameter(name)
+        cut = parameter != 0  # the second mask zeroed entries of which some stay, for other readers
+        assert torch.equal(average[cut], parameter[cut])
+
+
+def test_a_folded_parameter_is_followed_by_a_second_prune():
+    model = zoo.make("gat-4")
+    once = upscale_fx.prune(model, 0.5)
+    masked, twice = upscale_fx.mask(once, 0.5), upscale_fx.prune(once, 0.5)
+    folded = {name for name, _ in once.named_parameters() if name.endswith("_folded")}
+    assert folded
+    assert folded <= dict(twice.named_parameters()).keys()
+    assert_follows(masked, twice)
+
+
+def test_copies_and_pickles_remember():
+    model = small()
+    masked, compiled = upscale_fx.mask(model, 0.5), upscale_fx.prune(model, 0.5)
+    for one in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled)), upscale_fx.optimize(compiled)):
+        assert_follows(masked, one)
+
+
+def test_a_traced_graph_is_an_ancestor_too():
+    masked = upscale_fx.mask(small(), 0.5)
+    traced = upscale_fx.trace(masked)
+    compacted = upscale_fx.compact(traced)
+    assert_follows(masked, traced)
+    assert_follows(traced, compacted)
+    assert_follows(masked, compacted)
+
+
+def test_names_of_torch_prune_are_those_after_its_removal():
+    model = small()
+    for conv in model.convs:
+        torch_prune.ln_structured(conv.lin_l, "weight", 0.5, n=2, dim=1)
+    compiled = upscale_fx.compact(model)
+    assert "convs.1.lin_l.weight_orig" in dict(model.named_parameters())
+    new = transfer_optimizer(adam_with(model, dict(model.named_parameters())), model, compiled)
+    found = averages(new, compiled)
+    assert found.keys() == dict(compiled.named_parameters()).keys()
+    parameter = compiled.get_parameter("convs.1.lin_l.weight")
+    kept = parameter != 0
+    assert torch.equal(found["convs.1.lin_l.weight"][kept], parameter[kept])
+
+
+def test_what_an_inference_fold_made_starts_fresh():
+    model = zoo.make("residual-batch-norm")
+    masked = upscale_fx.mask(model, 0.5)
+    compiled = upscale_fx.optimize(upscale_fx.compact(masked), inference=True)
+    new = transfer_optimizer(adam_with(masked, dict(masked.named_parameters())), masked, compiled)
+    found = averages(new, compiled)
+    fresh = dict(compiled.named_parameters()).keys() - found.keys()
+    assert fresh
+    assert held(new) == {id(parameter) for parameter in compiled.parameters()}
+    assert found, "layers beside no batch norm keep theirs"
+    for name, average in found.items():
+        if average.dim() > 1:
+            assert torch.equal(average, compiled.get_parameter(name)), name
+
+
+def test_the_record_is_small():
+    """Picks along each axis, not a place for every entry."""
+    compiled = upscale_fx.prune(SAGE(64, 256, 40), 0.5)
+    picks = [origin.picks for origin in compiled.meta["origins"].values()]
+    assert all(isinstance(pick, tuple) for pick in picks)
+    noted = sum(axis.nbytes for pick in picks for axis in pick)
+    assert noted < 0.03 * sum(p.numel() * p.element_size() for p in compiled.parameters())
+    assert origin_of(SAGE(64, 256, 40), "convs.0.lin_l.weight").picks is None
+
+
+# Groups --------------------------------------------------------------------------------------------------------------
+
+
+def test_groups_keep_their_options_their_order_and_their_members():
+    model = small()
+    head, rest = list(model.convs[2].parameters()), list(model.convs[:2].parameters())
+    old = torch.optim.AdamW(
+        [{"params": rest, "lr": 0.1, "note": "rest"}, {"params": head, "weight_decay": 0.5}], lr=0.3
+    )
+    compiled = upscale_fx.prune(model, 0.5)
+    new = transfer_optimizer(old, model, compiled)
+    assert type(new) is torch.optim.AdamW
+    without = [{k: v for k, v in group.items() if k != "params"} for group in new.param_groups]
+    assert without == [{k: v for k, v in group.items() if k != "params"} for group in old.param_groups]
+    names = {id(p): name for name, p in compiled.named_parameters()}
+    assert [[names[id(p)] for p in group["params"]] for group in new.param_groups] == [
+        [name for name, p in model.named_parameters() if any(p is other for other in part)] for part in (rest, head)
+    ]
+    assert new.defaults == old.defaults
+
+
+def test_folds_join_the_group_of_what_they_are_named_after():
+    model = zoo.make("gat-4")
+    last = [model.get_parameter(name) for name, _ in model.named_parameters() if "convs.0.att" in name]
+    rest = [p for p in model.parameters() if all(p is not other for other in last)]
+    old = torch.optim.Adam([{"params": rest}, {"params": last, "lr": 0.5}])
+    compiled = upscale_fx.prune(model, 0.5)
+    new = transfer_optimizer(old, model, compiled)
+    names = {id(p): name for name, p in compiled.named_parameters()}
+    assert [names[id(p)] for p in new.param_groups[1]["params"]] == ["convs.0.att_src_folded", "convs.0.att_dst_folded"]
+    assert held(new) == set(names)
+
+
+def test_what_was_not_optimised_is_not():
+    model = zoo.make("gat-4")
+    old = torch.optim.SGD(model.convs[2].parameters(), lr=0.1)
+    compiled = upscale_fx.prune(model, 0.5)
+    new = transfer_optimizer(old, model, compiled)
+    assert held(new) == {id(p) for name, p in compiled.named_parameters() if name.startswith("convs.2.")}
+
+
+def test_parameters_of_other_modules_stay_with_their_state():
+    model, decoder = small(), nn.Linear(5, 2).double()
+    old = torch.optim.Adam([*model.parameters(), *decoder.parameters()])
+    decoder(model(X, EDGES)).square().sum().backward()
+    old.step()
+    compiled = upscale_fx.prune(model, 0.5)
+    new = transfer_optimizer(old, model, compiled)
+    assert {id(p) for p in decoder.parameters()} < held(new)
+    state, before = new.state[decoder.weight], old.state[decoder.weight]
+    assert torch.equal(state["exp_avg"], before["exp_avg"])
+    assert state["exp_avg"] is not before["exp_avg"]
+    decoder(compiled(X, EDGES)).square().sum().backward()
+    new.step()
+
+
+def test_named_parameters_keep_names():
+    model = small()
+    old = torch.optim.Adam(model.named_parameters())
+    compiled = upscale_fx.prune(model, 0.5)
+    (group,) = transfer_optimizer(old, model, compiled).param_groups
+    assert sorted(group["param_names"]) == sorted(name for name, _ in compiled.named_parameters())
+    assert all(compiled.get_parameter(n) is p for n, p in zip(group["param_names"], group["params"], strict=True))
+
+
+def test_the_old_optimizer_and_its_model_stay_as_they_are():
+    model = small()
+    old = adam_with(model, dict(model.named_parameters()))
+    before = copy.deepcopy(old.state_dict())
+    compiled = upscale_fx.prune(model, 0.5)
+    new = transfer_optimizer(old, model, compiled)
+    compiled(X, EDGES).square().sum().backward()
+    new.step()
+    after = old.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for key, state in before["state"].items():
+        assert all(torch.equal(after["state"][key][name], value) for name, value in state.items())
+
+
+def test_state_shared_along_an_axis_is_cut_along_the_others():
+    model = small()
+    old = torch.optim.Adafactor(model.parameters())
+    model(X, EDGES).square().sum().backward()
+    old.step()
+    compiled = upscale_fx.prune(model, 0.5)
+    new = transfer_optimizer(old, model, compiled)
+    for name, parameter in compiled.named_parameters():
+        if parameter.dim() == 2:
+            state = new.state[parameter]
+            assert state["row_var"].shape == (parameter.shape[0], 1)
+            assert state["col_var"].shape == (1, parameter.shape[1])
+            before = old.state[model.get_parameter(name)]["row_var"]
+            assert set(state["row_var"].flatten().tolist()) <= set(before.flatten().tolist())
+    compiled(X, EDGES).square().sum().backward()
+    new.step()
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model = small()
+    old = torch.optim.Adam(copy.deepcopy(model).parameters())
+    with pytest.raises(InputError, match=r"the Adam optimises none of the 9 parameters of SAGE.*not a copy of it"):
+        transfer_optimizer(old, model, upscale_fx.prune(model, 0.5))
+
+
+def test_a_graph_of_another_model_is_refused():
+    other = SAGE(12, 24, 5)
+    compiled = upscale_fx.prune(small(), 0.5)
+    with pytest.raises(
+        InputError, match=r"comes from 'convs.0.lin_l.weight' \[16, 12\], but the SAGE given has \[24, 12\]"
+    ):
+        transfer_optimizer(torch.optim.Adam(other.parameters()), other, compiled)
+    plain = GCNConv(12, 16)
+    with pytest.raises(InputError, match="but the GCNConv given has no such parameter"):
+        transfer_optimizer(torch.optim.Adam(plain.parameters()), plain, compiled)
+
+
+def test_state_that_belongs_to_no_entry_is_refused():
+    model = small()
+    old = torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def closure():
+        old.zero_grad()
+        loss = model(X, EDGES).square().sum()
+        loss.backward()
+        return loss
+
+    old.step(closure)
+    with pytest.raises(InputError, match=r"of LBFGS .* does not belong to single entries"):
+        transfer_optimizer(old, model, upscale_fx.prune(model, 0.5))
+
+
+def test_a_class_that_cannot_be_made_again_is_refused():
+    class Odd(torch.optim.SGD):
+        def __init__(self, params, something):
+            super().__init__(params, lr=something)
+
+    model = small()
+    old = Odd(model.parameters(), 0.1)
+    with pytest.raises(InputError, match=r"no new Odd could be made .* must take \(params, lr, "):
+        transfer_optimizer(old, model, upscale_fx.prune(model, 0.5))
