@@ -62,12 +62,12 @@ def _shapes(gm: CompiledGNN) -> dict[str, tuple[int, ...]]:
 
 def keeps_everything(flow: Dataflow) -> bool:
     """Whether no value has a channel to lose."""
-    kept = needed(flow, _initial_levels(flow), head_blocks(flow))
+    kept = needed(flow, initial_levels(flow), head_blocks(flow))
     values = [node for node in kept if node.op != "get_attr" and node.target is not ops.entry]
     return all(kept[node].all() for node in values) and set(kept) == set(flow.nonzero)
 
 
-def _initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
+def initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
     """Inputs and what barriers return stay as they are; everything else is free."""
     fixed = [node for node, relation in flow.relations.items() if isinstance(relation, Source | Barrier | Recurrence)]
     return {node: Level.IDENTITY for node in fixed if node.op != "get_attr"}
@@ -114,7 +114,7 @@ def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
 
     ``widen`` allows contractions to read more than they need where that is cheaper than a copy.
     """
-    levels = _initial_levels(flow)
+    levels = initial_levels(flow)
     blocks = head_blocks(flow)
     for _ in range(3 * len(flow.nodes) + 3):
         kept = needed(flow, levels, blocks)
@@ -124,7 +124,7 @@ def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
         except Misaligned as problem:
             if not _constrain(levels, problem, flow):
                 flow = _with_barriers(flow, problem)
-                levels |= _initial_levels(flow)
+                levels |= initial_levels(flow)
             continue
         drop_dead_nodes(new.graph)
         new.recompile()

@@ -20,6 +20,7 @@ import upscale_fx
 from upscale_fx import (
     AmountError,
     CriterionError,
+    EvaluationError,
     InputError,
     MaskingManager,
     ModeError,
@@ -27,6 +28,7 @@ from upscale_fx import (
     PassError,
     PatternError,
     PruningManager,
+    TargetError,
     TraceError,
     UpscaleError,
     UpscaleWarning,
@@ -44,6 +46,8 @@ BUILT_IN = {
     VerificationError: AssertionError,
     ModeError: RuntimeError,
     PassError: RuntimeError,
+    EvaluationError: ValueError,
+    TargetError: ValueError,
 }
 NAMES = r"\['convs\.0\.lin_l', 'convs\.0\.lin_r', 'convs\.1\.lin_l', 'convs\.1\.lin_r'\]"
 DRAW = torch.Generator().manual_seed(0)

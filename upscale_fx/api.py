@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
+from upscale_fx.allocation.budget import Budget
+from upscale_fx.batches import Batches
+from upscale_fx.calibration import make_plan
+from upscale_fx.compaction import CompactedCost, compacted
 from upscale_fx.consumers import survey
-from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import analyse
 from upscale_fx.errors import NothingToPruneError
-from upscale_fx.masking import MaskOptions, check_amount, nothing_to_prune, plan_removals
-from upscale_fx.module import CompiledGNN, make_module, plain, remember_plain
+from upscale_fx.evaluation import Evaluate
+from upscale_fx.masking import nothing_to_prune
+from upscale_fx.module import CompiledGNN, plain
+from upscale_fx.optimization import optimized
+from upscale_fx.options import CriterionChoice, MaskOptions, check_options, check_steps, check_target
 from upscale_fx.ownership import own_copy
-from upscale_fx.passes import (
-    ApproximateNorms,
-    CastPrecision,
-    CompactChannels,
-    FixStatistics,
-    FoldAttention,
-    FoldBatchNorm,
-    FoldConstants,
-    FuseAttention,
-    FusePropagate,
-    LiftToNodes,
-    MergeSums,
-    Pass,
-    Pipeline,
-    Reassociate,
-    RemoveDeadNodes,
-    RemoveDropout,
-    RemoveZeroTerms,
-    ShareStructure,
-    SortEdges,
-    SplitStructure,
-    WriteInPlace,
-)
 from upscale_fx.passes.base import Callback
-from upscale_fx.passes.fold_constants import FOR_INFERENCE
 from upscale_fx.report import record, report, warn_of_leftovers
+from upscale_fx.steps import Between, prune_in_steps
+from upscale_fx.target import prune_to_target
 from upscale_fx.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -68,14 +54,21 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
 
 def mask(
     model: Model,
-    amount: float | Mapping[str, float],
+    amount: float | Mapping[str, float] | None = None,
     *,
-    criterion: str | Criterion | None = None,
+    criterion: CriterionChoice = None,
+    calibration: Any = None,
     inputs: bool = False,
     constrained: bool = False,
     scope: str = "layer",
+    scheme: str | None = None,
+    budget: Budget | None = None,
     round_to: int = 1,
     ignore: str | Sequence[str] = (),
+    refit: bool = True,
+    transform: Callable[[Any], Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Model:
@@ -88,28 +81,46 @@ def mask(
         amount: share of each consumer's eligible input channels to remove, in [0, 1); ``round(amount * channels)`` go,
             never all, in multi-head layers that share of each head. Or a dictionary from consumer name or pattern
             (``"convs.*"``) to amount; consumers not named keep everything and the last match counts.
-        criterion: ``"l1"``, ``"l2"`` (default), ``"lamp"``, ``"fpgm"``, ``"random"``, or a callable
-            ``(weight [out, in], name) -> scores [in]``; the lowest scores go, ties by channel number.
+        criterion: by weights alone ``"l1"``, ``"l2"`` (default without calibration), ``"lamp"``, ``"fpgm"``,
+            ``"random"``, or a callable ``(weight [out, in], name) -> scores [in]``; by what the model computes on the
+            calibration data ``"obs"`` (default with it), ``"lasso"``, ``"activation"``, ``"taylor"``, ``"hrank"``, or
+            an instance of their classes (:mod:`upscale_fx.criteria`). The lowest scores go, ties by channel number.
+        calibration: data the model is run on: one batch as a tuple ``(x, edge_index)``, a dictionary of arguments or a
+            ``Data`` object; or a stream of batches as a list, a loader or a generator. No labels are needed (but by
+            taylor). Only second moments of what layers read are kept.
         inputs: also prune raw input features. Otherwise only channels that carry hidden values are eligible.
         constrained: all consumers of a tensor share one set of channels.
         scope: ``"layer"``, or ``"global"``: the amount is a share of all channels together.
+        scheme: ``"full"``, as without: classifier and hidden layers; ``"batched"``: only the raw features that come
+            from neighbours (GCNP, Zhou et al. 2021, for batched inference); the layer that reads a node's own
+            features stays whole.
+        budget: instead of an amount, what the result may cost, such as ``Budget(params=0.25)``: how much each consumer
+            loses, and where consumers share channels, is decided by the predicted error.
         round_to: keep a multiple of this many channels (of each head); keeps more rather than fewer.
         ignore: consumer names or patterns that keep everything.
+        refit: with calibration, fit the weights and biases that stay to what the dense model computes.
+        transform: makes the arguments of a call of a calibration batch: a tuple or a dictionary.
+        seed: of the edges that are drawn where a layer reads more than 65,536 of them in a batch.
+        progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
 
     Raises:
-        AmountError: an amount is not a number in [0, 1).
-        PatternError: unknown criterion, or a pattern that matches no consumer.
+        AmountError: an amount is not a number in [0, 1), or there is none, or a budget cannot be met.
+        PatternError: unknown criterion, scope or scheme, or a pattern that matches no consumer.
+        InputError: calibration data is missing, empty, does not fit, or makes activations that are not finite.
         NothingToPruneError: nothing can be removed; lists every consumer and why.
         TraceError, InputError: see :func:`trace`.
     """
-    options = MaskOptions(amount, criterion, inputs, constrained, ignore, scope, round_to)
-    _check_early(options)
+    options = MaskOptions(
+        amount, criterion, inputs, constrained, ignore, scope, round_to, calibration, transform, refit, seed, progress,
+        budget, scheme,
+    )  # fmt: skip
+    check_options(options)
     traced = trace(model, example_inputs, example_kwargs)
     masked = cast(Model, own_copy(model))
-    for removal in plan_removals(survey(analyse(traced)), traced, options):
-        removal.consumer.zero(masked, removal.removed)
+    flow = analyse(traced)
+    make_plan(flow, survey(flow), options, CompactedCost(traced)).apply(masked)
     return masked
 
 
@@ -146,15 +157,10 @@ def compact(
 def _compact(
     traced: CompiledGNN, history: Mapping[str, object], callback: Callback | None, approximate_norms: bool
 ) -> CompiledGNN:
-    # What does not pay at full width may pay at the width that is left, so attention is looked at twice.
-    compaction: list[Pass] = [FoldAttention(), CompactChannels(), FoldAttention(), CompactChannels()]
-    if approximate_norms:
-        compaction = [ApproximateNorms(), *compaction, FixStatistics()]
-    passes = Pipeline([ShareStructure(), RemoveZeroTerms(), FoldConstants(), *compaction, RemoveDeadNodes()], callback)
-    compacted: CompiledGNN = passes(traced).graph_module
-    compacted.meta["report"] = history
-    warn_of_leftovers(report(compacted))
-    return compacted
+    found = compacted(traced, callback, approximate_norms)
+    found.meta["report"] = history
+    warn_of_leftovers(report(found))
+    return found
 
 
 def optimize(
@@ -184,43 +190,33 @@ def optimize(
         InputError: ``dtype`` is not one of these.
         TraceError, InputError: see :func:`trace`.
     """
-    casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     module = plain(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
-    folding: list[Pass] = FOLDING if inference else []
-    cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
-    if inference:
-        cleaned = make_module(cleaned, cleaned.graph, {**cleaned.meta, **FOR_INFERENCE}, False)
-    elif cleaned is gm:
-        cleaned = copy.deepcopy(cleaned)
-    remember_plain(cleaned)
-    # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
-    passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
-    fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module
-    return fused
-
-
-#: What only evaluation allows.
-FOLDING: list[Pass] = [
-    ShareStructure(),
-    RemoveDropout(),
-    FoldBatchNorm(),
-    FoldConstants(inference=True),
-    CompactChannels(),
-]
-#: What takes message passing together, once channels are settled.
-FUSING: list[Pass] = [SortEdges(), LiftToNodes(), FusePropagate(), FuseAttention(), Reassociate(), MergeSums()]
+    return optimized(module, gm, callback, inference, dtype)
 
 
 def prune(
     model: nn.Module,
-    amount: float | Mapping[str, float],
+    amount: float | Mapping[str, float] | None = None,
     *,
-    criterion: str | Criterion | None = None,
+    criterion: CriterionChoice = None,
+    calibration: Any = None,
     inputs: bool = False,
     constrained: bool = False,
     scope: str = "layer",
+    scheme: str | None = None,
+    budget: Budget | None = None,
     round_to: int = 1,
     ignore: str | Sequence[str] = (),
+    refit: bool = True,
+    transform: Callable[[Any], Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    steps: int = 1,
+    schedule: str = "cubic",
+    between: Between | None = None,
+    evaluate: Evaluate | None = None,
+    max_drop: float | None = None,
+    tolerance: float = 1 / 64,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
@@ -228,31 +224,82 @@ def prune(
 ) -> CompiledGNN:
     """``optimize(compact(mask(model, amount)))``: a smaller, faster GraphModule, exactly the masked model.
 
-    Takes what :func:`mask` takes, and ``callback`` and ``approximate_norms`` as :func:`compact` does; with the latter
-    it is not exactly the masked model, where that has norms over channels.
+    Args:
+        model: the model; never touched.
+        amount: see :func:`mask`, like all up to ``progress``.
+        criterion: which channels go.
+        calibration: data the model is run on.
+        inputs: also prune raw input features.
+        constrained: all consumers of a tensor share one set of channels.
+        scope: what the amount is a share of.
+        scheme: which layers lose channels.
+        budget: what the result may cost, instead of an amount.
+        round_to: keep a multiple of this many channels.
+        ignore: consumers that keep everything.
+        refit: fit the weights that stay.
+        transform: makes arguments of a calibration batch.
+        seed: of the edges that are drawn from large batches.
+        progress: show progress bars.
+        steps: prune in so many steps, each refitted, down to what one step would remove.
+        schedule: how the amount grows over the steps: ``"cubic"``, ``"linear"`` or ``"exponential"``.
+        between: called as ``between(compiled, step)`` after every step but the last: fine-tunes the model in place.
+        evaluate: instead of an amount: what a model is worth, higher is better. The largest amount that keeps it
+            within ``max_drop`` of the dense model's is searched for; the report shows what was tried.
+        max_drop: by how much ``evaluate`` may be lower, in its own units.
+        tolerance: how finely amounts are tried.
+        example_inputs: positional arguments of one call; see :func:`trace`.
+        example_kwargs: keyword arguments of one call.
+        callback: see :func:`compact`.
+        approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
     Raises:
         NothingToPruneError: something was asked to be removed and nothing could be.
         AmountError, PatternError, TraceError, InputError: see :func:`mask`.
+        TargetError, EvaluationError: no amount keeps ``evaluate`` within ``max_drop``, or it returned no number.
     """
-    options = MaskOptions(amount, criterion, inputs, constrained, ignore, scope, round_to)
-    _check_early(options)
+    if calibration is not None:
+        calibration = Batches(calibration, replay=True)
+    options = MaskOptions(
+        amount, criterion, inputs, constrained, ignore, scope, round_to, calibration, transform, refit, seed, progress,
+        budget, scheme,
+    )  # fmt: skip
+    check_options(options, sought=evaluate is not None or max_drop is not None)
     traced = trace(model, example_inputs, example_kwargs)
+    once = partial(_prune_once, options=options, callback=callback, approximate_norms=approximate_norms)
+    if evaluate is not None or max_drop is not None:
+        worth, drop = check_target(evaluate, max_drop, options, steps)
+        at = partial(once, traced)
+        return prune_to_target(at, worth, model, drop, tolerance=tolerance, progress=progress)[0]
+    if steps == 1:
+        return once(traced, amount)
+    check_steps(options)
+    assert amount is not None
+    once.keywords["options"] = replace(options, ignore=())  # what is ignored has an amount of 0 in every step
+    return prune_in_steps(
+        traced, amount, steps, once, between, schedule, progress,
+        inputs=inputs, ignore=ignore, scope=scope, constrained=constrained,
+    )  # fmt: skip
+
+
+def _prune_once(
+    model: nn.Module,
+    amount: float | Mapping[str, float] | None,
+    options: MaskOptions,
+    callback: Callback | None,
+    approximate_norms: bool,
+) -> CompiledGNN:
+    traced = copy.deepcopy(plain(model)) if isinstance(model, CompiledGNN) else trace(model)
+    options = replace(options, amount=amount)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
     found = survey(flow)
-    removals = plan_removals(found, traced, options)
-    for removal in removals:
-        removal.consumer.zero(traced, removal.removed)
+    plan = make_plan(flow, found, options, CompactedCost(traced, approximate_norms))
+    plan.apply(traced)
     traced.meta.pop("compacted", None)
-    compacted = _compact(traced, record(traced, flow, found, removals), callback, approximate_norms)
-    after = {name: value.shape for name, value in compacted.state_dict().items()}
-    if any(removal.removed.any() for removal in removals) and before == after:
-        raise NothingToPruneError(nothing_to_prune(removals, found.refused))
-    return optimize(compacted, callback=callback)
-
-
-def _check_early(options: MaskOptions) -> None:
-    """Tell about a bad amount before anything slow happens."""
-    if not isinstance(options.amount, Mapping):
-        check_amount(options.amount, "amount")
+    pruned = _compact(
+        traced, record(traced, flow, found, plan.removals, plan.chosen, plan.notes), callback, approximate_norms
+    )
+    after = {name: value.shape for name, value in pruned.state_dict().items()}
+    if any(removal.removed.any() for removal in plan.removals) and before == after:
+        raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
+    return optimize(pruned, callback=callback)

@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from upscale_fx.api import compact, trace
+from upscale_fx.calibration import make_plan
+from upscale_fx.compaction import CompactedCost
 from upscale_fx.consumers import survey
-from upscale_fx.criteria import Criterion
 from upscale_fx.dataflow import analyse
 from upscale_fx.errors import InputError
-from upscale_fx.masking import MaskOptions, plan_removals
 from upscale_fx.module import CompiledGNN
+from upscale_fx.options import CriterionChoice, MaskOptions
 from upscale_fx.ownership import check_model
 
 
@@ -24,9 +25,9 @@ class MaskingManager:
         check_model(model)
         self.model = model
         self.example_inputs = example_inputs
-        self._criterion: str | Criterion | None = None
+        self._criterion: CriterionChoice = None
 
-    def importance(self, criterion: str | Criterion | None = None) -> MaskingManager:
+    def importance(self, criterion: CriterionChoice = None) -> MaskingManager:
         """Choose the criterion (default ``"l2"``); returns itself."""
         self._criterion = criterion
         return self
@@ -37,9 +38,8 @@ class MaskingManager:
         Takes the options of :func:`upscale_fx.mask` and raises what it raises; returns the model.
         """
         traced = trace(self.model, self.example_inputs)
-        plan = plan_removals(survey(analyse(traced)), traced, MaskOptions(amount, self._criterion, **options))
-        for removal in plan:
-            removal.consumer.zero(self.model, removal.removed)
+        flow, asked = analyse(traced), MaskOptions(amount, self._criterion, **options)
+        make_plan(flow, survey(flow), asked, CompactedCost(traced)).apply(self.model)
         return self.model
 
 

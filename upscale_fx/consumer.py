@@ -12,6 +12,17 @@ from upscale_fx.channels import Mask, Positions
 from upscale_fx.stored import Cut, merged_cuts
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One call's reading: channel ``c`` is ``value[.., columns[l, c]]`` for every ``l``, of two values their product.
+
+    ``columns`` ``[L, C]`` are positions (-1: this call does not read that channel).
+    """
+
+    node: fx.Node
+    factors: tuple[tuple[fx.Node, Positions], ...]
+
+
 @dataclass
 class Consumer:
     """One contraction, possibly called several times.
@@ -24,6 +35,7 @@ class Consumer:
         hidden: which channels carry hidden values (the others are raw inputs).
         blocks: the head each channel belongs to, if its tensor has heads.
         channels: identity of each channel, shared with other consumers that read the same.
+        readings: what every call reads, in the order of ``sites``.
     """
 
     name: str
@@ -34,6 +46,7 @@ class Consumer:
     blocks: Positions | None
     channels: Positions
     homes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    readings: list[Reading] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -53,14 +66,14 @@ class Consumer:
         """Set the entries of removed channels to zero, in place."""
         with torch.no_grad():
             for cut in self.cuts:
-                parameter = _parameter(root, cut.target)
+                parameter = own_parameter(root, cut.target)
                 entries = cut.entries[removed].reshape(-1)
                 index = torch.from_numpy(entries[entries >= 0]).to(parameter.device)
                 flat = parameter.reshape(-1).index_fill(0, index, 0)  # a parameter need not be contiguous
                 parameter.copy_(flat.view(parameter.shape))
 
 
-def _parameter(root: nn.Module, target: str) -> nn.Parameter:
+def own_parameter(root: nn.Module, target: str) -> nn.Parameter:
     """A parameter by the name it has after ``torch.nn.utils.prune.remove``."""
     path, _, name = target.rpartition(".")
     masked = f"{name}_orig" in root.get_submodule(path)._parameters
@@ -102,4 +115,16 @@ def merged(known: Consumer, again: Consumer) -> Consumer:
         blocks,
         np.concatenate([known.channels, again.channels[fresh]]),
         np.concatenate([known.homes, again.homes[fresh]]),
+        [_placed(read, np.arange(known.count), total) for read in known.readings]
+        + [_placed(read, place, total) for read in again.readings],
     )
+
+
+def _placed(read: Reading, place: Positions, total: int) -> Reading:
+    """A reading with its channels at their places among all that the calls of a consumer read."""
+    factors = []
+    for value, columns in read.factors:
+        wide = np.full((len(columns), total), -1, dtype=np.int64)
+        wide[:, place] = columns
+        factors.append((value, wide))
+    return Reading(read.node, tuple(factors))

@@ -17,7 +17,7 @@ from torch import fx
 
 from upscale_fx.attention import AttentionProduct, attention_products, foldable, own_layers, row_cuts
 from upscale_fx.channels import Flow, Mask, Positions
-from upscale_fx.consumer import Consumer, merged
+from upscale_fx.consumer import Consumer, Reading, merged
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.heads import head_blocks
 from upscale_fx.layout import channel_ids, components
@@ -125,7 +125,8 @@ def _weight_consumer(
     mask: Mask = np.logical_or.reduce(facts.carries[x][columns], axis=0)
     own = facts.blocks[x][columns[0]] if len(columns) == 1 and x in facts.blocks else None
     name = cuts[0].target.removesuffix(".weight")
-    return Consumer(name, "weight", [node], cuts, mask, own, facts.ids[x][columns[0]])
+    read = Reading(node, ((x, columns),))
+    return Consumer(name, "weight", [node], cuts, mask, own, facts.ids[x][columns[0]], readings=[read])
 
 
 def _operand_consumer(facts: _Facts, node: fx.Node, relation: Product) -> Consumer | None:
@@ -164,7 +165,9 @@ def _recurrent_consumer(facts: _Facts, node: fx.Node, relation: Recurrence) -> C
         target = f"{relation.module}.{name}" if relation.module else name
         rows = facts.flow.module.get_parameter(target).shape[0]
         cuts.append(Cut(target, np.arange(rows * inputs, dtype=np.int64).reshape(rows, inputs).T, (rows, inputs)))
-    return Consumer(relation.module, "weight", [node], cuts, mask, None, facts.ids[relation.x][columns[0]])
+    read = Reading(node, ((relation.x, columns),))
+    ids = facts.ids[relation.x][columns[0]]
+    return Consumer(relation.module, "weight", [node], cuts, mask, None, ids, readings=[read])
 
 
 def _attention_consumer(facts: _Facts, product: AttentionProduct) -> Consumer | None:
@@ -179,7 +182,8 @@ def _attention_consumer(facts: _Facts, product: AttentionProduct) -> Consumer | 
     shape = tuple(facts.flow.module.get_parameter(target).shape)
     cuts = [Cut(target, product.vector.index[:, None], shape)]
     carries, ids = facts.carries[source], facts.ids[source]
-    return Consumer(target, "vector", [product.logits], cuts, carries, heads, ids)
+    read = _read(product.logits, product.values)
+    return Consumer(target, "vector", [product.logits], cuts, carries, heads, ids, readings=[read])
 
 
 def _product_consumer(facts: _Facts, node: fx.Node, values: Sequence[Flow], heads: Positions | None) -> Consumer | None:
@@ -196,7 +200,12 @@ def _product_consumer(facts: _Facts, node: fx.Node, values: Sequence[Flow], head
     name = "@".join(names) if len(names) > 1 else f"{names[0]}@{node.name}"
     mask: Mask = np.logical_or.reduce([facts.carries[f.source][f.index] for f in values])
     first = values[0]
-    return Consumer(name, "product", [node], cuts, mask, heads, facts.ids[first.source][first.index])
+    ids = facts.ids[first.source][first.index]
+    return Consumer(name, "product", [node], cuts, mask, heads, ids, readings=[_read(node, values)])
+
+
+def _read(node: fx.Node, values: Sequence[Flow]) -> Reading:
+    return Reading(node, tuple((value.source, value.index[None]) for value in values))
 
 
 def _readers(source: fx.Node, node: fx.Node) -> set[fx.Node]:

@@ -45,3 +45,11 @@ class ModeError(UpscaleError, RuntimeError):
 
 class PassError(UpscaleError, RuntimeError):
     """A pass broke an invariant of the graph: a bug of ours, not of the user."""
+
+
+class EvaluationError(UpscaleError, ValueError):
+    """An evaluation returned something other than one finite number; names the model and what came back."""
+
+
+class TargetError(UpscaleError, ValueError):
+    """No amount that removes anything keeps the score, or the target itself makes no sense; shows what was tried."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from upscale_fx.consumer import Consumer
 from upscale_fx.consumers import Survey, find_consumers
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError, UpscaleWarning
-from upscale_fx.masking import Removal
+from upscale_fx.inference_cost import InferenceCost, cost_per_node
 from upscale_fx.measure import Size, size_of
 from upscale_fx.module import CompiledGNN, plain
+from upscale_fx.pools import Removal
 from upscale_fx.relations import Barrier
 from upscale_fx.rules.registry import call_of
+from upscale_fx.target import Trail
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Report:
     unused: Sequence[str] = ()
     approximate: Sequence[str] = ()
     precision: str = ""
+    chosen: str = ""
+    unfitted: Mapping[str, str] = field(default_factory=dict)
+    trail: Trail | None = None
+    inference: InferenceCost | None = None
 
     @property
     def asked(self) -> int:
@@ -80,14 +86,24 @@ class Report:
         lines.append(f"MACs        {self.before.macs_text()} -> {self.after.macs_text()}")
         bound = f" (at least {self.unviewable} reads can have no view in any order)" if self.unviewable else ""
         lines.append(f"reorders    {self.views} views, {self.copies} copies{bound}")
+        lines += [f"chosen      {self.chosen}"] if self.chosen else []
+        lines += [f"not refitted: {name}: {reason}" for name, reason in self.unfitted.items()]
+        lines += ["", str(self.inference)] if self.inference is not None else []
+        lines += ["", str(self.trail)] if self.trail is not None else []
         return "\n".join(lines)
 
 
-def report(compiled: nn.Module) -> Report:
+def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequence[int] | None = None) -> Report:
     """What was asked of each consumer of a compiled model, what it kept, and the reason.
 
+    Args:
+        compiled: what ``prune`` or ``compact`` returned.
+        degree: edges per node; with it the report also counts multiply-adds per node of full-graph inference,
+            aggregation included (:func:`upscale_fx.cost_per_node`).
+        fanouts: neighbours that are sampled per hop; with them also of batched inference.
+
     Raises:
-        InputError: the module was not made by prune or compact.
+        InputError: the module was not made by prune or compact, or ``fanouts`` does not fit its layers.
     """
     if not isinstance(compiled, CompiledGNN) or "report" not in compiled.meta:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
@@ -112,7 +128,19 @@ def report(compiled: nn.Module) -> Report:
             for name, (count, kept) in compiled.meta.get("approximate", {}).items()
         ],
         str(compiled.meta.get("precision", "")),
+        history.get("chosen", ""),
+        history.get("unfitted", {}),
+        history.get("trail"),
+        _inference(compiled, degree, fanouts),
     )
+
+
+def _inference(compiled: CompiledGNN, degree: float | None, fanouts: Sequence[int] | None) -> InferenceCost | None:
+    if degree is None:
+        if fanouts is not None:
+            raise InputError("report(fanouts=...) needs degree=... too: the edges per node")
+        return None
+    return cost_per_node(compiled, degree=degree, fanouts=fanouts)
 
 
 def _entry(row: tuple[str, int, int, str, int], now: Consumer | None) -> Entry:
@@ -184,7 +212,14 @@ def _operation(flow: Dataflow, node: fx.Node) -> str:
     return call.target if isinstance(call.target, str) else getattr(call.target, "__name__", str(call.target))
 
 
-def record(gm: CompiledGNN, flow: Dataflow, found: Survey, removals: Sequence[Removal] | None) -> Mapping[str, object]:
+def record(
+    gm: CompiledGNN,
+    flow: Dataflow,
+    found: Survey,
+    removals: Sequence[Removal] | None,
+    chosen: str = "",
+    unfitted: Mapping[str, str] | None = None,
+) -> Mapping[str, object]:
     """What a report needs to know of the graph before compaction."""
     share = 0.0
     if removals is not None:
@@ -201,4 +236,5 @@ def record(gm: CompiledGNN, flow: Dataflow, found: Survey, removals: Sequence[Re
     if "report" not in gm.meta and "model" in gm.meta:  # what tracing found nobody needs counts as removed
         parameters, nbytes, unused = gm.meta["model"]
         before = replace(before, parameters=parameters, bytes=nbytes)
-    return {"consumers": consumers, "refused": fixed, "before": before, "unused": unused}
+    told = {"chosen": chosen, "unfitted": unfitted or {}}
+    return {"consumers": consumers, "refused": fixed, "before": before, "unused": unused, **told}

@@ -1,0 +1,50 @@
+"""What a model costs, in the units of a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_letters
+
+from upscale_fx.allocation.budget import Unit
+from upscale_fx.channels import Mask
+from upscale_fx.consumer import Consumer
+from upscale_fx.measure import size_of
+from upscale_fx.module import CompiledGNN
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Entries of parameters, bytes of parameters and persistent buffers, multiply-adds of one call."""
+
+    params: float
+    bytes: float
+    macs: float
+
+    def of(self, unit: Unit) -> float:
+        """The cost in one unit."""
+        return {"params": self.params, "bytes": self.bytes, "macs": self.macs}[unit]
+
+
+#: What a compacted model costs: its consumers, what they lose, and rows per row symbol in one call.
+Measured = Callable[[Sequence[Consumer], Sequence[Mask], Mapping[str, float]], Cost]
+
+
+def rows_of_symbols(symbols: str, rows: Mapping[str, float]) -> float:
+    """Rows of a value from its symbols (``"N"``, ``"E+N"``, ``"B*N"``, ``"2N"``, ``"N+1"``); 1 for what is not known."""
+    found = 1.0
+    for part in symbols.split("*"):
+        found *= sum(_rows_of_symbol(symbol, rows) for symbol in part.split("+"))
+    return found
+
+
+def _rows_of_symbol(symbol: str, rows: Mapping[str, float]) -> float:
+    times = symbol.rstrip(ascii_letters)
+    return float(times or 1) * rows.get(symbol[len(times) :], 1.0)
+
+
+def cost_of(module: CompiledGNN, rows: Mapping[str, float]) -> Cost:
+    """What a graph costs, with ``rows`` per row symbol in one call."""
+    size = size_of(module)
+    macs = sum(count * rows_of_symbols(symbols, rows) for symbols, count in size.macs.items())
+    return Cost(size.parameters, size.bytes, macs)

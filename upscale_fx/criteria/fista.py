@@ -1,0 +1,109 @@
+"""The LASSO with a penalty per unit: minimises ``(g - n)' Q (g - n) / 2 + sum of p_u |g_u|``.
+
+``Q [U, U]`` has a unit diagonal and ``n [U]`` are norms. That is the LASSO over factors ``beta`` with the quadratic
+``A_uv = n_u n_v Q_uv``, ``g_u = n_u beta_u`` and penalties ``lambda_u = n_u p_u``, in variables whose sizes are those
+of the units' contributions: the same minimum, better conditioned.
+
+Solved by FISTA (Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems",
+SIAM J. Imaging Sciences 2009), restarted where momentum leads uphill (O'Donoghue and Candes, "Adaptive restart for
+accelerated gradient schemes", 2015), on the units that are not zero or break an optimality condition, until none does
+(Tibshirani et al., "Strong rules for discarding predictors in lasso-type problems", 2012, section 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+
+#: How exact solutions are, as a share of the largest correlation.
+TOLERANCE = 1e-5
+_STEPS = 2000
+_ROUNDS = 30
+
+
+@dataclass
+class Lasso:
+    """One problem, solved for many penalties.
+
+    Attributes:
+        quadratic: ``Q [U, U]``, positive semidefinite with unit diagonal.
+        norms: ``n [U]``.
+        tolerance: largest step, and violation of an optimality condition, as a share of the largest correlation.
+    """
+
+    quadratic: Numbers
+    norms: Numbers
+    tolerance: float = TOLERANCE
+    _target: Numbers = field(init=False)
+    _lipschitz: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._target = self.quadratic @ self.norms
+        self._lipschitz = largest_eigenvalue(self.quadratic)
+
+    def solve(self, penalties: Numbers, start: Numbers) -> Numbers:
+        """The minimum ``g [U]`` for penalties ``p [U]``, from a start ``[U]`` such as the one for others."""
+        found = start.copy()
+        slack = self.tolerance * float(np.abs(self._target).max(initial=0.0))
+        active = (found != 0) | (np.abs(self.correlations(found)) > penalties + slack)
+        for _ in range(_ROUNDS):
+            at = np.flatnonzero(active)
+            part = self.quadratic if len(at) == len(active) else self.quadratic[np.ix_(at, at)]
+            found[at] = fista(part, self._target[at], penalties[at], found[at], self._lipschitz, slack)
+            wrong = ~active & (np.abs(self.correlations(found)) > penalties + slack)
+            if not wrong.any():
+                break
+            active |= wrong
+        return found
+
+    def correlations(self, found: Numbers) -> Numbers:
+        """``[U]``: the negative gradient of the quadratic; at a minimum ``p`` of zeros bounds it."""
+        at = np.flatnonzero(found)
+        return self._target - (self.quadratic[at].T @ found[at] if len(at) < len(found) else self.quadratic @ found)
+
+    def excess(self, found: Numbers, penalties: Numbers) -> Numbers:
+        """``[U]``: by how much each unit is above the threshold, given all others.
+
+        Of units that are not zero the size ``|g_u|``; of zeros, minus what they lack to become something else.
+        """
+        moved: Numbers = np.abs(found + self.correlations(found)) - penalties
+        return moved
+
+
+def fista(
+    quadratic: Numbers, target: Numbers, penalties: Numbers, start: Numbers, lipschitz: float, slack: float
+) -> Numbers:
+    """The minimum of ``x' Q x / 2 - target' x + sum of p |x|``; ``slack`` bounds the last step times the constant."""
+    x = y = start
+    momentum = 1.0
+    for _ in range(_STEPS):
+        moved = y - (quadratic @ y - target) / lipschitz
+        new = np.sign(moved) * np.maximum(np.abs(moved) - penalties / lipschitz, 0.0)
+        step = new - y
+        if float(np.abs(step).max(initial=0.0)) * lipschitz <= slack:
+            return new
+        later = (1.0 + np.sqrt(1.0 + 4.0 * momentum**2)) / 2.0
+        if float(step @ (new - x)) < 0:
+            y, later = new, 1.0
+        else:
+            y = new + (momentum - 1.0) / later * (new - x)
+        x, momentum = new, later
+    return x
+
+
+def largest_eigenvalue(matrix: Numbers, steps: int = 200) -> float:
+    """A bound on the largest eigenvalue of a positive semidefinite matrix, by power iteration, with 2 % to spare."""
+    if not len(matrix):
+        return 1.0
+    vector = np.random.default_rng(0).standard_normal(len(matrix))
+    value = 0.0
+    for _ in range(steps):
+        vector /= max(float(np.linalg.norm(vector)), np.finfo(float).tiny)
+        vector, before, value = (moved := matrix @ vector), value, float(vector @ moved)
+        if abs(value - before) <= 1e-4 * value:
+            break
+    return max(1.02 * value, np.finfo(float).tiny)

@@ -1,0 +1,138 @@
+"""Latencies that can be compared: all models in one run, in turns, medians with their spread, and row counts of a call.
+
+A latency of one model alone says little on a machine that others use. Here every round runs every model once, starting
+with another one each time, and what is compared is the ratio to the first model *in the same round*.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from upscale_fx.inputs import ModelInputs, RowCount, TensorSpec
+
+#: Every model runs this often before anything is timed: kernels are compiled, memory is taken.
+_WARM_UPS = 2
+#: Rounds that are timed: as many as fit into the seconds, within the bounds.
+_SECONDS, _FEWEST, _MOST = 15.0, 7, 60
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one call takes, in milliseconds, and beside the dense model: medians and quartiles over rounds.
+
+    Attributes:
+        median: milliseconds of a call.
+        spread: first and third quartile of these.
+        ratio: time over the dense model's in the same round; below 1 is faster.
+        ratio_spread: first and third quartile of these.
+        rounds: how many rounds there were.
+    """
+
+    median: float
+    spread: tuple[float, float]
+    ratio: float
+    ratio_spread: tuple[float, float]
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.4g} [{self.spread[0]:.4g}, {self.spread[1]:.4g}]"
+
+    @property
+    def ratio_text(self) -> str:
+        """The ratio with its quartiles."""
+        return f"{self.ratio:.3f} [{self.ratio_spread[0]:.3f}, {self.ratio_spread[1]:.3f}]"
+
+
+def latencies(
+    calls: Sequence[Callable[[], object]], device: torch.device, ended: Callable[[], object] = lambda: None
+) -> list[Latency]:
+    """Time calls in turns, without gradients; the first is what the others are compared with.
+
+    Args:
+        calls: each runs one model once.
+        device: where they run; a GPU is waited for.
+        ended: called after each round.
+    """
+    with torch.inference_mode():
+        for _ in range(_WARM_UPS):
+            once = [_seconds(call, device) for call in calls]
+        rounds = int(np.clip(_SECONDS / max(sum(once), 1e-9), _FEWEST, _MOST))
+        times = np.empty((len(calls), rounds))
+        for number in range(rounds):
+            for place in range(len(calls)):
+                turn = (place + number) % len(calls)
+                times[turn, number] = _seconds(calls[turn], device)
+            ended()
+    ratios = times / times[:1]
+    return [_summary(1e3 * own, ratio) for own, ratio in zip(times, ratios, strict=True)]
+
+
+def _summary(times: np.ndarray[Any, Any], ratios: np.ndarray[Any, Any]) -> Latency:
+    low, median, high = (float(value) for value in np.quantile(times, (0.25, 0.5, 0.75)))
+    least, ratio, most = (float(value) for value in np.quantile(ratios, (0.25, 0.5, 0.75)))
+    return Latency(median, (low, high), ratio, (least, most), len(times))
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    _synchronize(device)
+    start = time.perf_counter()
+    call()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def row_counts(described: ModelInputs, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """How many nodes (``N``), edges (``E``), graphs (``B``) and other rows the arguments of a call have."""
+    rows: dict[str, int] = {}
+    for spec, value in zip(
+        pytree.tree_leaves(described.arguments), pytree.tree_leaves(dict(arguments)), strict=False
+    ):  # an argument that cannot be described is a leaf of both
+        if isinstance(spec, TensorSpec) and isinstance(value, Tensor):
+            rows |= {axis: size for axis, size in zip(spec.axes, value.shape, strict=False) if isinstance(axis, str)}
+            if spec.role == "batch" and value.numel():
+                rows["B"] = int(value.max()) + 1
+        elif isinstance(spec, RowCount) and isinstance(value, int):
+            rows[spec.symbol] = value
+    return rows
+
+
+def rows_of_symbol(symbol: str, rows: Mapping[str, int]) -> float | None:
+    """The rows that a symbol of :class:`~upscale_fx.measure.Size` stands for (``E``, ``E+N``, ``2N``, ``N*N``, ...).
+
+    Returns:
+        None where they are not known: the row count is none of nodes, edges and graphs, or the call has no such rows.
+    """
+    if symbol == "call":
+        return 1.0
+    total = 1.0
+    for factor in symbol.split("*"):
+        parts = [_rows_of_term(term, rows) for term in factor.split("+")]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        total *= sum(known)
+    return total
+
+
+def _rows_of_term(term: str, rows: Mapping[str, int]) -> float | None:
+    found = re.fullmatch(r"(\d*)([A-Z]?)", term)
+    if found is None or not term:
+        return None
+    times, kind = found.groups()
+    if not kind:
+        return float(times)
+    return float(times or 1) * rows[kind] if kind in rows else None

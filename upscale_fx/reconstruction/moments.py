@@ -1,0 +1,85 @@
+"""Second moments of least-squares problems, gathered batch by batch: all that is kept of the calibration data.
+
+For inputs ``X [rows, V]`` of the pruned model and ``E [rows, O]``, what the outputs lack of the dense model's:
+``gram = X'X``, ``cross = X'E`` and ``error = |E|^2``, in float64 and for every block. Memory does not depend on rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Rows of a value that is converted to float64 at a time.
+_CHUNK = 1 << 13
+
+
+@dataclass
+class Moments:
+    """Sums over all rows of all batches.
+
+    Attributes:
+        gram: ``[B, V, V]``.
+        cross: ``[B, V, O]``.
+        total: ``[B, V]``, the sum of the inputs.
+        error: sum of squared differences to the dense outputs.
+        rows: how many rows.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    total: Tensor
+    error: float = 0.0
+    rows: float = 0.0
+
+    @classmethod
+    def zeros(cls, blocks: int, variables: int, outputs: int) -> Moments:
+        """Nothing gathered yet."""
+        exact = torch.float64
+        return cls(
+            torch.zeros(blocks, variables, variables, dtype=exact),
+            torch.zeros(blocks, variables, outputs, dtype=exact),
+            torch.zeros(blocks, variables, dtype=exact),
+        )
+
+    def add(self, x: Tensor, lacking: Tensor | None, weight: float = 1.0) -> None:
+        """Add rows: ``x [rows, B, V]`` and what the outputs lack ``[rows, B, O]`` (None: nothing)."""
+        self.rows += weight * len(x)
+        for start in range(0, len(x), _CHUNK):
+            part = x[start : start + _CHUNK].double().movedim(1, 0)
+            self.gram += weight * _squared(part)
+            self.total += weight * part.sum(dim=1).cpu()
+            if lacking is not None:
+                missing = lacking[start : start + _CHUNK].double().movedim(1, 0)
+                self.cross += weight * (part.mT @ missing).cpu()
+                self.error += weight * float(missing.square().sum())
+
+    def include(self, other: Moments) -> None:
+        """Add the sums over other rows."""
+        self.gram += other.gram.cpu()
+        self.cross += other.cross.cpu()
+        self.total += other.total.cpu()
+        self.error += other.error
+        self.rows += other.rows
+
+    @property
+    def finite(self) -> bool:
+        """Whether no input and no output was NaN or infinite."""
+        return math.isfinite(self.error) and bool(torch.isfinite(self.gram.diagonal(dim1=1, dim2=2)).all())
+
+    def spread(self, weight: Tensor) -> float:
+        """Energy of the outputs ``X W`` around their mean, ``weight [B, V, O]``."""
+        mean = self.total / max(self.rows, 1.0)
+        centred = self.gram - self.rows * mean[:, :, None] * mean[:, None, :]
+        return float((weight * (centred @ weight)).sum())
+
+
+def _squared(part: Tensor) -> Tensor:
+    """``X'X`` of every block of ``[B, rows, V]``."""
+    if part.device.type != "cpu":
+        return (part.mT @ part).cpu()
+    # NumPy sees that both operands are one array and computes half of the products (BLAS syrk); torch computes all.
+    return torch.from_numpy(np.stack([block.T @ block for block in part.contiguous().numpy()]))

@@ -1,0 +1,67 @@
+"""Ridge least squares on the channels that are kept.
+
+Minimises ``|X W - Y|^2 + r |W - W0|^2`` over weights whose removed rows are zero, with ``Y = X W0 + E``: the normal
+equations on the kept rows ``K`` are ``(G + r I)_KK W_K = (X'E + (G + r I) W0)_K``. ``r`` is a share of the mean of
+the Gram matrix's diagonal, so that units do not matter, and large enough for a singular Gram matrix (dead channels,
+fewer rows than channels). The error ``|X W - Y|^2`` is never larger than that of ``W0`` with its removed rows zero,
+which the ridge does not punish on the rows that are kept.
+
+Entries that are zero in ``W0`` stay zero: a sparse model stays sparse, and what was pruned before does not come back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from upscale_fx.errors import UpscaleError
+from upscale_fx.reconstruction.moments import Moments
+
+#: Ridge, as a share of the mean of the Gram matrix's diagonal.
+RIDGE = 1e-4
+#: Most multiply-adds that are spent on outputs whose weights have zeros in different places.
+_MOST = 1e11
+
+
+class NotFittedError(UpscaleError, ValueError):
+    """Weights cannot be fitted to what was seen; says why. They stay as they are, and a note says so."""
+
+
+def regularised(gram: Tensor, ridge: float = RIDGE) -> Tensor:
+    """``G + r I`` for every block of ``gram [B, V, V]``."""
+    mean = gram.diagonal(dim1=1, dim2=2).mean(dim=1)
+    least = torch.finfo(gram.dtype).tiny ** 0.5
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    found: Tensor = gram + (ridge * mean + least)[:, None, None] * eye
+    return found
+
+
+def wanted(moments: Moments, weight: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+    """Both sides of the normal equations: ``[B, V, V]`` and ``[B, V, O]``, of weights ``[B, V, O]``."""
+    left = regularised(moments.gram, ridge)
+    return left, moments.cross + left @ weight
+
+
+def fit(left: Tensor, right: Tensor, free: Tensor) -> Tensor:
+    """Weights ``[B, V, O]``, zero but where the mask ``free`` (``[B, V, O]``) allows others.
+
+    Raises:
+        NotFittedError: outputs have their zeros in so many different places that this would take too long, or the
+            moments are singular to working precision, ridge and all.
+    """
+    found = torch.zeros_like(right)
+    for block, masks in enumerate(free):
+        patterns, which = masks[:, :1], torch.zeros(masks.shape[1], dtype=torch.int64)
+        if not bool((masks == patterns).all()):
+            patterns, which = masks.unique(dim=1, return_inverse=True)
+        if float(patterns.sum(dim=0).double().pow(3).sum()) / 3 > _MOST and patterns.shape[1] > 1:
+            raise NotFittedError("single entries of its weights are zero, in other places for every output")
+        for number, pattern in enumerate(patterns.T):
+            keep, outputs = torch.nonzero(pattern)[:, 0], torch.nonzero(which == number)[:, 0]
+            if len(keep):
+                part, failed = torch.linalg.cholesky_ex(left[block][keep][:, keep])
+                if int(failed):
+                    raise NotFittedError("its inputs differ too much in size for float64")
+                solution = torch.cholesky_solve(right[block][keep][:, outputs], part)
+                found[block, keep[:, None], outputs[None]] = solution
+    return found
