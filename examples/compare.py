@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from torch_geometric.nn import BatchNorm, GCNConv
 from torch_geometric.nn import Linear as GraphLinear
 from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
 from torch_geometric.utils import degree
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 import upscale_fx
 from prune_gnn import generated_graph, largest_difference
+from residual_gcn import ResidualGCN
 from upscale_fx.models import GraphTransformer
 
 AMOUNT = 0.5
@@ -40,25 +40,6 @@ LAYERS = 3
 ROUNDING = 1e-4
 
 Inputs = tuple[Tensor, Tensor]
-
-
-class ResidualGCN(nn.Module):
-    """Graph convolutions around which the input skips, each with a batch norm, between two linear layers."""
-
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
-        super().__init__()
-        self.embed = nn.Linear(input_dim, hidden_dim)
-        self.convs = nn.ModuleList(GCNConv(hidden_dim, hidden_dim) for _ in range(num_layers))
-        self.norms = nn.ModuleList(BatchNorm(hidden_dim) for _ in range(num_layers))
-        self.lin = nn.Linear(hidden_dim, output_dim)
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Return the logits ``[N, output_dim]`` of node features ``[N, input_dim]`` on edges ``[2, E]``."""
-        x = self.embed(x)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = x + norm(conv(x, edge_index)).relu()
-        logits: Tensor = self.lin(x)
-        return logits
 
 
 @dataclass(frozen=True)
@@ -134,13 +115,17 @@ def prune_with_torch_pruning(case: Case) -> Pruned:
 
 def prune_with_torch_pruning_after_swap(case: Case) -> Pruned:
     """Use Torch-Pruning on a model it can see into: PyG's own Linear modules, unknown to it, become torch's."""
-    model = case.copy()
+    return _torch_pruning(case, swap_linears(case.copy()))
+
+
+def swap_linears(model: nn.Module) -> nn.Module:
+    """Replace PyG's own Linear modules by torch's in place, with the same weights; return the model."""
     for path, module in list(model.named_modules()):
         if isinstance(module, GraphLinear):
             linear = nn.Linear(module.in_channels, module.out_channels, bias=module.bias is not None)
             linear.load_state_dict(module.state_dict())
             model.set_submodule(path, linear)
-    return _torch_pruning(case, model)
+    return model
 
 
 def _torch_pruning(case: Case, model: nn.Module) -> Pruned:

@@ -1,0 +1,179 @@
+"""The columns of the tables: each makes a smaller model out of a trained dense one, or says why it does not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+import upscale_fx
+from accuracy.rivals import NotApplicable, narrow_width, prune_with_torch_pruning
+from accuracy.workloads import Workload
+
+#: Fine-tuning runs for this share of the epochs that the dense model was trained for, at this share of its step size.
+FINETUNE_EPOCHS, FINETUNE_LR = 0.25, 0.5
+
+
+@dataclass
+class Job:
+    """A trained dense model and how much of it is to go.
+
+    Attributes:
+        workload: the model and its data.
+        dense: the trained model, in ``eval()``; never changed.
+        fused: the same compiled with nothing pruned.
+        amount: share of every consumer's hidden input channels that is to go.
+        seed: of what is drawn and trained.
+        obs_size: parameters of what the OBS column made, where that is known from before.
+        notes: what a column wants to tell of its model.
+    """
+
+    workload: Workload
+    dense: nn.Module
+    fused: nn.Module
+    amount: float
+    seed: int
+    obs_size: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def prune(self, *amount: float, **options: Any) -> nn.Module:
+        """Return ``upscale_fx.prune`` of the dense model."""
+        with self.workload.sparse():  # criteria call the model on all features
+            return upscale_fx.prune(self.dense, *amount, example_inputs=self.workload.few, **options)
+
+    @cached_property
+    def obs(self) -> nn.Module:
+        """What the OBS column makes."""
+        return self.prune(self.amount, calibration=self.workload.calibration)
+
+    @property
+    def target(self) -> int:
+        """How many parameters models are to have that are compared at equal size: those of the OBS column's."""
+        if self.obs_size is None:
+            self.obs_size = count_parameters(self.obs)
+        return self.obs_size
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return how many parameter entries a model has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _dense(job: Job) -> nn.Module:
+    return job.fused
+
+
+def _random(job: Job) -> nn.Module:
+    return job.prune(job.amount, criterion="random")
+
+
+def _l2(job: Job) -> nn.Module:
+    return job.prune(job.amount, criterion="l2")
+
+
+def _l2_constrained(job: Job) -> nn.Module:
+    return job.prune(job.amount, criterion="l2", constrained=True)
+
+
+def _torch_pruning(job: Job) -> nn.Module:
+    model, ratio = prune_with_torch_pruning(job.dense, job.workload, job.target)
+    job.notes.append(f"pruning_ratio {ratio:.4g}")
+    return job.workload.fuse(model)
+
+
+def _lasso(job: Job) -> nn.Module:
+    return job.prune(job.amount, criterion="lasso", calibration=job.workload.calibration)
+
+
+def _obs(job: Job) -> nn.Module:
+    return job.obs
+
+
+def _obs_finetuned(job: Job) -> nn.Module:
+    compiled, recipe = copy.deepcopy(job.obs), job.workload.recipe
+    with job.workload.sparse():
+        result = upscale_fx.finetune(
+            compiled,
+            job.workload.batches(),
+            epochs=max(1, round(FINETUNE_EPOCHS * recipe.epochs)),
+            teacher=job.fused,
+            lr=FINETUNE_LR * recipe.lr,
+            validate=lambda model: job.workload.accuracy(model, "val"),
+            patience=recipe.patience,
+            progress=False,
+        )
+    job.notes.append(f"epoch {result.best} kept")
+    return compiled.eval()
+
+
+def _budget(job: Job) -> nn.Module:
+    share = job.target / count_parameters(job.dense)
+    return job.prune(budget=upscale_fx.Budget(params=share), calibration=job.workload.calibration)
+
+
+def _narrow(job: Job) -> nn.Module:
+    width = narrow_width(job.workload, job.target)
+    torch.manual_seed(job.seed)
+    model = job.workload.build(width)
+    epochs = job.workload.train(model)
+    job.notes.append(f"width {width}, {epochs} epochs")
+    return job.workload.fuse(model)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the tables.
+
+    Attributes:
+        title: as pages give it.
+        make: returns the smaller model in compiled form.
+        meaning: what it does, for the pages.
+    """
+
+    title: str
+    make: Callable[[Job], nn.Module]
+    meaning: str
+
+
+DENSE = "dense"
+#: All columns by name, in the order of the tables.
+COLUMNS: Mapping[str, Column] = {
+    DENSE: Column("dense", _dense, "the trained model, nothing removed"),
+    "random": Column("random", _random, 'channels drawn at random, `criterion="random"`'),
+    "l2": Column("L2", _l2, "every reader drops the channels with the smallest weights"),
+    "l2-constrained": Column(
+        "L2 constrained", _l2_constrained, "the same with one set of channels for all readers, `constrained=True`"
+    ),
+    "torch-pruning": Column(
+        "Torch-Pruning",
+        _torch_pruning,
+        "Torch-Pruning's group magnitudes on a model whose PyG `Linear` layers were swapped for torch's; its "
+        "`pruning_ratio` is found by bisection so that parameters are nearest to those of OBS",
+    ),
+    "lasso": Column("LASSO", _lasso, 'channels chosen by LASSO regression, `criterion="lasso"`, with calibration'),
+    "obs": Column(
+        "OBS",
+        _obs,
+        "channels chosen by Optimal Brain Surgeon and the weights that stay refitted, the default with calibration",
+    ),
+    "obs-finetuned": Column(
+        "OBS + fine-tuning",
+        _obs_finetuned,
+        "the same, then `finetune` towards the dense model's outputs, which uses no labels but to choose the epoch",
+    ),
+    "budget": Column(
+        "budget", _budget, "amounts allocated to the layers under `Budget(params=...)`, the parameters that OBS has"
+    ),
+    "narrow": Column(
+        "narrow dense",
+        _narrow,
+        "a narrower model of the same class, its parameters nearest to those of OBS, trained from scratch",
+    ),
+}
+
+__all__ = ["COLUMNS", "DENSE", "Column", "Job", "NotApplicable", "count_parameters"]

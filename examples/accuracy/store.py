@@ -1,0 +1,88 @@
+"""Finished cells, one line of JSON each, appended as soon as they are there: a run that is stopped loses nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which cell of the tables.
+
+    Attributes:
+        model: name of the model.
+        data: name of the data.
+        seed: of weights, dropout and draws.
+        amount: share of channels to go; 0 for the dense model.
+        column: name of the column.
+        recipe: how everything was trained; cells of other recipes are other cells.
+    """
+
+    model: str
+    data: str
+    seed: int
+    amount: float
+    column: str
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came out: numbers, or the reason why there are none, or an error.
+
+    Attributes:
+        accuracy: share of the test part whose class is predicted.
+        parameters: number of parameter entries.
+        macs: multiply-accumulates of all products with weights, per node or image.
+        latency: median time of a call over that of the fused dense model, where it was asked for.
+        note: what else is worth knowing.
+        reason: why the column has no model here.
+        error: what went wrong.
+        seconds: how long it took.
+        versions: of torch and PyG.
+    """
+
+    accuracy: float | None = None
+    parameters: int | None = None
+    macs: float | None = None
+    latency: float | None = None
+    note: str = ""
+    reason: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    versions: str = ""
+
+
+class Store:
+    """Cells in a file of JSON lines; of several lines for a cell the last one counts.
+
+    Args:
+        folder: where the file `cells.jsonl` is; made when something is first kept. A last line that a stopped run left
+            unfinished is dropped.
+
+    Raises:
+        ValueError: a line of the file is no cell; names the line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "cells.jsonl"
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        finished = text[: text.rfind("\n") + 1]
+        if finished != text:
+            self.path.write_text(finished, encoding="utf-8")
+        self.cells: dict[Key, Cell] = {}
+        for number, line in enumerate(finished.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self.cells[Key(**entry["key"])] = Cell(**entry["cell"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"line {number} of {self.path} is no cell ({error}): delete it, run again") from error
+
+    def keep(self, key: Key, cell: Cell) -> None:
+        """Append a cell."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": asdict(key), "cell": asdict(cell)}) + "\n")
+        self.cells[key] = cell
