@@ -1,4 +1,13 @@
-"""Spends a budget: finds the reads to drop so that what is left costs what was asked, at the least predicted error."""
+"""Spends a budget: finds the reads to drop so that what is left costs what was asked, at the least predicted error.
+
+1. ``Descent`` drops reads one by one, whatever costs least error for what it saves, down to one channel everywhere.
+2. ``choices`` makes sets of reads that meet the budget from that order; the one that errs least is taken.
+3. Compaction measures what that leaves; the budget is corrected by the difference, and 2 repeated until it is met.
+
+What this cannot see: errors of different layers are added up as if they were independent and equally bad for the
+outputs (weighing them by how sensitive outputs are did harm), weights are refitted only when all is chosen, and a
+budget of a few channels for each layer is met no closer than the largest channel's cost.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,7 @@ import numpy as np
 
 from upscale_fx.allocation.bill import Bill
 from upscale_fx.allocation.budget import Budget
-from upscale_fx.allocation.cost import Measured, cost_of, rows_of_symbols
+from upscale_fx.allocation.cost import Measured, cost_of, dense_cost, rows_of_symbols
 from upscale_fx.allocation.fill import Window, choices
 from upscale_fx.allocation.greedy import Descent
 from upscale_fx.allocation.liveness import Liveness
@@ -20,10 +29,12 @@ from upscale_fx.errors import AmountError
 from upscale_fx.layout import channel_ids
 from upscale_fx.measure import rows_of
 from upscale_fx.pools import Pool, Removal
-from upscale_fx.reconstruction.elimination import Numbers
 from upscale_fx.reconstruction.errors import ReconstructionError, magnitudes, reconstruction_errors
 from upscale_fx.reconstruction.own import Own
 from upscale_fx.reconstruction.study import Study
+from upscale_fx.relations import Contraction
+from upscale_fx.relations.convolutions import Convolution
+from upscale_fx.relations.products import Product
 
 #: How far from its budget a model may be, as a share of it.
 TOLERANCE = 0.01
@@ -64,15 +75,18 @@ class Allocation:
         Raises:
             AmountError: the budget is less than the least possible cost.
         """
-        dense = cost_of(self.study.root, self.rows).of(self.budget.unit)
-        if self.budget.target(dense) >= dense:
+        unit = self.budget.unit
+        dense = dense_cost(self.study.root, self.rows).of(unit)
+        target = self.budget.target(dense)
+        traced = cost_of(self.study.root, self.rows).of(unit)
+        if target >= traced:
             return
-        masks = self._within(self.budget.target(dense), dense, measured)
+        masks = self._within(target, traced, measured)
         for removal, mask in zip(self.removals, masks, strict=True):
             removal.removed[:] = mask
             removal.amount = float(mask.sum() / max(removal.eligible.sum(), 1))
 
-    def _within(self, target: float, dense: float, measured: Measured) -> list[Mask]:
+    def _within(self, target: float, traced: float, measured: Measured) -> list[Mask]:
         """What goes so that the target is met, by the bill, which is corrected by what compaction really leaves."""
         reads = self._reads()
         bill, errors = self._bill(reads), self._errors(reads)
@@ -81,9 +95,9 @@ class Allocation:
         def real(alive: Mask) -> float:
             return measured(self.consumers, reads.removed(alive, self.consumers), self.rows).of(self.budget.unit)
 
-        asked = target - (dense - bill.cost(reads.all))
+        asked = target - (traced - bill.cost(reads.all))
         found: list[tuple[float, Mask]] = []
-        for _ in range(_ROUNDS):
+        for _ in self.study.told(range(_ROUNDS), "measuring"):
             window = Window(asked - TOLERANCE / 2 * target, asked + TOLERANCE / 2 * target)
             alive = min(choices(bill, order, window), key=lambda own: errors.predicted(own, bill.gone(own)))
             cost = real(alive)
@@ -94,16 +108,17 @@ class Allocation:
         # Rather below a budget than above it: steps may be larger than what is tolerated.
         gap, alive = min(found, key=lambda one: (one[0] > 2 * TOLERANCE, abs(one[0])))
         if abs(gap) > 2 * TOLERANCE:
-            self._check_possible(target, dense, real(reads.left_by(order)))
+            self._check_possible(target, real(reads.left_by(order)))
         return reads.removed(alive, self.consumers)
 
-    def _check_possible(self, target: float, dense: float, least: float) -> None:
+    def _check_possible(self, target: float, least: float) -> None:
         if least > target:
             unit = self.budget.unit
+            dense = dense_cost(self.study.root, self.rows).of(unit)
             raise AmountError(
                 f"Budget({self.budget}) cannot be met: with one channel left everywhere the model still costs "
-                f"{least:,.0f} {unit} of {dense:,.0f} ({least / dense:.2%}); ask for more, or let more go (inputs=True, "
-                f"a shorter ignore)"
+                f"{least:,.0f} {unit} of {dense:,.0f} ({least / dense:.2%}); ask for more, or let more go "
+                f"(inputs=True, a shorter ignore)"
             )
 
     def _reads(self) -> Reads:
@@ -134,7 +149,11 @@ class Allocation:
         return Errors(reads, found, makers, unseen)
 
     def _scaled(self, error: ReconstructionError) -> ReconstructionError:
-        """Errors of logits and gates against 1 if these spread by less: what they decide changes by no more than that."""
+        """Errors of attention's logits against their number, if they spread by less than 1.
+
+        A softmax turns an error of a logit into as large a relative error of a weight, however little logits spread.
+        As a share of their own spread, errors of logits that all but agree would count as much as lost features.
+        """
         problem, moments = self.study.problems[error.problem], self.study.moments[error.problem]
         if not isinstance(problem, Own) or problem.consumer.kind == "weight" or moments is None:
             return error
@@ -159,21 +178,22 @@ class Allocation:
 
     def _price(self, removal: Removal) -> float:
         """What one input channel of a consumer costs."""
-        consumer, root = removal.consumer, self.study.root
+        consumer, root, flow = removal.consumer, self.study.root, self.study.flow
+        entries = {cut.target: cut.entries.shape[1] for cut in consumer.cuts}
         if self.budget.unit == "macs":
-            rows = [rows_of_symbols(rows_of(self.study.flow.axes[site]), self.rows) for site in consumer.sites]
-            return sum(rows) * consumer.cuts[0].entries.shape[1]
-        sizes = {
-            cut.target: cut.entries.shape[1]
-            * (root.get_parameter(cut.target).element_size() if self.budget.unit == "bytes" else 1)
-            for cut in consumer.cuts
-        }
-        return float(sum(sizes.values()))
+            kinds = Contraction | Convolution | Product
+            counted = [site for site in consumer.sites if isinstance(flow.relations[site], kinds)]
+            calls = sum(rows_of_symbols(rows_of(flow.axes[site]), self.rows) for site in counted)
+            return float(max(entries.values()) * calls)
+        if self.budget.unit == "bytes":
+            return float(sum(n * root.get_parameter(target).element_size() for target, n in entries.items()))
+        return float(sum(entries.values()))
 
 
 def _alike(reads: Reads) -> list[Positions]:
     """The free slots of every tensor: those that the same layers make and read."""
-    rows, found = reads.rows, [[] for _ in reads.ids]
+    rows = reads.rows
+    found: list[list[tuple[int, int]]] = [[] for _ in reads.ids]
     for slot, maker in zip(rows.slot.tolist(), rows.maker.tolist(), strict=True):
         found[slot].append((0, maker))
     for slot, consumer in zip(reads.slot.tolist(), reads.consumer.tolist(), strict=True):

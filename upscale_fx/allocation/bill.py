@@ -71,6 +71,6 @@ class Bill:
         last = alive[rows.read] & (needed[rows.needed] == 1)
         alone = column + np.bincount(rows.read[last], row[rows.needed[last]], minlength=len(reads.slot))
         alone += np.where(readers == 1, extra, 0.0)[reads.slot]
-        together = np.bincount(reads.slot[alive], column[alive], minlength=slots) + extra
-        together += np.bincount(rows.slot[needed > 0], row[needed > 0], minlength=slots)
+        together: Numbers = extra + np.bincount(reads.slot[alive], column[alive], minlength=slots)
+        together = together + np.bincount(rows.slot[needed > 0], row[needed > 0], minlength=slots)
         return alone, together

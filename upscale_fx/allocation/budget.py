@@ -15,7 +15,10 @@ Unit = Literal["macs", "params", "bytes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a pruned model may cost: exactly one of ``macs``, ``params`` and ``bytes``.
+    """What a pruned model may cost at most: exactly one of ``macs``, ``params`` and ``bytes``.
+
+    It is met within 2 %, or from below within what the dearest channel costs. From a model that costs no more than its
+    budget nothing is removed.
 
     Attributes:
         macs: multiply-adds of one call on the calibration data, as a share of the dense model's (at most 1), or as a

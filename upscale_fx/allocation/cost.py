@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_letters
 
 from upscale_fx.allocation.budget import Unit
@@ -31,7 +31,7 @@ Measured = Callable[[Sequence[Consumer], Sequence[Mask], Mapping[str, float]], C
 
 
 def rows_of_symbols(symbols: str, rows: Mapping[str, float]) -> float:
-    """Rows of a value from its symbols (``"N"``, ``"E+N"``, ``"B*N"``, ``"2N"``, ``"N+1"``); 1 for what is not known."""
+    """Rows of a value from its symbols (``"N"``, ``"E+N"``, ``"B*N"``, ``"2N"``, ``"N+1"``); 1 for unknown ones."""
     found = 1.0
     for part in symbols.split("*"):
         found *= sum(_rows_of_symbol(symbol, rows) for symbol in part.split("+"))
@@ -48,3 +48,12 @@ def cost_of(module: CompiledGNN, rows: Mapping[str, float]) -> Cost:
     size = size_of(module)
     macs = sum(count * rows_of_symbols(symbols, rows) for symbols, count in size.macs.items())
     return Cost(size.parameters, size.bytes, macs)
+
+
+def dense_cost(root: CompiledGNN, rows: Mapping[str, float]) -> Cost:
+    """What the model costs that a graph was traced from, with the parameters that no output needs, as reports count."""
+    cost = cost_of(root, rows)
+    if "report" in root.meta or "model" not in root.meta:
+        return cost
+    parameters, held, _ = root.meta["model"]
+    return replace(cost, params=parameters, bytes=held)

@@ -3,7 +3,8 @@
 Two kinds of steps are weighed against each other, channel by channel: one consumer stops reading a slot, or all do,
 which also saves the rows of the layers that make it. So consumers share channels where that pays and choose alone where
 it does not; the pure ways are what is left if one kind of step is not allowed. Errors are those of the layers that
-read, as shares of their outputs' energy; outputs that nobody reads any more stop counting.
+read, as shares of their outputs' energy, with the best weights on what is left; outputs that nobody needs any more stop
+counting. Only one step is looked ahead, and what has gone does not come back.
 """
 
 from __future__ import annotations
