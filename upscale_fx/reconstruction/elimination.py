@@ -40,7 +40,7 @@ class Surgeon:
         # In units in which the Hessian has a diagonal of ones: costs are the same, and rounding is least.
         unit: Numbers = np.sqrt(np.diagonal(left))
         scaled: Numbers = left / unit / unit[:, None]
-        self.inverse: Numbers = np.linalg.inv(scaled)
+        self.inverse: Numbers = np.linalg.inv(scaled).astype(np.float64, copy=False)
         self.right: Numbers = right / unit[:, None]
         weight: Numbers = self.inverse @ self.right
         self.weights: Numbers = weight @ weight.T

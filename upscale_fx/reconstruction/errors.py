@@ -94,7 +94,8 @@ def reconstruction_errors(study: Study, units: Sequence[Unit], ridge: float) -> 
         if moments is None:
             continue
         weight = weight_of(problem, study.root)
-        left, scale = regularised(moments.gram, ridge), _scale(moments, weight)
+        left = regularised(moments.gram, ridge, problem.variables[..., 0] < 0)
+        scale = _scale(moments, weight)
         for block, variables in enumerate(problem.variables):
             own: dict[int, list[int]] = {}
             for place, (consumer, channel) in enumerate(variables.tolist()):

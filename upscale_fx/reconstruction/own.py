@@ -96,8 +96,13 @@ def _own(flow: Dataflow, number: int, consumer: Consumer, count: ReadCounts) -> 
     calls = len(consumer.sites)
     if any((count.of(cut.target)[cut.entries] != calls).any() for cut in consumer.cuts if _seen(flow, consumer)):
         return Own(number, consumer, channels, reason="something else reads its weights too")
-    stored = tuple((cut.target, cut.entries[channels]) for cut in consumer.cuts)
+    stored = tuple((cut.target, _in_order(cut)[channels]) for cut in consumer.cuts)
     return Own(number, consumer, channels, stored, _biases(flow, consumer, count) if len(channels) == 1 else ())
+
+
+def _in_order(cut: Cut) -> Positions:
+    """``[C, O]``: the entries of each channel in the order of the outputs, in which a parameter lies in memory."""
+    return np.sort(cut.entries, axis=1)
 
 
 def _own_side(flow: Dataflow, consumer: Consumer) -> tuple[Cut, ...]:
@@ -168,7 +173,7 @@ def _biases(flow: Dataflow, consumer: Consumer, count: ReadCounts) -> tuple[tupl
     if own is None or held is None or (count.of(own[0])[own[1]] != len(relations)).any():
         return ()
     grid = held[1].reshape(flow.axes[first.weight].shape)
-    return (own,) if np.array_equal(grid if first.transposed else grid.T, consumer.cuts[0].entries) else ()
+    return (own,) if np.array_equal(grid if first.transposed else grid.T, _in_order(consumer.cuts[0])) else ()
 
 
 def rows_of_reading(

@@ -48,7 +48,7 @@ def pair_moments(
         NotFittedError: the product sums over rows as well.
     """
     found = Moments.zeros(*weight.shape)
-    weight = weight.to(next(iter(dense.values())).device) if dense else weight
+    weight = weight.to(dense[reading.factors[0][0]].device)
     own = dense if pruned is None else pruned
     both = zip(_graphs(reading, channels, own, flow), _graphs(reading, channels, dense, flow), strict=True)
     for (q, k), (other_q, other_k) in both:

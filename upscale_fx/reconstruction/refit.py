@@ -147,7 +147,7 @@ class Refit:
             return reason
         free = kept[:, :, None] & self._free(problem, weight)
         try:
-            found = fit(*wanted(moments, weight, self.ridge), free)
+            found = fit(*wanted(moments, weight, self.ridge, problem.variables[..., 0] < 0), free)
         except NotFittedError as error:
             return str(error)
         self.names |= write(problem, self.working, found)

@@ -14,11 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from upscale_fx.channels import Mask
 from upscale_fx.errors import UpscaleError
 from upscale_fx.reconstruction.moments import Moments
 
 #: Ridge, as a share of the mean of the Gram matrix's diagonal.
 RIDGE = 1e-4
+#: What biases have of it.
+_BIASES = 1e-6
 #: Most multiply-adds that are spent on outputs whose weights have zeros in different places.
 _MOST = 1e11
 
@@ -27,18 +30,24 @@ class NotFittedError(UpscaleError, ValueError):
     """Weights cannot be fitted to what was seen; says why. They stay as they are, and a note says so."""
 
 
-def regularised(gram: Tensor, ridge: float = RIDGE) -> Tensor:
-    """``G + r I`` for every block of ``gram [B, V, V]``."""
+def regularised(gram: Tensor, ridge: float = RIDGE, biases: Mask | None = None) -> Tensor:
+    """``G + r I`` for every block of ``gram [B, V, V]``; ``biases`` ``[B, V]`` says which variables are biases.
+
+    Biases may move as far as they like, like the intercept of any ridge regression: what a constant channel adds is
+    theirs to take over. A trace of the ridge tells two biases of one target apart.
+    """
     mean = gram.diagonal(dim1=1, dim2=2).mean(dim=1)
     least = torch.finfo(gram.dtype).tiny ** 0.5
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
-    found: Tensor = gram + (ridge * mean + least)[:, None, None] * eye
+    share = torch.ones(gram.shape[:2], dtype=gram.dtype)
+    if biases is not None:
+        share[torch.from_numpy(biases)] = _BIASES
+    found: Tensor = gram + torch.diag_embed(ridge * mean[:, None] * share + least)
     return found
 
 
-def wanted(moments: Moments, weight: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+def wanted(moments: Moments, weight: Tensor, ridge: float = RIDGE, biases: Mask | None = None) -> tuple[Tensor, Tensor]:
     """Both sides of the normal equations: ``[B, V, V]`` and ``[B, V, O]``, of weights ``[B, V, O]``."""
-    left = regularised(moments.gram, ridge)
+    left = regularised(moments.gram, ridge, biases)
     return left, moments.cross + left @ weight
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import length_hint
 from typing import TypeVar
 
 from torch import Tensor, fx
@@ -124,7 +125,7 @@ class Study:
     @property
     def single(self) -> bool:
         """Whether the data is one batch."""
-        return isinstance(self.batches, Sized) and len(self.batches) == 1
+        return length_hint(self.batches, 0) == 1  # of a stream nobody may know
 
     def told(self, items: Sequence[T], what: str) -> Iterable[T]:
         """Items with a progress bar."""
