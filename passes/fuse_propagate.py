@@ -64,7 +64,7 @@ def fuse(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) ->
             args = (edges[found.index].rowptr, sent.col, sent.weight, sent.x, found.reduce)
             flow.substitute(node, graph.call_function(operators.spmm, args))
         return True
-    index = _softmax_index(flow, node)
+    index = softmax_index(flow, node)
     if index in edges and len(flow.axes[node].sizes) <= 2:
         assert index is not None
         with graph.inserting_before(node):
@@ -80,7 +80,7 @@ def _is_fusable(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], found: Agg
     return same and len(flow.axes[found.messages].sizes) > 1
 
 
-def _softmax_index(flow: Dataflow, node: fx.Node) -> fx.Node | None:
+def softmax_index(flow: Dataflow, node: fx.Node) -> fx.Node | None:
     """The index of a softmax over edges; None for other nodes and forms."""
     if node.target is not pyg.softmax or set(node.kwargs) - {"num_nodes", "dim", "ptr", "index"}:
         return None

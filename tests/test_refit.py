@@ -149,6 +149,16 @@ def test_all_relations_of_rgcn_and_the_root_are_fitted_together():
     close(weight, best(torch.cat([*means, h, ones(h)], dim=1), target, kept))
 
 
+def felt(values, logits, target):
+    """What a softmax over the edges of each target feels of values ``[E, ...]``, one target after the other."""
+    found = torch.zeros_like(values)
+    for node in target.unique():
+        own = target == node
+        share = logits[own].softmax(dim=0)
+        found[own] = (values[own] - (share[:, None] * values[own]).sum(dim=0)) * share.sqrt()[:, None]
+    return found
+
+
 def test_the_attention_vector_of_gatv2_is_fitted_to_logits_head_by_head():
     torch.manual_seed(0)
     heads, width = 3, 8
@@ -166,7 +176,8 @@ def test_the_attention_vector_of_gatv2_is_fitted_to_logits_head_by_head():
     for head in range(heads):
         found = masked.last.att[0, head]
         assert (found != 0).sum() == width // 2
-        close(found[:, None], best(rows[:, head], target[:, head, None], found != 0))
+        own = [felt(part, target[:, head], given[1][1]) for part in (rows[:, head], target[:, head, None])]
+        close(found[:, None], best(*own, found != 0))
 
 
 def test_products_of_queries_and_keys_are_scaled_to_the_least_error():
@@ -184,8 +195,12 @@ def test_products_of_queries_and_keys_are_scaled_to_the_least_error():
         query, key = (lin(h).view(-1, heads, width) for lin in (conv.lin_query, conv.lin_key))
         return query[given[1][1]] * key[given[1][0]]
 
-    rows = products(masked)
-    lacking = products(model).sum(-1) - rows.sum(-1)
+    logits = products(model).sum(-1) / width**0.5
+    felt_rows = [
+        torch.stack([felt(products(net)[:, h], logits[:, h], given[1][1]) for h in range(heads)], dim=1)
+        for net in (masked, model)
+    ]
+    rows, lacking = felt_rows[0], felt_rows[1].sum(-1) - felt_rows[0].sum(-1)
     kept = rows.abs().amax(dim=0) > 0
     assert kept.sum(dim=1).tolist() == [width // 2] * heads or kept.sum() < heads * width
     across = torch.einsum("ehc,eh->hc", rows, lacking)

@@ -16,6 +16,7 @@ from upscale_fx.reconstruction.own import Own, flattened, rows_of_reading
 from upscale_fx.reconstruction.pairs import makes_pairs, pair_moments
 from upscale_fx.reconstruction.regressions import Joint, Term
 from upscale_fx.reconstruction.replay import Replay
+from upscale_fx.reconstruction.shifts import as_felt
 from upscale_fx.reconstruction.solve import NotFittedError
 
 #: Most rows that a batch contributes where there are more of them than nodes (edges, pairs); these are drawn at random.
@@ -37,13 +38,19 @@ def weight_of(problem: Problem, root: nn.Module) -> Tensor:
 
 def last_node(problem: Problem, place: dict[fx.Node, int]) -> fx.Node:
     """The node after which all that a problem reads has been computed."""
-    return problem.target if isinstance(problem, Joint) else max(problem.reads, key=place.__getitem__)
+    if isinstance(problem, Joint):
+        return problem.target
+    if problem.comparison is not None:
+        return problem.comparison.shares
+    return max(problem.reads, key=place.__getitem__)
 
 
 def held_nodes(problem: Problem, lacking: bool = True) -> set[fx.Node]:
     """Values that have to stay until a problem is gathered; those of the target only for what it is ``lacking``."""
     if isinstance(problem, Own):
-        return {node for reading in problem.consumer.readings for node, _ in reading.factors}
+        found = {node for reading in problem.consumer.readings for node, _ in reading.factors}
+        softmax = problem.comparison
+        return found if softmax is None else found | {softmax.shares, softmax.index}
     held = {problem.target} if lacking else set()
     for term in problem.terms:
         if term.consumer >= 0 or term.path:
@@ -91,22 +98,27 @@ def _add_reading(
     node = reading.factors[0][0]
     count = flattened(replay.dense[node], flow, node).shape[0]
     pick, share = _sample(count, rows_of(flow.axes[node]), reading.node.name, seed)
-    dense = _own_rows(problem, reading, replay.dense, flow, pick)
+    dense = _own_rows(problem, reading, replay, flow, pick, False)
     if weight is None:
         moments.add(dense, None, share)
         return
-    pruned = _own_rows(problem, reading, replay.pruned, flow, pick)
+    pruned = _own_rows(problem, reading, replay, flow, pick, True)
     lacking = torch.einsum("rbc,bco->rbo", _difference(dense, pruned).double(), weight.to(dense.device))
     moments.add(pruned, lacking, share)
 
 
 def _own_rows(
-    problem: Own, reading: Reading, values: dict[fx.Node, Tensor], flow: Dataflow, pick: Tensor | None
+    problem: Own, reading: Reading, replay: Replay, flow: Dataflow, pick: Tensor | None, of_pruned: bool
 ) -> Tensor:
     """``[rows, B, V]``: what a call reads, and ones for a bias."""
+    values = replay.pruned if of_pruned else replay.dense
     sizes = {flattened(values[node], flow, node).shape[0] for node, _ in reading.factors}
     if len(sizes) > 1:
         raise NotFittedError("its two operands have different rows")
+    softmax = problem.comparison
+    if softmax is not None:
+        every = _real(rows_of_reading(reading, problem.channels, values, flow, None))
+        return _taken(as_felt(every, replay.dense[softmax.shares], replay.dense[softmax.index]), pick)
     rows = _real(rows_of_reading(reading, problem.channels, values, flow, pick))
     return torch.cat([rows, rows.new_ones((*rows.shape[:2], 1))], dim=2) if problem.biases else rows
 

@@ -8,7 +8,7 @@ channel goes into the layers that make one of the operands.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from upscale_fx.channels import Flow, Positions
 from upscale_fx.consumer import Consumer, Reading
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.reconstruction.regressions import ReadCounts, stored_entries
+from upscale_fx.reconstruction.shifts import Comparison, compared_in
 from upscale_fx.relations import Contraction
 from upscale_fx.relations.products import Product, Recurrence
 from upscale_fx.stored import Cut
@@ -37,6 +38,7 @@ class Own:
         biases: their biases: names and entries ``[O]``. Empty where there are none.
         scaled: of a product, the rows of the layers that make one of its operands.
         reason: why its weights cannot be fitted, if they cannot.
+        comparison: the softmax that its outputs, logits, are compared in; see :mod:`shifts`.
     """
 
     number: int
@@ -46,6 +48,7 @@ class Own:
     biases: tuple[tuple[str, Positions], ...] = ()
     scaled: tuple[Cut, ...] = ()
     reason: str = ""
+    comparison: Comparison | None = None
 
     @property
     def reads(self) -> tuple[fx.Node, ...]:
@@ -83,7 +86,9 @@ def own_problems(flow: Dataflow, consumers: Sequence[Consumer], joint: Collectio
     count = ReadCounts(flow)
     for number, consumer in enumerate(consumers):
         if number not in joint:
-            yield _own(flow, number, consumer, count)
+            one = consumer.kind in ("vector", "product") and len(consumer.sites) == 1
+            comparison = compared_in(flow, consumer.sites[0]) if one else None
+            yield replace(_own(flow, number, consumer, count), comparison=comparison)
 
 
 def _own(flow: Dataflow, number: int, consumer: Consumer, count: ReadCounts) -> Own:
