@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import importlib
 
 import pytest
 import torch
@@ -108,7 +109,8 @@ def test_turns_start_with_another_model_in_each_round_and_compare_within_it(monk
 
 @pytest.mark.parametrize("options", [{}, {"example": True, "timed": False}])
 def test_without_an_example_or_when_told_nothing_is_timed(model, graph, accuracy, options, monkeypatch):
-    monkeypatch.setattr("upscale_fx.sweep.latencies", lambda *_: pytest.fail("timed"))
+    module = importlib.import_module("upscale_fx.sweep")  # the package has the function under that name
+    monkeypatch.setattr(module, "latencies", lambda *_: pytest.fail("timed"))
     example = graph[:2] if options.pop("example", False) else None
     found = sweep(model, [0.5], accuracy, example_inputs=example, progress=False, **options)
     assert "ms" not in str(found)

@@ -1,10 +1,11 @@
 """Ridge least squares on the channels that are kept.
 
-Minimises ``|X W - Y|^2 + r |W - W0|^2`` over weights whose removed rows are zero, with ``Y = X W0 + E``: the normal
-equations on the kept rows ``K`` are ``(G + r I)_KK W_K = (X'E + (G + r I) W0)_K``. ``r`` is a share of the mean of
-the Gram matrix's diagonal, so that units do not matter, and large enough for a singular Gram matrix (dead channels,
-fewer rows than channels). The error ``|X W - Y|^2`` is never larger than that of ``W0`` with its removed rows zero,
-which the ridge does not punish on the rows that are kept.
+Minimises ``|X W - Y|^2 + sum over channels c of r_c |W_c - W0_c|^2`` over weights whose removed rows are zero, with
+``Y = X W0 + E``: the normal equations on the kept rows ``K`` are ``(G + R)_KK W_K = (X'E + (G + R) W0)_K``. ``r_c`` is
+a share of the channel's own energy ``G_cc``, so that units do not matter and loud channels do not hold quiet ones where
+they were, and never less than a millionth of that of the mean channel: a singular Gram matrix (dead channels, fewer
+rows than channels) is solved too. The error ``|X W - Y|^2`` is never larger than that of ``W0`` with its removed rows
+zero, which the ridge does not punish on the rows that are kept.
 
 Entries that are zero in ``W0`` stay zero: a sparse model stays sparse, and what was pruned before does not come back.
 """
@@ -18,8 +19,10 @@ from upscale_fx.channels import Mask
 from upscale_fx.errors import UpscaleError
 from upscale_fx.reconstruction.moments import Moments
 
-#: Ridge, as a share of the mean of the Gram matrix's diagonal.
+#: Ridge, as a share of the Gram matrix's diagonal.
 RIDGE = 1e-4
+#: Least ridge of a channel, as a share of the mean channel's.
+_LEAST = 1e-6
 #: What biases have of it.
 _BIASES = 1e-6
 #: Most multiply-adds that are spent on outputs whose weights have zeros in different places.
@@ -31,17 +34,17 @@ class NotFittedError(UpscaleError, ValueError):
 
 
 def regularised(gram: Tensor, ridge: float = RIDGE, biases: Mask | None = None) -> Tensor:
-    """``G + r I`` for every block of ``gram [B, V, V]``; ``biases`` ``[B, V]`` says which variables are biases.
+    """``G + R`` for every block of ``gram [B, V, V]``; ``biases`` ``[B, V]`` says which variables are biases.
 
     Biases may move as far as they like, like the intercept of any ridge regression: what a constant channel adds is
     theirs to take over. A trace of the ridge tells two biases of one target apart.
     """
-    mean = gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-    least = torch.finfo(gram.dtype).tiny ** 0.5
+    energy = gram.diagonal(dim1=1, dim2=2)
+    energy = energy + _LEAST * energy.mean(dim=1, keepdim=True)
     share = torch.ones(gram.shape[:2], dtype=gram.dtype)
     if biases is not None:
         share[torch.from_numpy(biases)] = _BIASES
-    found: Tensor = gram + torch.diag_embed(ridge * mean[:, None] * share + least)
+    found: Tensor = gram + torch.diag_embed(ridge * energy * share + torch.finfo(gram.dtype).tiny ** 0.5)
     return found
 
 
