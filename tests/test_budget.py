@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GATConv, GCNConv, HeteroConv, RGCNConv, SAGEConv
+from torch_geometric.nn import GATConv, GCNConv, HeteroConv, RGATConv, RGCNConv, SAGEConv
 
 import upscale_fx
 from upscale_fx import Budget
@@ -482,3 +482,35 @@ def test_both_ways_past_a_large_step():
     assert [alive.tolist() for alive in choices(bill, order, Window(50, 51))] == [
         [True, True, False, True, True], [False, False, True, False, True],
     ]  # fmt: skip
+
+
+class Relations(nn.Module):
+    """Layers of a weight per relation, the first on raw features; with attention the same weight is used twice."""
+
+    def __init__(self, attention):
+        super().__init__()
+        torch.manual_seed(0)
+        if attention:
+            self.first, self.second = nn.Linear(16, 32), RGATConv(32, 32, 3)
+        else:
+            self.first, self.second = RGCNConv(16, 32, 3), RGCNConv(32, 32, 3)
+        self.last = nn.Linear(32, 8)
+
+    def forward(self, x, edge_index, edge_type):
+        x = self.first(x) if isinstance(self.first, nn.Linear) else self.first(x, edge_index, edge_type)
+        return self.last(self.second(x.relu(), edge_index, edge_type).relu())
+
+
+@pytest.mark.parametrize("share", [0.25, 0.4])
+@pytest.mark.parametrize("attention", [False, True])
+def test_relations_are_not_emptied(attention, share):
+    draw = torch.Generator().manual_seed(0)
+    given = (
+        torch.randn(300, 16, generator=draw),
+        torch.randint(300, (2, 1200), generator=draw),
+        torch.randint(3, (1200,), generator=draw),
+    )
+    model = Relations(attention).eval()
+    compiled = upscale_fx.prune(model, budget=Budget(params=share), calibration=given, example_inputs=given)
+    left = sum(p.numel() for p in compiled.parameters()) / sum(p.numel() for p in model.parameters())
+    assert 0.95 * share <= left <= 1.02 * share

@@ -43,6 +43,10 @@ def zero_columns(model):
         ({"amount": 0.5, "criterion": OBS()}, PatternError, r"pass calibration="),
         ({"amount": 0.5, "criterion": "best"}, PatternError, "with calibration= also from"),
         ({"amount": 0.5, "calibration": []}, InputError, "no batches"),
+        ({"amount": 0.5, "calibration": (X[:0], EDGES[:, :0])}, InputError, "no rows"),
+        ({"amount": 0.5, "between": print}, PatternError, "steps=2"),
+        ({"amount": 0.5, "transform": tuple}, PatternError, "calibration"),
+        ({"amount": 0.5, "seed": "a"}, PatternError, "seed must be an integer"),
     ],
 )
 def test_what_cannot_be_asked_for(options, error, facts):
@@ -158,3 +162,49 @@ def test_a_sweep_takes_calibration_and_budgets():
     amounts = [0.5, Budget(params=0.5)]
     found = upscale_fx.sweep(sage(), amounts, lambda model: 1.0, calibration=(X, EDGES), timed=False, progress=False)
     assert len(found.rows) == 3
+
+
+def test_a_sweep_goes_over_a_generator_as_often_as_it_has_to():
+    data = ((X, EDGES) for _ in range(2))
+    found = upscale_fx.sweep(sage(), [0.25, 0.5], lambda model: 1.0, calibration=data, timed=False, progress=False)
+    assert [row.parameters for row in found.rows][1] > [row.parameters for row in found.rows][2]
+
+
+class Renamed(torch.nn.Module):
+    """Takes arguments of names that say nothing."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = SAGE(6, 16, 3)
+
+    def forward(self, a, b):
+        return self.net(a, b)
+
+
+def test_a_calibration_batch_serves_as_an_example():
+    model = Renamed().eval()
+    compiled = upscale_fx.prune(model, 0.5, calibration=(X, EDGES))
+    masked = upscale_fx.mask(model, 0.5, calibration=[(X, EDGES)])
+    assert upscale_fx.verify(masked, compiled, (X, EDGES)) < 1e-5
+
+
+def test_shared_parameters_cost_their_bytes_once():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = torch.nn.Linear(6, 32), torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+            self.c.weight = self.b.weight
+            self.o = torch.nn.Linear(32, 3)
+
+        def forward(self, x):
+            return self.o(self.c(self.b(self.a(x).relu()).relu()).relu())
+
+    torch.manual_seed(0)
+    model = Tied().eval()
+    dense = 4 * sum(p.numel() for p in model.parameters())
+    compiled = upscale_fx.prune(model, budget=Budget(bytes=0.5), calibration=(X,))
+    found = upscale_fx.report(compiled)
+    assert found.before.bytes == dense
+    assert 4 * sum(p.numel() for p in compiled.parameters()) <= 0.52 * dense
+    assert not any(entry.reason == "amount 0" for entry in found.entries)

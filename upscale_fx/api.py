@@ -13,11 +13,11 @@ from torch import nn
 
 from upscale_fx.allocation.budget import Budget
 from upscale_fx.batches import Batches
-from upscale_fx.calibration import make_plan
+from upscale_fx.calibration import make_plan, trace_like
 from upscale_fx.compaction import CompactedCost, compacted
 from upscale_fx.consumers import survey
 from upscale_fx.dataflow import analyse
-from upscale_fx.errors import NothingToPruneError
+from upscale_fx.errors import NothingToPruneError, PatternError
 from upscale_fx.evaluation import Evaluate
 from upscale_fx.masking import nothing_to_prune
 from upscale_fx.module import CompiledGNN, plain
@@ -102,7 +102,7 @@ def mask(
         transform: makes the arguments of a call of a calibration batch: a tuple or a dictionary.
         seed: of the edges that are drawn where a layer reads more than 65,536 of them in a batch.
         progress: show progress bars, where standard error is a terminal.
-        example_inputs: positional arguments of one call; see :func:`trace`.
+        example_inputs: positional arguments of one call; see :func:`trace`. A calibration batch serves too.
         example_kwargs: keyword arguments of one call.
 
     Raises:
@@ -112,12 +112,13 @@ def mask(
         NothingToPruneError: nothing can be removed; lists every consumer and why.
         TraceError, InputError: see :func:`trace`.
     """
+    calibration = Batches.replayed(calibration)
     options = MaskOptions(
         amount, criterion, inputs, constrained, ignore, scope, round_to, calibration, transform, refit, seed, progress,
         budget, scheme,
     )  # fmt: skip
     check_options(options)
-    traced = trace(model, example_inputs, example_kwargs)
+    traced = trace_like(model, example_inputs, example_kwargs, options.calibration, transform)
     masked = cast(Model, own_copy(model))
     flow = analyse(traced)
     make_plan(flow, survey(flow), options, CompactedCost(traced)).apply(masked)
@@ -257,14 +258,15 @@ def prune(
         AmountError, PatternError, TraceError, InputError: see :func:`mask`.
         TargetError, EvaluationError: no amount keeps ``evaluate`` within ``max_drop``, or it returned no number.
     """
-    if calibration is not None:
-        calibration = Batches(calibration, replay=True)
+    calibration = Batches.replayed(calibration)
     options = MaskOptions(
         amount, criterion, inputs, constrained, ignore, scope, round_to, calibration, transform, refit, seed, progress,
         budget, scheme,
     )  # fmt: skip
     check_options(options, sought=evaluate is not None or max_drop is not None)
-    traced = trace(model, example_inputs, example_kwargs)
+    if between is not None and steps == 1:
+        raise PatternError("between is called between steps: pass steps=2 or more too")
+    traced = trace_like(model, example_inputs, example_kwargs, calibration, transform)
     once = partial(_prune_once, options=options, callback=callback, approximate_norms=approximate_norms)
     if evaluate is not None or max_drop is not None:
         worth, drop = check_target(evaluate, max_drop, options, steps)

@@ -55,6 +55,11 @@ class Batches:
         self._spool = _Spool(source) if isinstance(source, Iterator) and replay else None
         self._passes = 0
 
+    @classmethod
+    def replayed(cls, source: Any) -> Batches | None:
+        """The same stream for any number of passes; None for None."""
+        return source if source is None or isinstance(source, cls) else cls(source, replay=True)
+
     @property
     def length(self) -> int | None:
         """How many batches a pass gives, if that is known."""

@@ -18,7 +18,7 @@ from upscale_fx.consumers import Survey
 from upscale_fx.criteria import OBS, OutputCriterion, ReconstructionCriterion, resolve_criterion
 from upscale_fx.criteria.labels import without_labels
 from upscale_fx.dataflow import Dataflow
-from upscale_fx.errors import NothingToPruneError, PatternError
+from upscale_fx.errors import InputError, NothingToPruneError, PatternError, TraceError
 from upscale_fx.inputs import TensorSpec
 from upscale_fx.masking import nothing_to_prune, plan_removals
 from upscale_fx.module import CompiledGNN
@@ -30,6 +30,7 @@ from upscale_fx.reconstruction.refit import Refit
 from upscale_fx.reconstruction.study import Study
 from upscale_fx.schemes import eligible_channels
 from upscale_fx.signatures import signature_of
+from upscale_fx.trace import trace_model
 
 
 class Arguments:
@@ -53,6 +54,23 @@ class Arguments:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def trace_like(
+    model: nn.Module,
+    example_inputs: Any,
+    example_kwargs: Mapping[str, Any] | None,
+    calibration: Batches | None,
+    transform: Callable[[Any], Any] | None,
+) -> CompiledGNN:
+    """Trace a model; with the first calibration batch for an example, where it cannot be traced without one."""
+    given = example_inputs is not None or example_kwargs is not None
+    try:
+        return trace_model(model, example_inputs, example_kwargs)
+    except (InputError, TraceError):
+        if given or calibration is None:
+            raise
+    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
 
 
 @dataclass

@@ -159,8 +159,9 @@ def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
 
 
 def parameter_bytes(module: nn.Module) -> int:
-    """Bytes of parameters and persistent buffers."""
-    return sum(v.numel() * v.element_size() for v in module.state_dict().values() if isinstance(v, torch.Tensor))
+    """Bytes of parameters and persistent buffers, those that modules share counted once."""
+    held = [value for value in module.state_dict(keep_vars=True).values() if isinstance(value, torch.Tensor)]
+    return sum(value.numel() * value.element_size() for value in {id(value): value for value in held}.values())
 
 
 def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any], quiet: bool = False) -> Any:

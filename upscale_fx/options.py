@@ -54,11 +54,19 @@ def check_options(options: MaskOptions, sought: bool = False) -> None:
         AmountError, PatternError: see :func:`upscale_fx.mask`.
     """
     amount, budget = options.amount, options.budget
+    seed: Any = options.seed
+    if type(seed) is bool or not isinstance(seed, Integral):
+        raise PatternError(f"seed must be an integer, got {seed!r}")
+    transform: Any = options.transform
+    if transform is not None and (not callable(transform) or options.calibration is None):
+        raise PatternError("transform takes a function from a calibration batch to arguments; pass calibration= too")
     if budget is not None and not isinstance(budget, Budget):
         raise AmountError(f"budget takes a upscale_fx.Budget, as in Budget(params=0.25), got {budget!r}")
     given = (amount is not None) + (budget is not None) + sought
     if given > 1:
-        raise AmountError("pass one of amount, budget and evaluate: each of them says how much is to go")
+        raise AmountError(
+            "pass one of amount, budget and evaluate (with max_drop): each of them says how much is to go"
+        )
     if not given:
         raise AmountError("how much is to go? Pass an amount in [0, 1), a budget, or evaluate and max_drop; got None")
     if amount is not None and not isinstance(amount, Mapping):

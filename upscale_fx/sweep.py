@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from upscale_fx.allocation.budget import Budget
 from upscale_fx.api import optimize, prune, trace
+from upscale_fx.batches import Batches
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.evaluation import Evaluate, score_of
@@ -68,6 +69,8 @@ def sweep(
         NothingToPruneError and other errors of ``prune``: every single amount fails; this is the first one's.
     """
     asked = _checked(amounts)
+    if options.get("calibration") is not None:  # every amount goes over it, whatever it is
+        options["calibration"] = Batches.replayed(options["calibration"])
     examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
     dense = optimize(trace(model, **examples))
     given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None

@@ -44,9 +44,12 @@ def transfer_optimizer(old: Optimizer, model: nn.Module, compiled: nn.Module) ->
         compiled: what :func:`prune`, ``compact`` or ``optimize`` made of it.
 
     Raises:
-        InputError: ``old`` optimises no parameter of ``model``; ``compiled`` was not made from ``model``; state that
-            is neither one number per entry nor a scalar (LBFGS); a class whose constructor does not take its defaults.
+        InputError: ``old`` is no optimizer or optimises no parameter of ``model``; ``compiled`` has parameters that
+            ``model`` has not, by name and shape (that it was made from another instance nobody can tell); state that is
+            neither one number per entry nor a scalar (LBFGS); a class whose constructor does not take its defaults.
     """
+    if not isinstance(old, Optimizer):
+        raise InputError(f"expected the optimizer of the dense model, got a {type(old).__name__}")
     sources = _Sources(model)
     held = {id(parameter) for group in old.param_groups for parameter in group["params"]}
     if not held & sources.parameters.keys():

@@ -32,7 +32,7 @@ from upscale_fx.pools import Pool, Removal
 from upscale_fx.reconstruction.errors import ReconstructionError, magnitudes, reconstruction_errors
 from upscale_fx.reconstruction.own import Own
 from upscale_fx.reconstruction.study import Study
-from upscale_fx.relations import Contraction
+from upscale_fx.relations import Contraction, Source
 from upscale_fx.relations.convolutions import Convolution
 from upscale_fx.relations.products import Product
 
@@ -85,6 +85,8 @@ class Allocation:
         for removal, mask in zip(self.removals, masks, strict=True):
             removal.removed[:] = mask
             removal.amount = float(mask.sum() / max(removal.eligible.sum(), 1))
+            if removal.eligible.any():
+                removal.reason = "" if mask.any() else "the budget leaves it whole"
 
     def _within(self, target: float, traced: float, measured: Measured) -> list[Mask]:
         """What goes so that the target is met, by the bill, which is corrected by what compaction really leaves."""
@@ -132,6 +134,8 @@ class Allocation:
             own = set()
             for node, mask in kept.items():
                 old = named.get(node.name)
+                if isinstance(self.liveness.flow.relations[node], Source):
+                    continue  # an input, or zeros that others are added to: whole, but nobody's reading
                 if old is not None and old in ids and len(ids[old]) == len(mask):
                     own.update(ids[old][mask].tolist())
             held = own if held is None else held & own
@@ -163,7 +167,8 @@ class Allocation:
         """The prices, with what a slot costs beside weights measured for one slot of every tensor."""
         price = np.array([self._price(removal) for removal in self.removals])
         rates = np.where(reads.outputs > 0, price / np.maximum(reads.outputs, 1.0), 0.0)
-        flat = np.where([c.kind == "vector" for c in self.consumers], price, 0.0)
+        several = np.array([c.kind == "weight" for c in self.consumers]) & (reads.outputs == 0)
+        flat = np.where(several | np.array([c.kind == "vector" for c in self.consumers]), price, 0.0)
         fixed = np.array([float(removal.consumer.count - removal.eligible.sum()) for removal in self.removals])
         bill = Bill(reads, rates, flat, fixed, np.zeros(len(reads.ids)))
         whole = self._estimate(reads, reads.all)

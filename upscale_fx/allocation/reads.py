@@ -143,9 +143,17 @@ def _slots(pools: Sequence[Pool]) -> list[list[Unit]]:
 
 
 def _outputs(ids: Mapping[fx.Node, Positions], removals: Sequence[Removal]) -> list[Positions]:
-    """For each consumer the identities of its outputs; none for vectors and products, whose outputs are logits."""
-    empty = np.empty(0, dtype=np.int64)
-    return [ids.get(r.consumer.sites[0], empty) if r.consumer.kind == "weight" else empty for r in removals]
+    """For each consumer the identities of its outputs.
+
+    None for vectors and products, whose outputs are logits, and for a layer that is called several times for different
+    values: a row of its weight is needed as long as any of them is.
+    """
+    found = []
+    for removal in removals:
+        own = [ids[site] for site in removal.consumer.sites if site in ids]
+        one = bool(own) and all(np.array_equal(other, own[0]) for other in own[1:])
+        found.append(own[0] if one and removal.consumer.kind == "weight" else np.empty(0, dtype=np.int64))
+    return found
 
 
 def _rows(

@@ -100,6 +100,11 @@ class Study:
                 self.gather(problem, moments, replay, None, number)
         for problem, moments in wanted_:
             self.check(problem, moments)
+        if wanted_ and not any(moments.rows for _, moments in wanted_):
+            raise InputError(
+                "calibration: the data has no rows for any layer (no nodes, or no edges); pass data that the model "
+                "computes something on"
+            )
         self.moments = [None if id(p) in self.reasons else m for p, m in zip(self.problems, self.moments, strict=True)]
         self.warn_of_few_rows()
 
