@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GCNConv, SAGEConv, SAGPooling
+from torch_geometric.utils import scatter
 
 import upscale_fx
 from tests import zoo
@@ -30,6 +31,7 @@ from tests.test_refit import Checked
 from upscale_fx.calibration import Arguments, make_plan
 from upscale_fx.consumers import survey
 from upscale_fx.dataflow import analyse
+from upscale_fx.errors import InputError
 from upscale_fx.masking import plan_removals
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
 from upscale_fx.options import MaskOptions
@@ -424,19 +426,42 @@ def test_every_layer_that_has_few_rows_is_counted():
 
 
 @few_rows
-def test_a_relation_without_edges_keeps_its_weights():
-    model = zoo.make("edge-mlp")
-    x = torch.randn(40, zoo.INPUT, dtype=torch.float64)
+class NodesAndEdges(nn.Module):
+    """One layer per node and one per edge."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.node, self.edge = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.last = nn.Linear(16, 3)
+
+    def forward(self, x, edge_index):
+        x = self.enter(x).relu()
+        messages = self.edge(x[edge_index[0]]).relu()
+        received = scatter(messages, edge_index[1], dim=0, dim_size=x.size(0), reduce="sum")
+        return self.last(self.node(x).relu() + received)
+
+
+def test_a_layer_without_rows_keeps_its_weights():
+    model = NodesAndEdges().double().eval()
+    x = torch.randn(60, 6, dtype=torch.float64)
     given = x, torch.empty(2, 0, dtype=torch.int64)
     traced = upscale_fx.trace(model)
     flow = analyse(traced)
     plan = make_plan(flow, survey(flow), MaskOptions(0.5, calibration=given))
-    assert set(plan.notes.values()) == {"the calibration data has no rows for it"}
+    assert plan.notes == {"edge": "the calibration data has no rows for it"}
     masked = copy.deepcopy(model)
     plan.apply(masked)
-    other = zoo.ZOO["edge-mlp"].inputs(23, 70, 3, seed=1)
     pruned = upscale_fx.prune(model, 0.5, calibration=given)
-    assert gap(masked(**other), pruned(**other)) < 1e-10
+    other = torch.randn(23, 6, dtype=torch.float64), torch.randint(23, (2, 70))
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(*other), masked(*other), rtol=1e-10, atol=1e-10)
+
+
+def test_data_without_rows_for_any_layer_is_refused():
+    given = torch.randn(40, zoo.INPUT, dtype=torch.float64), torch.empty(2, 0, dtype=torch.int64)
+    with pytest.raises(InputError, match="no rows for any layer"):
+        upscale_fx.prune(zoo.make("edge-mlp"), 0.5, calibration=given)
 
 
 def test_models_in_which_nothing_can_be_fitted():
