@@ -448,11 +448,13 @@ def test_a_layer_without_rows_keeps_its_weights():
     given = x, torch.empty(2, 0, dtype=torch.int64)
     traced = upscale_fx.trace(model)
     flow = analyse(traced)
-    plan = make_plan(flow, survey(flow), MaskOptions(0.5, calibration=given))
+    with pytest.warns(upscale_fx.UpscaleWarning, match="edge: 0 rows"):
+        plan = make_plan(flow, survey(flow), MaskOptions(0.5, calibration=given))
     assert plan.notes == {"edge": "the calibration data has no rows for it"}
     masked = copy.deepcopy(model)
     plan.apply(masked)
-    pruned = upscale_fx.prune(model, 0.5, calibration=given)
+    with pytest.warns(upscale_fx.UpscaleWarning, match="edge: 0 rows"):
+        pruned = upscale_fx.prune(model, 0.5, calibration=given)
     other = torch.randn(23, 6, dtype=torch.float64), torch.randint(23, (2, 70))
     with torch.no_grad():
         torch.testing.assert_close(pruned(*other), masked(*other), rtol=1e-10, atol=1e-10)
