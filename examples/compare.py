@@ -128,16 +128,21 @@ def swap_linears(model: nn.Module) -> nn.Module:
     return model
 
 
-def _torch_pruning(case: Case, model: nn.Module) -> Pruned:
+def torch_pruning_step(model: nn.Module, inputs: tuple[Tensor, ...], ratio: float, output_layer: str) -> None:
+    """Prune a model in place with Torch-Pruning's group magnitudes, as its README shows; the output layer is left."""
     import torch_pruning  # noqa: PLC0415 - optional
 
     torch_pruning.pruner.BasePruner(
         model,
-        example_inputs=case.inputs,
+        example_inputs=inputs,
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=AMOUNT,
-        ignored_layers=[model.get_submodule(case.output_layer)],
+        pruning_ratio=ratio,
+        ignored_layers=[model.get_submodule(output_layer)],
     ).step()
+
+
+def _torch_pruning(case: Case, model: nn.Module) -> Pruned:
+    torch_pruning_step(model, case.inputs, AMOUNT, case.output_layer)
     return model, _zero_what_is_gone(case.copy(), model)
 
 

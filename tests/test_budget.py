@@ -14,12 +14,13 @@ from upscale_fx.allocation.cost import rows_of_symbols
 from upscale_fx.allocation.fill import Window, choices
 from upscale_fx.allocation.predicted import Errors
 from upscale_fx.allocation.reads import Reads, Rows
-from upscale_fx.calibration import Arguments, row_counts
+from upscale_fx.calibration import Arguments
 from upscale_fx.compaction import CompactedCost
 from upscale_fx.consumers import survey
 from upscale_fx.dataflow import analyse
 from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.masking import plan_removals
+from upscale_fx.measure import row_counts
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN, ViG
 from upscale_fx.options import MaskOptions
 from upscale_fx.pools import shared_pools
@@ -422,7 +423,7 @@ def allocation(name, budget):
     study = Study(flow, found.consumers, [r.eligible for r in removals], batches, 0, False)
     study.observe()
     squared = [r.consumer.weight(traced).square().sum(dim=0).numpy() for r in removals]
-    rows = row_counts(traced, next(iter(batches)))
+    rows = row_counts(traced.inputs, next(iter(batches)))
     own = Allocation(study, removals, shared_pools(removals, squared, partly=True), budget, 1e-4, rows)
     return own, CompactedCost(traced)
 

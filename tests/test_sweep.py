@@ -13,7 +13,8 @@ from torch_geometric.nn import EdgeConv, GCNConv
 import upscale_fx
 from upscale_fx.allocation.budget import Budget
 from upscale_fx.errors import EvaluationError
-from upscale_fx.latency import Latency, latencies, rows_of_symbol
+from upscale_fx.latency import Latency, latencies
+from upscale_fx.measure import rows_of_symbol
 from upscale_fx.models import SAGE
 from upscale_fx.sweep import sweep
 from upscale_fx.sweep_table import Row, Sweep

@@ -267,6 +267,8 @@ def prune(
     if between is not None and steps == 1:
         raise PatternError("between is called between steps: pass steps=2 or more too")
     traced = trace_like(model, example_inputs, example_kwargs, calibration, transform)
+    if steps != 1:
+        options = replace(options, ignore=())  # what is ignored has an amount of 0 in every step
     once = partial(_prune_once, options=options, callback=callback, approximate_norms=approximate_norms)
     if evaluate is not None or max_drop is not None:
         worth, drop = check_target(evaluate, max_drop, options, steps)
@@ -276,7 +278,6 @@ def prune(
         return once(traced, amount)
     check_steps(options)
     assert amount is not None
-    once.keywords["options"] = replace(options, ignore=())  # what is ignored has an amount of 0 in every step
     return prune_in_steps(
         traced, amount, steps, once, between, schedule, progress,
         inputs=inputs, ignore=ignore, scope=scope, constrained=constrained,

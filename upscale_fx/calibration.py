@@ -19,12 +19,12 @@ from upscale_fx.criteria import OBS, OutputCriterion, ReconstructionCriterion, r
 from upscale_fx.criteria.labels import without_labels
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import InputError, NothingToPruneError, PatternError, TraceError
-from upscale_fx.inputs import TensorSpec
 from upscale_fx.masking import nothing_to_prune, plan_removals
+from upscale_fx.measure import row_counts
 from upscale_fx.module import CompiledGNN
 from upscale_fx.options import MaskOptions
 from upscale_fx.pools import Pool, Removal, removable, shared_pools
-from upscale_fx.reconstruction.errors import Choice, magnitudes, reconstruction_errors, units_of
+from upscale_fx.reconstruction.errors import Choice, energies, magnitudes, reconstruction_errors, units_of
 from upscale_fx.reconstruction.gather import put_back
 from upscale_fx.reconstruction.refit import Refit
 from upscale_fx.reconstruction.study import Study
@@ -179,8 +179,7 @@ class _Calibrated:
         if not any(removal.eligible.any() for removal in removals):
             raise NothingToPruneError(nothing_to_prune(removals, self.found.refused))
         study, arguments = self.study(removals), None
-        squared = [r.consumer.weight(root).double().square().sum(dim=0).cpu().numpy() for r in removals]
-        pools = shared_pools(removals, squared, partly=True)
+        pools = shared_pools(removals, energies(removals, root), partly=True)
         if self.batches is not None:
             study.observe()
             arguments = next(iter(self.batches))
@@ -190,7 +189,7 @@ class _Calibrated:
                 self._by_reconstruction(OBS(), study, removals, pools, to_the_end=True)
         elif budget.unit == "macs":
             raise PatternError("Budget(macs=...) counts the multiply-adds of a call: pass calibration=(x, edge_index)")
-        rows = {} if arguments is None else row_counts(self.flow.module, arguments)
+        rows = {} if arguments is None else row_counts(study.root.inputs, arguments)
         Allocation(study, removals, pools, budget, OBS().ridge, rows).spend(measured)
         return removals
 
@@ -232,19 +231,7 @@ class _Calibrated:
             (count - 1 if amount > 0 else 0) if to_the_end else removable(count, amount, options.round_to)
             for count, amount in zip(counts.tolist(), amounts, strict=True)
         ], dtype=np.int64)  # fmt: skip
-        weights = [r.consumer.weight(self.flow.module).double().square().sum(dim=0).cpu().numpy() for r in removals]
         errors = reconstruction_errors(study, units, criterion.ridge)
-        scores = criterion.rank(Choice(errors, numbers, quotas, magnitudes(removals, weights, units)))
+        scores = criterion.rank(Choice(errors, numbers, quotas, magnitudes(energies(removals, study.root), units)))
         for unit, score in zip(units, scores.tolist(), strict=True):
             unit.score = score
-
-
-def row_counts(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, float]:
-    """How many rows each symbol stands for in a call: ``{"N": 2708, "E": 10556}``."""
-    assert isinstance(model, CompiledGNN)
-    found: dict[str, float] = {}
-    for name, spec in model.inputs.arguments.items():
-        value = arguments.get(name)
-        if isinstance(spec, TensorSpec) and isinstance(value, Tensor) and value.dim() == len(spec.axes):
-            found |= {axis: float(n) for axis, n in zip(spec.axes, value.shape, strict=True) if isinstance(axis, str)}
-    return found

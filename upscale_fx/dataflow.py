@@ -145,13 +145,18 @@ def needed(flow: Dataflow, levels: Mapping[fx.Node, Level], blocks: Mapping[fx.N
     return kept
 
 
+def reads_sizes(node: fx.Node) -> bool:
+    """Whether a call reads row counts or a dtype, no values."""
+    return (node.op == "call_method" and node.target == "size") or node.target is getattr
+
+
 def _read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
     """Tensors that a result which is not one tensor depends on channel by channel: all of them, but for row sizes.
 
     The tensor elements of a tuple are described at their getitem, so the tuple itself asks for nothing.
     """
-    if (node.op == "call_method" and node.target == "size") or node.target is getattr:
-        return []  # row counts and dtypes
+    if reads_sizes(node):
+        return []
     if isinstance(flow.values[node][0], tuple | list | dict) and all(u.target is operator.getitem for u in node.users):
         plain = [u for u in node.users if u not in flow.axes and not isinstance(flow.values[u][0], tuple | list | dict)]
         if not plain:

@@ -1,4 +1,4 @@
-"""Latencies that can be compared: all models in one run, in turns, medians with their spread, and row counts of a call.
+"""Latencies that can be compared: all models in one run, in turns, medians with their spread.
 
 A latency of one model alone says little on a machine that others use. Here every round runs every model once, starting
 with another one each time, and what is compared is the ratio to the first model *in the same round*.
@@ -6,18 +6,13 @@ with another one each time, and what is compared is the ratio to the first model
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
-
-from upscale_fx.inputs import ModelInputs, RowCount, TensorSpec
 
 #: Every model runs this often before anything is timed: kernels are compiled, memory is taken.
 _WARM_UPS = 2
@@ -93,46 +88,3 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def row_counts(described: ModelInputs, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """How many nodes (``N``), edges (``E``), graphs (``B``) and other rows the arguments of a call have."""
-    rows: dict[str, int] = {}
-    for spec, value in zip(
-        pytree.tree_leaves(described.arguments), pytree.tree_leaves(dict(arguments)), strict=False
-    ):  # an argument that cannot be described is a leaf of both
-        if isinstance(spec, TensorSpec) and isinstance(value, Tensor):
-            rows |= {axis: size for axis, size in zip(spec.axes, value.shape, strict=False) if isinstance(axis, str)}
-            if spec.role == "batch" and value.numel():
-                rows["B"] = int(value.max()) + 1
-        elif isinstance(spec, RowCount) and isinstance(value, int):
-            rows[spec.symbol] = value
-    return rows
-
-
-def rows_of_symbol(symbol: str, rows: Mapping[str, int]) -> float | None:
-    """The rows that a symbol of :class:`~upscale_fx.measure.Size` stands for (``E``, ``E+N``, ``2N``, ``N*N``, ...).
-
-    Returns:
-        None where they are not known: the row count is none of nodes, edges and graphs, or the call has no such rows.
-    """
-    if symbol == "call":
-        return 1.0
-    total = 1.0
-    for factor in symbol.split("*"):
-        parts = [_rows_of_term(term, rows) for term in factor.split("+")]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        total *= sum(known)
-    return total
-
-
-def _rows_of_term(term: str, rows: Mapping[str, int]) -> float | None:
-    found = re.fullmatch(r"(\d*)([A-Z]?)", term)
-    if found is None or not term:
-        return None
-    times, kind = found.groups()
-    if not kind:
-        return float(times)
-    return float(times or 1) * rows[kind] if kind in rows else None

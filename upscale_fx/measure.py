@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from upscale_fx.channels import Axes
 from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.inputs import LARGE, SMALL
+from upscale_fx.inputs import LARGE, SMALL, ModelInputs, RowCount, TensorSpec
 from upscale_fx.module import CompiledGNN, parameter_bytes, plain
 from upscale_fx.relations import Contraction
 from upscale_fx.relations.convolutions import Convolution
@@ -79,3 +83,48 @@ def macs_of(flow: Dataflow, node: fx.Node, relation: Contraction | Convolution |
     if isinstance(relation, Convolution):
         return flow.axes[node].count * relation.channels[1] * relation.places[2]
     return flow.axes[node].count * flow.axes[relation.x].shape[-1]
+
+
+def row_counts(described: ModelInputs, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """How many nodes (``N``), edges (``E``), graphs (``B``) and other rows the arguments of a call have."""
+    rows: dict[str, int] = {}
+    given = {name: arguments.get(name) for name in described.arguments}
+    for spec, value in zip(
+        pytree.tree_leaves(described.arguments), pytree.tree_leaves(given), strict=False
+    ):  # an argument that cannot be described is a leaf of both
+        if isinstance(spec, TensorSpec) and isinstance(value, Tensor):
+            rows |= {axis: size for axis, size in zip(spec.axes, value.shape, strict=False) if isinstance(axis, str)}
+            if spec.role == "batch" and value.numel():
+                rows["B"] = int(value.max()) + 1
+        elif isinstance(spec, RowCount) and isinstance(value, int):
+            rows[spec.symbol] = value
+    return rows
+
+
+def rows_of_symbol(symbol: str, rows: Mapping[str, float], unknown: float | None = None) -> float | None:
+    """The rows that a symbol of :class:`Size` stands for (``E``, ``E+N``, ``2N``, ``N+1``, ``N*N``, ...).
+
+    ``unknown`` stands for a count that is none of nodes, edges and graphs, or that the call does not have; with None
+    the result is None then.
+    """
+    if symbol == "call":
+        return 1.0
+    total = 1.0
+    for factor in symbol.split("*"):
+        parts = [_rows_of_term(term, rows, unknown) for term in factor.split("+")]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        total *= sum(known)
+    return total
+
+
+def _rows_of_term(term: str, rows: Mapping[str, float], unknown: float | None) -> float | None:
+    found = re.fullmatch(r"(\d*)([A-Z]?)", term)
+    if found is None or not term:
+        return unknown
+    times, kind = found.groups()
+    if not kind:
+        return float(times)
+    count = rows.get(kind, unknown)
+    return None if count is None else float(times or 1) * count

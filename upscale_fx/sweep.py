@@ -19,8 +19,8 @@ from upscale_fx.describe import bind_examples
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.evaluation import Evaluate, score_of
 from upscale_fx.inputs import ModelInputs, in_mode
-from upscale_fx.latency import latencies, row_counts, rows_of_symbol
-from upscale_fx.measure import size_of
+from upscale_fx.latency import latencies
+from upscale_fx.measure import row_counts, rows_of_symbol, size_of
 from upscale_fx.module import CompiledGNN, call_by_name
 from upscale_fx.options import check_amount
 from upscale_fx.ownership import own_copy

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from accuracy.workloads import Workload
-from compare import swap_linears
+from compare import swap_linears, torch_pruning_step
 
 #: Trials of the bisection. A ratio is known to 0.1 % of the channels then, and there are hundreds of channels.
 _TRIALS = 10
@@ -56,21 +56,15 @@ def prune_with_torch_pruning(dense: nn.Module, workload: Workload, target: int) 
 
 
 def _torch_pruning_at(dense: nn.Module, workload: Workload, ratio: float) -> nn.Module:
-    import torch_pruning  # noqa: PLC0415 - optional
-
     model, silence = swap_linears(copy.deepcopy(dense)), io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         warnings.simplefilter("ignore")
         try:
-            torch_pruning.pruner.BasePruner(
-                model,
-                example_inputs=workload.few,
-                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-                pruning_ratio=ratio,
-                ignored_layers=[model.get_submodule(workload.output_layer)],
-            ).step()
+            torch_pruning_step(model, workload.few, ratio, workload.output_layer)
             with torch.no_grad():
                 model(*workload.few)
+        except ImportError:
+            raise
         except Exception as error:  # code of others may raise anything; the cell says what it was
             raise NotApplicable(f"fails: {type(error).__name__}") from error
     return model

@@ -29,7 +29,8 @@ from upscale_fx.errors import AmountError
 from upscale_fx.layout import channel_ids
 from upscale_fx.measure import rows_of
 from upscale_fx.pools import Pool, Removal
-from upscale_fx.reconstruction.errors import ReconstructionError, magnitudes, reconstruction_errors
+from upscale_fx.reconstruction.errors import ReconstructionError, energies, magnitudes, reconstruction_errors
+from upscale_fx.reconstruction.gather import consumers_of
 from upscale_fx.reconstruction.own import Own
 from upscale_fx.reconstruction.study import Study
 from upscale_fx.relations import Contraction, Source
@@ -145,11 +146,10 @@ class Allocation:
         """The layers' errors, and those of reads that none of them knows, by magnitudes."""
         study, units = self.study, reads.units
         found = [self._scaled(e) for e in reconstruction_errors(study, units, self.ridge)] if study.moments else []
-        squared = [r.consumer.weight(study.root).double().square().sum(dim=0).cpu().numpy() for r in self.removals]
-        unseen = magnitudes(self.removals, squared, units)
+        unseen = magnitudes(energies(self.removals, study.root), units)
         for error in found:
             unseen[error.units] = 0.0
-        makers = [set(study.problems[error.problem].variables[..., 0].reshape(-1).tolist()) for error in found]
+        makers = [consumers_of(study.problems[error.problem]) for error in found]
         return Errors(reads, found, makers, unseen)
 
     def _scaled(self, error: ReconstructionError) -> ReconstructionError:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from string import ascii_letters
 
 from upscale_fx.allocation.budget import Unit
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
-from upscale_fx.measure import size_of
+from upscale_fx.measure import rows_of_symbol, size_of
 from upscale_fx.module import CompiledGNN
 
 
@@ -32,15 +31,9 @@ Measured = Callable[[Sequence[Consumer], Sequence[Mask], Mapping[str, float]], C
 
 def rows_of_symbols(symbols: str, rows: Mapping[str, float]) -> float:
     """Rows of a value from its symbols (``"N"``, ``"E+N"``, ``"B*N"``, ``"2N"``, ``"N+1"``); 1 for unknown ones."""
-    found = 1.0
-    for part in symbols.split("*"):
-        found *= sum(_rows_of_symbol(symbol, rows) for symbol in part.split("+"))
+    found = rows_of_symbol(symbols, rows, unknown=1.0)
+    assert found is not None
     return found
-
-
-def _rows_of_symbol(symbol: str, rows: Mapping[str, float]) -> float:
-    times = symbol.rstrip(ascii_letters)
-    return float(times or 1) * rows.get(symbol[len(times) :], 1.0)
 
 
 def cost_of(module: CompiledGNN, rows: Mapping[str, float]) -> Cost:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import fx
+from torch import fx, nn
 
 from upscale_fx.channels import Positions
 from upscale_fx.layout import channel_ids
@@ -131,7 +131,12 @@ def _padded(rows: Sequence[Sequence[int]]) -> Positions:
     return found
 
 
-def magnitudes(removals: Sequence[Removal], weights: Sequence[Numbers], units: Sequence[Unit]) -> Numbers:
-    """``[U]``: squared weights of every unit as a share of those of its layers; ``weights[k]`` is ``[in]``, squared."""
-    share = [energy / max(float(energy.sum()), np.finfo(float).tiny) for energy in weights]
+def energies(removals: Sequence[Removal], root: nn.Module) -> list[Numbers]:
+    """For each consumer ``[in]``: the squared weights of each channel, added up."""
+    return [removal.consumer.weight(root).double().square().sum(dim=0).cpu().numpy() for removal in removals]
+
+
+def magnitudes(squared: Sequence[Numbers], units: Sequence[Unit]) -> Numbers:
+    """``[U]``: squared weights of every unit as a share of those of its layers; see :func:`energies`."""
+    share = [energy / max(float(energy.sum()), np.finfo(float).tiny) for energy in squared]
     return np.array([sum(share[number][channel] for number, channel in unit.members) for unit in units])

@@ -14,7 +14,7 @@ from upscale_fx.measure import rows_of
 from upscale_fx.reconstruction.moments import Moments
 from upscale_fx.reconstruction.own import Own, flattened, rows_of_reading
 from upscale_fx.reconstruction.pairs import makes_pairs, pair_moments
-from upscale_fx.reconstruction.regressions import Joint, Term
+from upscale_fx.reconstruction.regressions import Joint
 from upscale_fx.reconstruction.replay import Replay
 from upscale_fx.reconstruction.shifts import as_felt
 from upscale_fx.reconstruction.solve import NotFittedError
@@ -23,6 +23,11 @@ from upscale_fx.reconstruction.solve import NotFittedError
 SAMPLED_ROWS = 1 << 16
 
 Problem = Joint | Own
+
+
+def consumers_of(problem: Problem) -> set[int]:
+    """The numbers of the consumers that have variables in a problem."""
+    return {int(number) for number in problem.variables[..., 0].reshape(-1) if number >= 0}
 
 
 def weight_of(problem: Problem, root: nn.Module) -> Tensor:
@@ -184,13 +189,9 @@ def write(problem: Problem, root: nn.Module, weight: Tensor) -> set[str]:
     for term in problem.terms:
         part = weight[0, start : start + len(term.entries)]
         start += len(term.entries)
-        _put(root, term.parameter, term, part)
+        put(root, term.parameter, torch.from_numpy(term.entries.copy()), part)
         changed.add(term.parameter)
     return changed
-
-
-def _put(root: nn.Module, name: str, term: Term, value: Tensor) -> None:
-    put(root, name, torch.from_numpy(term.entries.copy()), value)
 
 
 def put(root: nn.Module, name: str, entries: Tensor, value: Tensor) -> None:

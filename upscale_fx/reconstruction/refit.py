@@ -19,6 +19,7 @@ from upscale_fx.channels import Mask
 from upscale_fx.module import CompiledGNN
 from upscale_fx.reconstruction.gather import (
     Problem,
+    consumers_of,
     correct,
     held_nodes,
     last_node,
@@ -132,7 +133,7 @@ class Refit:
         self.study.check(problem, moments)
         kept = self._kept(problem)
         reason = self._fit(problem, moments, weight, kept)
-        consumers = {int(c) for c in problem.variables[..., 0].reshape(-1) if c >= 0}
+        consumers = consumers_of(problem)
         for number in consumers:
             self._zero(number)
         if reason:
@@ -169,7 +170,7 @@ class Refit:
     def _kept(self, problem: Problem) -> Tensor:
         variables = problem.variables
         kept = np.ones(variables.shape[:2], dtype=bool)
-        for number in {int(c) for c in variables[..., 0].reshape(-1) if c >= 0}:
+        for number in consumers_of(problem):
             own = variables[..., 0] == number
             kept[own] = ~self.removed[number][variables[..., 1][own]]
         return torch.from_numpy(kept)

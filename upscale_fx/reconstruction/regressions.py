@@ -22,7 +22,7 @@ from torch import fx
 
 from upscale_fx.channels import Positions
 from upscale_fx.consumer import Consumer
-from upscale_fx.dataflow import Dataflow
+from upscale_fx.dataflow import Dataflow, reads_sizes
 from upscale_fx.reconstruction.linear_rows import is_linear_along_rows, is_sum
 from upscale_fx.relations import Contraction, Movement
 from upscale_fx.stored import is_parameter
@@ -147,7 +147,7 @@ def _follow(flow: Dataflow, node: fx.Node) -> _Walk:
     walk = _Walk(node)
     shape = flow.axes[node].sizes[-1:]
     while True:
-        users = [user for user in walk.target.users if not _reads_sizes(flow, user)]
+        users = [user for user in walk.target.users if user in flow.axes or not reads_sizes(user)]
         if len(users) != 1 or users[0] not in flow.axes or flow.axes[users[0]].sizes[-1:] != shape:
             return walk
         user = users[0]
@@ -161,11 +161,6 @@ def _follow(flow: Dataflow, node: fx.Node) -> _Walk:
         else:
             return walk
         walk.target = user
-
-
-def _reads_sizes(flow: Dataflow, user: fx.Node) -> bool:
-    """Whether a call reads row counts or a dtype, no values."""
-    return user not in flow.axes and ((user.op == "call_method" and user.target == "size") or user.target is getattr)
 
 
 def stored_entries(flow: Dataflow, node: fx.Node) -> tuple[str, Positions] | None:
@@ -211,7 +206,7 @@ class ReadCounts:
     def _count(self, node: fx.Node, entries: Positions, found: Positions) -> None:
         for user in node.users:
             relation = self.flow.relations.get(user)
-            if _reads_sizes(self.flow, user):
+            if user not in self.flow.axes and reads_sizes(user):
                 continue
             if _moves_entries(relation):
                 assert isinstance(relation, Movement)

@@ -16,7 +16,7 @@ from upscale_fx.consumer import Consumer
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.module import CompiledGNN
-from upscale_fx.reconstruction.gather import Problem, gather, held_nodes, last_node, shapes
+from upscale_fx.reconstruction.gather import Problem, consumers_of, gather, held_nodes, last_node, shapes
 from upscale_fx.reconstruction.moments import Moments
 from upscale_fx.reconstruction.own import own_problems
 from upscale_fx.reconstruction.propagations import find_propagations
@@ -121,7 +121,7 @@ class Study:
             return None
 
     def _may_lose(self, problem: Problem) -> bool:
-        return any(self.eligible[c].any() for c in {int(v) for v in problem.variables[..., 0].reshape(-1)} if c >= 0)
+        return any(self.eligible[number].any() for number in consumers_of(problem))
 
     def bar(self, what: str) -> Iterable[Mapping[str, object]]:
         """The batches with a progress bar."""
@@ -138,7 +138,7 @@ class Study:
 
     def names(self, problem: Problem) -> list[str]:
         """The consumers that have variables in a problem."""
-        return sorted({self.consumers[int(c)].name for c in problem.variables[..., 0].reshape(-1) if c >= 0})
+        return sorted({self.consumers[number].name for number in consumers_of(problem)})
 
     def check(self, problem: Problem, moments: Moments) -> None:
         """Raise an InputError where something that is not finite was gathered; takes note of how many rows there are.
