@@ -125,6 +125,18 @@ def test_torch_pruning_is_asked_for_the_ratio_that_comes_nearest(monkeypatch):
         rivals.prune_with_torch_pruning(dense, None, target=203)
 
 
+@pytest.mark.parametrize("name", ["sage", "gatv2", "resgcn"])
+def test_shared_sets_are_as_large_as_free_ones(name):
+    workload = NodeWorkload(name, load_data("generated"), Recipe(hidden=32))
+    dense = workload.build().eval()
+    free = Job(workload, dense, workload.fuse(dense), 0.75, 0)
+    shared = columns.COLUMNS["obs-shared"].make(free)
+    nearer = [
+        count_parameters(free.prune(amount / 64, criterion="l2", constrained=True)) for amount in range(16, 64, 2)
+    ]
+    assert abs(count_parameters(shared) - free.target) <= min(abs(count - free.target) for count in nearer)
+
+
 def test_columns_at_equal_size_take_the_size_from_before(monkeypatch):
     workload = NodeWorkload("gcn", load_data("generated"), TINY)
     dense = workload.build().eval()

@@ -50,7 +50,7 @@ def trained(monkeypatch):
 
 
 def test_one_command_fills_all_cells_and_writes_pages_and_a_second_one_trains_nothing(job, pages, trained, tmp_path):
-    names = ["random", "l2", "l2-constrained", "lasso", "obs", "obs-finetuned", "budget", "narrow"]
+    names = ["random", "l2", "l2-constrained", "lasso", "obs", "obs-finetuned", "obs-shared", "budget", "narrow"]
     arguments = [*job, "--models", "gcn", "sage", "--amounts", "0.5", "--columns", *names]
     assert results.main(arguments) == 2 * (1 + len(names))
     assert len(trained) == 4, "a dense and a narrow one of each model"
@@ -67,7 +67,7 @@ def test_one_command_fills_all_cells_and_writes_pages_and_a_second_one_trains_no
     assert f"torch {torch.__version__}" in first["baseline.md"]
     text = first["results.md"]
     assert "--models gcn sage --graphs generated --amounts 0.5 --seeds 0" in text, "the command that made it"
-    assert "18 of 18 cells are filled. Seeds: 0 on a generated graph." in text
+    assert "20 of 20 cells are filled. Seeds: 0 on a generated graph." in text
     assert all(f"| {COLUMNS[name].title} " in text for name in names)
     assert "not run" not in text
     assert str(tmp_path) not in text, "where things are kept is nobody's concern"
@@ -140,13 +140,23 @@ def test_small_data_come_before_large_and_all_of_it_before_another_seed(job, mon
     assert turns == [(name, seed) for seed in (0, 1) for name in names]
 
 
-def test_latency_is_measured_where_it_is_asked_for(job, pages, tmp_path):
-    arguments = [*job, "--models", "gcn", "--amounts", "0.5", "--columns", "l2"]
+def test_latency_is_added_to_what_is_there_without_training(job, pages, trained, tmp_path):
+    arguments = [*job, "--models", "gcn", "--amounts", "0.5", "--columns", "l2", "obs", "obs-finetuned", "narrow"]
     results.main(arguments)
     assert "Latency" not in pages()["results.md"]
-    assert results.main([*arguments, "--latency"]) == 2
-    assert all(cell.latency > 0 for cell in Store(tmp_path / "store").cells.values())
+    before = Store(tmp_path / "store").cells
+    trained.clear()
+    assert results.main([*arguments, "--latency"]) == 5
+    assert trained == []
+    after = Store(tmp_path / "store").cells
+    assert all(cell.latency > 0 for cell in after.values())
+    assert {key: replace(cell, latency=None) for key, cell in after.items()} == before
     assert "Latency over that of the fused dense model" in pages()["results.md"]
+
+
+def test_a_new_cell_is_timed_at_once(job, tmp_path):
+    results.main([*job, "--models", "gcn", "--amounts", "0.5", "--columns", "l2", "--latency"])
+    assert all(cell.accuracy and cell.latency for cell in Store(tmp_path / "store").cells.values())
 
 
 def test_vision_gnn_has_a_page_of_its_own(job, pages):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import upscale_fx
-from accuracy.rivals import NotApplicable, narrow_width, prune_with_torch_pruning
+from accuracy.rivals import NotApplicable, narrow_width, nearest_in_size, prune_with_torch_pruning
 from accuracy.workloads import Workload
 
 #: Fine-tuning runs for this share of the epochs that the dense model was trained for, at this share of its step size.
@@ -80,6 +80,13 @@ def _l2_constrained(job: Job) -> nn.Module:
     return job.prune(job.amount, criterion="l2", constrained=True)
 
 
+def _obs_shared(job: Job) -> nn.Module:
+    # Where all readers share a set, which channels are in it makes no difference to the size.
+    _, amount = nearest_in_size(lambda share: job.prune(share, criterion="l2", constrained=True), job.target)
+    job.notes.append(f"amount {amount:.4g}")
+    return job.prune(amount, constrained=True, calibration=job.workload.calibration)
+
+
 def _torch_pruning(job: Job) -> nn.Module:
     model, ratio = prune_with_torch_pruning(job.dense, job.workload, job.target)
     job.notes.append(f"pruning_ratio {ratio:.4g}")
@@ -117,12 +124,20 @@ def _budget(job: Job) -> nn.Module:
 
 
 def _narrow(job: Job) -> nn.Module:
-    width = narrow_width(job.workload, job.target)
-    torch.manual_seed(job.seed)
-    model = job.workload.build(width)
+    width, model = _narrow_untrained(job)
     epochs = job.workload.train(model)
     job.notes.append(f"width {width}, {epochs} epochs")
     return job.workload.fuse(model)
+
+
+def _narrow_untrained(job: Job) -> tuple[int, nn.Module]:
+    width = narrow_width(job.workload, job.target)
+    torch.manual_seed(job.seed)
+    return width, job.workload.build(width)
+
+
+def _narrow_shape(job: Job) -> nn.Module:
+    return job.workload.fuse(_narrow_untrained(job)[1])
 
 
 @dataclass(frozen=True)
@@ -133,11 +148,13 @@ class Column:
         title: as pages give it.
         make: returns the smaller model in compiled form.
         meaning: what it does, for the pages.
+        shape: returns a model of the same shapes in less time, which is enough to time it; None: `make` does.
     """
 
     title: str
     make: Callable[[Job], nn.Module]
     meaning: str
+    shape: Callable[[Job], nn.Module] | None = None
 
 
 DENSE = "dense"
@@ -165,6 +182,13 @@ COLUMNS: Mapping[str, Column] = {
         "OBS + fine-tuning",
         _obs_finetuned,
         "the same, then `finetune` towards the dense model's outputs, which uses no labels but to choose the epoch",
+        shape=_obs,
+    ),
+    "obs-shared": Column(
+        "OBS, shared sets",
+        _obs_shared,
+        "the same criterion and refit with one set of channels for all readers of a tensor, `constrained=True`; its "
+        "amount is found by bisection so that parameters are nearest to those of OBS",
     ),
     "budget": Column(
         "budget", _budget, "amounts allocated to the layers under `Budget(params=...)`, the parameters that OBS has"
@@ -173,6 +197,7 @@ COLUMNS: Mapping[str, Column] = {
         "narrow dense",
         _narrow,
         "a narrower model of the same class, its parameters nearest to those of OBS, trained from scratch",
+        shape=_narrow_shape,
     ),
 }
 

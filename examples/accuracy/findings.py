@@ -17,6 +17,7 @@ _HOPES = [
     ("obs-finetuned", "narrow"),
     ("obs", "narrow"),
     ("budget", "obs"),
+    ("budget", "obs-shared"),
     ("l2", "random"),
     ("l2", "l2-constrained"),
 ]

@@ -118,7 +118,9 @@ def _results(title: str, training: str, results: Results, command: str) -> str:
     for reference in ("obs", "obs-finetuned"):
         if rows := _pair_rows(results, reference):
             sections += [f"### {column_title(reference)} beside the others", markdown(rows)]
-    if rows := _narrow_rows(results):
+    if rows := _complete_rows(results, "obs-shared", ("obs", "obs-shared", "budget")):
+        sections += ["## A budget beside its two ends", _ENDS, markdown(rows)]
+    if rows := _complete_rows(results, "narrow", ("obs", "obs-finetuned", "budget", "narrow")):
         sections += ["## Pruned or narrow from the start", _NARROW, markdown(rows)]
     sections += ["## What is left", "Parameters, and MACs per node or image, of the dense model's; means over cells."]
     sections += [markdown(_share_rows(results, "parameters")), markdown(_share_rows(results, "macs"))]
@@ -138,8 +140,12 @@ cells only, so that such a mean is not comparable with the others; cell by cell 
 _PAIRS = """\
 Each column beside another on the cells that both have: by how many points the first is the more accurate on
 average, how many parameters it has of the other's, and in how many cells it is better, equal and worse. Cells are
-counted seed by seed. Torch-Pruning, budget and narrow dense have the parameters of OBS, or as near as they get;
-the others are asked for the same share of channels, which leaves more parameters or fewer."""
+counted seed by seed. Torch-Pruning, budget, shared sets and narrow dense have the parameters of OBS, or as near as
+they get; the others are asked for the same share of channels, which leaves more parameters or fewer."""
+_ENDS = """\
+Of the same parameters: the same share of every layer, each reader choosing for itself (OBS) or all readers of a
+tensor together (shared sets), and a budget, which decides layer by layer how much goes and where sets are shared.
+Points of accuracy lost, on the cells that all three have."""
 _NARROW = """\
 The narrow model is trained from scratch on the labels at about the parameters of OBS; points of accuracy lost, on
 the cells that all of these columns have. It is not taught by the dense model, as fine-tuning is."""
@@ -185,15 +191,16 @@ def _ratio(results: Results, reference: str, column: str) -> str:
     return f"{fmean((mine or 0.0) / other for mine, other in shares if other):.0%}"
 
 
-def _narrow_rows(results: Results) -> list[dict[str, str]]:
-    rivals = [name for name in ("obs", "obs-finetuned", "budget", "narrow") if name in results.columns]
+def _complete_rows(results: Results, needed: str, rivals: Sequence[str]) -> list[dict[str, str]]:
+    """Mean drops by amount on the cells that all rivals have; no rows where `needed` is not among the columns."""
+    rivals = [name for name in rivals if name in results.columns]
     rows = []
-    for amount in results.amounts if "narrow" in rivals else ():
-        own = [key for key in results.keys if key.column == "narrow" and key.amount == amount]
+    for amount in results.amounts if needed in rivals else ():
+        own = [key for key in results.keys if key.column == needed and key.amount == amount]
         drops = [[results.drop(replace(key, column=name)) for name in rivals] for key in own]
         complete = [[drop for drop in row if drop is not None] for row in drops if None not in row]
         if complete:
-            means = [number(fmean(column)) for column in zip(*complete, strict=True)]
+            means = [number(fmean(column), 2) for column in zip(*complete, strict=True)]
             row = {"amount": f"{amount:g}", "cells": str(len(complete))}
             rows.append(row | dict(zip(map(column_title, rivals), means, strict=True)))
     return rows

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from compare import swap_linears, torch_pruning_step
 
 #: Trials of the bisection. A ratio is known to 0.1 % of the channels then, and there are hundreds of channels.
 _TRIALS = 10
+#: The share that a bisection tries first.
+_FIRST = 0.5
 
 
 class NotApplicable(Exception):
@@ -37,22 +40,38 @@ def prune_with_torch_pruning(dense: nn.Module, workload: Workload, target: int) 
         ImportError: it is not installed.
     """
     full = _count(dense)
-    low, high, ratio = 0.0, 1.0, 0.5
-    best: tuple[int, float, nn.Module] | None = None
-    for _ in range(_TRIALS):
+
+    def make(ratio: float) -> nn.Module:
         model = _torch_pruning_at(dense, workload, ratio)
-        count = _count(model)
-        if best is None and count == full:
+        if ratio == _FIRST and _count(model) == full:
             raise NotApplicable("unchanged, no error")
-        if best is None or abs(count - target) < abs(best[0] - target):
-            best = count, ratio, model
+        return model
+
+    model, ratio = nearest_in_size(make, target)
+    return model.eval(), ratio
+
+
+def nearest_in_size(make: Callable[[float], nn.Module], target: int) -> tuple[nn.Module, float]:
+    """Bisect for the share whose model's parameters are nearest to a number.
+
+    Args:
+        make: returns the model of which a share in (0, 1) has gone; the larger the share, the fewer its parameters.
+        target: how many parameters there should be.
+
+    Returns:
+        The nearest of the models that were made, and its share.
+    """
+    low, high, share = 0.0, 1.0, _FIRST
+    found: list[tuple[int, float, nn.Module]] = []
+    for _ in range(_TRIALS):
+        model = make(share)
+        count = _count(model)
+        found = [min([*found, (count, share, model)], key=lambda trial: abs(trial[0] - target))]
         if count == target:
             break
-        low, high = (ratio, high) if count > target else (low, ratio)
-        ratio = (low + high) / 2
-    if best is None:
-        raise NotApplicable("no trial")
-    return best[2].eval(), best[1]
+        low, high = (share, high) if count > target else (low, share)
+        share = (low + high) / 2
+    return found[0][2], found[0][1]
 
 
 def _torch_pruning_at(dense: nn.Module, workload: Workload, ratio: float) -> nn.Module:
