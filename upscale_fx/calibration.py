@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from upscale_fx.allocation.allocate import Allocation
+from upscale_fx.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.allocation.cost import Measured
 from upscale_fx.batches import Batches, arguments_of
 from upscale_fx.channels import Mask
@@ -20,7 +21,6 @@ from upscale_fx.criteria.labels import without_labels
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.errors import InputError, NothingToPruneError, PatternError, TraceError
 from upscale_fx.masking import nothing_to_prune, plan_removals
-from upscale_fx.measure import row_counts
 from upscale_fx.module import CompiledGNN
 from upscale_fx.options import MaskOptions
 from upscale_fx.pools import Pool, Removal, removable, shared_pools
@@ -189,7 +189,7 @@ class _Calibrated:
                 self._by_reconstruction(OBS(), study, removals, pools, to_the_end=True)
         elif budget.unit == "macs":
             raise PatternError("Budget(macs=...) counts the multiply-adds of a call: pass calibration=(x, edge_index)")
-        rows = {} if arguments is None else row_counts(study.root.inputs, arguments)
+        rows = CallRows() if budget.unit != "macs" or arguments is None else rows_in_call(self.flow, arguments)
         Allocation(study, removals, pools, budget, OBS().ridge, rows).spend(measured)
         return removals
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from upscale_fx.allocation.call_rows import CallRows
 from upscale_fx.allocation.cost import Cost, cost_of
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
@@ -48,8 +49,8 @@ class CompactedCost:
     traced: CompiledGNN
     approximate_norms: bool = False
 
-    def __call__(self, consumers: Sequence[Consumer], removed: Sequence[Mask], rows: Mapping[str, float]) -> Cost:
-        """The cost, with ``rows`` per row symbol in one call."""
+    def __call__(self, consumers: Sequence[Consumer], removed: Sequence[Mask], rows: CallRows) -> Cost:
+        """The cost, with ``rows`` in one call."""
         masked = copy.deepcopy(self.traced)
         for consumer, mask in zip(consumers, removed, strict=True):
             consumer.zero(masked, mask)

@@ -9,7 +9,7 @@ them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,8 +116,16 @@ def _owner(flow: Dataflow, node: fx.Node) -> nn.Module:
     return flow.module.get_submodule(str(node.target).rpartition(".")[0])
 
 
-def needed(flow: Dataflow, levels: Mapping[fx.Node, Level], blocks: Mapping[fx.Node, Positions]) -> dict[fx.Node, Mask]:
-    """Backward: which positions each value keeps; a value without an entry is not computed at all."""
+def needed(
+    flow: Dataflow,
+    levels: Mapping[fx.Node, Level],
+    blocks: Mapping[fx.Node, Positions],
+    partial: Collection[fx.Node] = (),
+) -> dict[fx.Node, Mask]:
+    """Backward: which positions each value keeps; a value without an entry is not computed at all.
+
+    ``partial`` calls are made of those operands only that they read something of; all others need each of theirs.
+    """
     asked: dict[fx.Node, Mask] = {node: np.ones(flow.axes[node].count, dtype=bool) for node in flow.outputs}
     present: set[fx.Node] = set(flow.nodes[-1].all_input_nodes)
     present.update(node for node in flow.nodes if node.op == "placeholder")
@@ -141,7 +149,7 @@ def needed(flow: Dataflow, levels: Mapping[fx.Node, Level], blocks: Mapping[fx.N
         kept[node] = mask
         for source, wanted in relation.need(mask, flow.nonzero):
             asked[source] = asked[source] | wanted if source in asked else wanted.copy()
-        present.update(node.all_input_nodes)
+        present.update(s for s in node.all_input_nodes if node not in partial or s not in asked or asked[s].any())
     return kept
 
 

@@ -139,7 +139,7 @@ def _all_work(flow: Dataflow, edges: Edges) -> Iterator[_Work]:
         if isinstance(relation, Contraction | Convolution | Product):
             rows = _countable_rows(flow, node, relation)
             if rows != "call":
-                yield _Work(node, rows, macs_of(flow, node, relation), False)
+                yield _Work(node, rows, macs_of(flow, node), False)
         elif isinstance(relation, Recurrence):
             call, _ = call_of(node, flow.values)  # gives outputs and states, which are described one by one
             if call not in called:

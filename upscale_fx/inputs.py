@@ -92,9 +92,9 @@ class TensorSpec:
 
     def example(self, rows: Mapping[str, int], generator: torch.Generator, loops: bool) -> Tensor:
         """A tensor of this kind with the given row counts."""
-        sizes = [_row_count(rows, axis) if isinstance(axis, str) else axis for axis in self.axes]
+        sizes = [row_count(rows, axis) if isinstance(axis, str) else axis for axis in self.axes]
         if self.role == "edges":
-            ends = [self.limit or _row_count(rows, end) for end in self.ends]
+            ends = [self.limit or row_count(rows, end) for end in self.ends]
             if str(self.axes[1]).startswith("K"):
                 return _regular_edges(ends[0], int(str(self.axes[1])[1:]), generator).to(self.dtype)
             edges = _edges(ends[0], ends[1], sizes[1], generator, loops or self.ends[0] != self.ends[1])
@@ -195,13 +195,13 @@ class ModelInputs:
         def build(leaf: Any) -> Any:
             if isinstance(leaf, TensorSpec):
                 return leaf.example(rows, generator, loops).to(self.device)
-            return _row_count(rows, leaf.symbol) if isinstance(leaf, RowCount) else leaf
+            return row_count(rows, leaf.symbol) if isinstance(leaf, RowCount) else leaf
 
         example: dict[str, Any] = pytree.tree_map(build, self.arguments)
         return example
 
 
-def _row_count(rows: Mapping[str, int], symbol: str) -> int:
+def row_count(rows: Mapping[str, int], symbol: str) -> int:
     """Rows of a symbol: nodes, edges and graphs as given; ``N1``, ``E2``, ...: further kinds of nodes and edges."""
     if symbol in rows:
         return rows[symbol]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -18,6 +19,9 @@ from upscale_fx.module import CompiledGNN, parameter_bytes, plain
 from upscale_fx.relations import Contraction
 from upscale_fx.relations.convolutions import Convolution
 from upscale_fx.relations.products import Product
+
+#: The sizes of a value's row axes in the two example graphs.
+RowAxes = tuple[tuple[int, int], ...]
 
 _PAIRS = {(SMALL[s], LARGE[s]): s for s in SMALL}
 for _a, _b in combinations_with_replacement("NEB", 2):
@@ -48,11 +52,13 @@ class Size:
         parameters: number of parameters.
         bytes: bytes of parameters and persistent buffers.
         macs: multiply-adds of all contractions with a weight, per row symbol (``{"N": 1000}``: 1000 per node).
+        by_rows: the same by the sizes of row axes in the two example graphs, which tells those without a symbol apart.
     """
 
     parameters: int
     bytes: int
     macs: dict[str, int]
+    by_rows: Mapping[RowAxes, int] = field(default_factory=dict)
 
     def macs_text(self) -> str:
         """``1,000 per N + 200 per E``."""
@@ -63,25 +69,39 @@ class Size:
 def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     """Count a graph; a fused one as it was before, because fusing changes neither parameters nor multiply-adds."""
     flow = flow if flow is not None and "plain" not in module.meta else analyse(plain(module))
-    macs: dict[str, int] = {}
-    for node, relation in flow.relations.items():
-        if isinstance(relation, Contraction | Convolution | Product):
-            symbol = rows_of(flow.axes[node])
-            macs[symbol] = macs.get(symbol, 0) + macs_of(flow, node, relation)
-    return Size(sum(p.numel() for p in module.parameters()), parameter_bytes(module), macs)
+    macs: Counter[str] = Counter()
+    by_rows: Counter[RowAxes] = Counter()
+    for node in flow.relations:
+        if counts_macs(flow, node):
+            own = macs_of(flow, node)
+            macs[rows_of(flow.axes[node])] += own
+            by_rows[row_axes(flow.axes[node])] += own
+    return Size(sum(p.numel() for p in module.parameters()), parameter_bytes(module), dict(macs), dict(by_rows))
 
 
 def rows_of(axes: Axes) -> str:
     """The row symbols of a value, multiplied."""
-    return "*".join(row_symbol(p) for s, p in zip(axes.sizes, axes.pairs, strict=True) if s is None) or "call"
+    return "*".join(map(row_symbol, row_axes(axes))) or "call"
 
 
-def macs_of(flow: Dataflow, node: fx.Node, relation: Contraction | Convolution | Product) -> int:
+def row_axes(axes: Axes) -> RowAxes:
+    """The sizes of the row axes of a value in the two example graphs."""
+    return tuple(pair for size, pair in zip(axes.sizes, axes.pairs, strict=True) if size is None)
+
+
+def counts_macs(flow: Dataflow, node: fx.Node) -> bool:
+    """Whether a call has multiply-adds that are counted: it contracts over channels."""
+    return isinstance(flow.relations.get(node), Contraction | Convolution | Product)
+
+
+def macs_of(flow: Dataflow, node: fx.Node) -> int:
     """Multiply-adds of a contraction per row."""
+    relation = flow.relations[node]
     if isinstance(relation, Product):
         return int(relation.positions[2].size * relation.positions[0].shape[-1])
     if isinstance(relation, Convolution):
         return flow.axes[node].count * relation.channels[1] * relation.places[2]
+    assert isinstance(relation, Contraction)
     return flow.axes[node].count * flow.axes[relation.x].shape[-1]
 
 
@@ -101,17 +121,16 @@ def row_counts(described: ModelInputs, arguments: Mapping[str, Any]) -> dict[str
     return rows
 
 
-def rows_of_symbol(symbol: str, rows: Mapping[str, float], unknown: float | None = None) -> float | None:
+def rows_of_symbol(symbol: str, rows: Mapping[str, float]) -> float | None:
     """The rows that a symbol of :class:`Size` stands for (``E``, ``E+N``, ``2N``, ``N+1``, ``N*N``, ...).
 
-    ``unknown`` stands for a count that is none of nodes, edges and graphs, or that the call does not have; with None
-    the result is None then.
+    None for a count that is none of nodes, edges and graphs, or that the call does not have.
     """
     if symbol == "call":
         return 1.0
     total = 1.0
     for factor in symbol.split("*"):
-        parts = [_rows_of_term(term, rows, unknown) for term in factor.split("+")]
+        parts = [_rows_of_term(term, rows) for term in factor.split("+")]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -119,12 +138,12 @@ def rows_of_symbol(symbol: str, rows: Mapping[str, float], unknown: float | None
     return total
 
 
-def _rows_of_term(term: str, rows: Mapping[str, float], unknown: float | None) -> float | None:
+def _rows_of_term(term: str, rows: Mapping[str, float]) -> float | None:
     found = re.fullmatch(r"(\d*)([A-Z]?)", term)
     if found is None or not term:
-        return unknown
+        return None
     times, kind = found.groups()
     if not kind:
         return float(times)
-    count = rows.get(kind, unknown)
+    count = rows.get(kind)
     return None if count is None else float(times or 1) * count

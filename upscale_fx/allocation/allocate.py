@@ -11,15 +11,16 @@ budget of a few channels for each layer is met no closer than the largest channe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from upscale_fx.allocation.bill import Bill
 from upscale_fx.allocation.budget import Budget
-from upscale_fx.allocation.cost import Measured, cost_of, dense_cost, rows_of_symbols
-from upscale_fx.allocation.fill import Window, choices
+from upscale_fx.allocation.call_rows import CallRows
+from upscale_fx.allocation.cost import Measured, cost_of, dense_cost
+from upscale_fx.allocation.fill import Window, bisected, choices
 from upscale_fx.allocation.greedy import Descent
 from upscale_fx.allocation.liveness import Liveness
 from upscale_fx.allocation.predicted import Errors
@@ -27,15 +28,13 @@ from upscale_fx.allocation.reads import Reads, find_reads
 from upscale_fx.channels import Mask, Positions
 from upscale_fx.errors import AmountError
 from upscale_fx.layout import channel_ids
-from upscale_fx.measure import rows_of
+from upscale_fx.measure import counts_macs, row_axes
 from upscale_fx.pools import Pool, Removal
 from upscale_fx.reconstruction.errors import ReconstructionError, energies, magnitudes, reconstruction_errors
 from upscale_fx.reconstruction.gather import consumers_of
 from upscale_fx.reconstruction.own import Own
 from upscale_fx.reconstruction.study import Study
-from upscale_fx.relations import Contraction, Source
-from upscale_fx.relations.convolutions import Convolution
-from upscale_fx.relations.products import Product
+from upscale_fx.relations import Source
 
 #: How far from its budget a model may be, as a share of it.
 TOLERANCE = 0.01
@@ -53,7 +52,7 @@ class Allocation:
         pools: the channels of every tensor, with scores by which those of its heads are paired.
         budget: the budget.
         ridge: see :func:`upscale_fx.reconstruction.errors.reconstruction_errors`.
-        rows: how many rows each symbol stands for in one call.
+        rows: the row counts of one call.
     """
 
     study: Study
@@ -61,7 +60,7 @@ class Allocation:
     pools: Sequence[Pool]
     budget: Budget
     ridge: float
-    rows: Mapping[str, float]
+    rows: CallRows
 
     def __post_init__(self) -> None:
         self.consumers = [removal.consumer for removal in self.removals]
@@ -108,6 +107,10 @@ class Allocation:
             if abs(found[-1][0]) <= TOLERANCE or any(np.array_equal(alive, other) for _, other in found[:-1]):
                 break
             asked = bill.cost(alive) - (cost - target)
+        if not any(abs(gap) <= 2 * TOLERANCE for gap, _ in found):
+            window = Window(target * (1 - TOLERANCE), target * (1 + TOLERANCE))
+            alive = bisected(lambda own: self._estimate(reads, own), reads, order, window)
+            found.append(((real(alive) - target) / target, alive))
         # Rather below a budget than above it: steps may be larger than what is tolerated.
         gap, alive = min(found, key=lambda one: (one[0] > 2 * TOLERANCE, abs(one[0])))
         if abs(gap) > 2 * TOLERANCE:
@@ -186,9 +189,7 @@ class Allocation:
         consumer, root, flow = removal.consumer, self.study.root, self.study.flow
         entries = {cut.target: cut.entries.shape[1] for cut in consumer.cuts}
         if self.budget.unit == "macs":
-            kinds = Contraction | Convolution | Product
-            counted = [site for site in consumer.sites if isinstance(flow.relations[site], kinds)]
-            calls = sum(rows_of_symbols(rows_of(flow.axes[site]), self.rows) for site in counted)
+            calls = sum(self.rows.of(row_axes(flow.axes[site])) for site in consumer.sites if counts_macs(flow, site))
             return float(max(entries.values()) * calls)
         if self.budget.unit == "bytes":
             return float(sum(n * root.get_parameter(target).element_size() for target, n in entries.items()))

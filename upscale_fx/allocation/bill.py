@@ -42,9 +42,21 @@ class Bill:
 
     def gone(self, alive: Mask) -> Mask:
         """``[K]``: rows that no read needs any more."""
-        rows = self.reads.rows
-        found: Mask = self.reads.free[rows.slot] & (rows.readers(alive) == 0)
-        return found
+        return self._settled(alive)[1]
+
+    def _settled(self, alive: Mask) -> tuple[Mask, Mask]:
+        """The reads that matter, and the rows that are gone: a layer that makes nothing that is needed reads nothing.
+
+        So a whole branch goes with the last read of what it makes.
+        """
+        reads, rows = self.reads, self.reads.rows
+        while True:
+            gone: Mask = reads.free[rows.slot] & (rows.readers(alive) == 0)
+            idle = (reads.outputs > 0) & (self.outputs(gone) < 1)
+            dead = alive & idle[reads.consumer]
+            if not dead.any():
+                return alive, gone
+            alive = alive & ~dead
 
     def outputs(self, gone: Mask) -> Numbers:
         """``[C]``: output channels of each consumer that are still made."""
@@ -56,7 +68,8 @@ class Bill:
     def cost(self, alive: Mask) -> float:
         """What the reads that are left cost."""
         reads = self.reads
-        layers = (self.rates * self.outputs(self.gone(alive)) + self.flat) @ self.inputs(alive)
+        alive, gone = self._settled(alive)
+        layers = (self.rates * self.outputs(gone) + self.flat) @ self.inputs(alive)
         read = np.bincount(reads.slot[alive], minlength=len(reads.ids)) > 0
         return float(layers + self.extra[read & reads.free].sum())
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from upscale_fx.allocation.budget import Unit
+from upscale_fx.allocation.call_rows import CallRows
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
-from upscale_fx.measure import rows_of_symbol, size_of
+from upscale_fx.measure import size_of
 from upscale_fx.module import CompiledGNN
 
 
@@ -25,25 +26,18 @@ class Cost:
         return {"params": self.params, "bytes": self.bytes, "macs": self.macs}[unit]
 
 
-#: What a compacted model costs: its consumers, what they lose, and rows per row symbol in one call.
-Measured = Callable[[Sequence[Consumer], Sequence[Mask], Mapping[str, float]], Cost]
+#: What a compacted model costs: its consumers, what they lose, and the rows of one call.
+Measured = Callable[[Sequence[Consumer], Sequence[Mask], CallRows], Cost]
 
 
-def rows_of_symbols(symbols: str, rows: Mapping[str, float]) -> float:
-    """Rows of a value from its symbols (``"N"``, ``"E+N"``, ``"B*N"``, ``"2N"``, ``"N+1"``); 1 for unknown ones."""
-    found = rows_of_symbol(symbols, rows, unknown=1.0)
-    assert found is not None
-    return found
-
-
-def cost_of(module: CompiledGNN, rows: Mapping[str, float]) -> Cost:
-    """What a graph costs, with ``rows`` per row symbol in one call."""
+def cost_of(module: CompiledGNN, rows: CallRows) -> Cost:
+    """What a graph costs, with ``rows`` in one call."""
     size = size_of(module)
-    macs = sum(count * rows_of_symbols(symbols, rows) for symbols, count in size.macs.items())
+    macs = sum(count * rows.of(axes) for axes, count in size.by_rows.items())
     return Cost(size.parameters, size.bytes, macs)
 
 
-def dense_cost(root: CompiledGNN, rows: Mapping[str, float]) -> Cost:
+def dense_cost(root: CompiledGNN, rows: CallRows) -> Cost:
     """What the model costs that a graph was traced from, with the parameters that no output needs, as reports count."""
     cost = cost_of(root, rows)
     if "report" in root.meta or "model" not in root.meta:

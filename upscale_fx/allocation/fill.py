@@ -8,11 +8,18 @@ latest first. Which errs least is for the caller to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from upscale_fx.allocation.bill import Bill
+from upscale_fx.allocation.reads import Reads
 from upscale_fx.channels import Mask
+
+#: So many steps may be left out of runs of reads that are taken back.
+_RUNS = 24
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,39 @@ def choices(bill: Bill, order: Sequence[Sequence[int]], window: Window) -> list[
     if bill.cost(above) <= window.most:
         found.append(above)
     return found
+
+
+def bisected(cost: Callable[[Mask], float], reads: Reads, order: Sequence[Sequence[int]], window: Window) -> Mask:
+    """A set of reads in the window, or below it, with few looks at a cost that a bill does not foresee.
+
+    From the first set of the order that is not too dear reads are taken back, the latest first, in runs as long as the
+    window allows; the step that ends a run (one that brings a whole branch back, say) stays dropped.
+    """
+    low = _first(len(order), lambda count: cost(reads.left_by(order[:count])) <= window.most)
+    alive, steps = reads.left_by(order[:low]), list(reversed(order[:low]))
+    for _ in range(_RUNS):
+        if not steps or cost(alive) >= window.least:
+            break
+
+        def too_dear(count: int, alive: Mask = alive, steps: Sequence[Sequence[int]] = tuple(steps)) -> bool:
+            return cost(_with(alive, steps[: count + 1])) > window.most
+
+        run = _first(len(steps), too_dear)
+        alive, steps = _with(alive, steps[:run]), steps[run + 1 :]
+    return alive
+
+
+def _first(count: int, holds: Callable[[int], bool]) -> int:
+    """The least number below ``count`` of which something holds that holds for all larger ones; else ``count``."""
+    return bisect_left(range(count), True, key=holds)
+
+
+def _with(alive: Mask, steps: Sequence[Sequence[int]]) -> Mask:
+    """More reads: those of some steps."""
+    more = alive.copy()
+    for step in steps:
+        more[np.asarray(step, dtype=np.int64)] = True
+    return more
 
 
 def _taken_back(bill: Bill, alive: Mask, steps: Sequence[Sequence[int]], window: Window) -> Mask:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.allocation.cost import Cost, rows_of_symbols
+from upscale_fx.allocation.call_rows import CallRows
+from upscale_fx.allocation.cost import Cost
 from upscale_fx.attention import attention_products, foldable
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
 from upscale_fx.dataflow import Dataflow, analyse, needed, nonzero
 from upscale_fx.heads import head_blocks
-from upscale_fx.measure import macs_of, rows_of
+from upscale_fx.measure import counts_macs, macs_of, row_axes
 from upscale_fx.module import CompiledGNN
 from upscale_fx.passes.compact_channels import initial_levels, with_entries
 from upscale_fx.relations import Contraction, Source
@@ -29,12 +30,12 @@ class Liveness:
     Attributes:
         root: the traced graph.
         consumers: its consumers; masks are given for each.
-        rows: how many rows each symbol stands for in one call (``{"N": 2708, "E": 10556}``).
+        rows: the row counts of one call.
     """
 
     root: CompiledGNN
     consumers: Sequence[Consumer]
-    rows: Mapping[str, float]
+    rows: CallRows
     flow: Dataflow = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +46,8 @@ class Liveness:
         self._levels = initial_levels(self.flow)
         self._blocks = head_blocks(self.flow)
         self._whole = dict(self.flow.values)
+        # Compaction leaves out what is concatenated and not read, and then looks again at what that needed.
+        self._joined = {node for node in self.flow.nodes if node.target in (torch.cat, torch.concat, torch.concatenate)}
 
     def kept(self, removed: Sequence[Mask]) -> dict[fx.Node, Mask]:
         """The positions of every value that compaction would keep."""
@@ -54,7 +57,7 @@ class Liveness:
                 new = masked.get(str(node.target), value[0])
                 self.flow.values[node] = (new, new)
         self.flow.nonzero = nonzero(self.flow)
-        return needed(self.flow, self._levels, self._blocks)
+        return needed(self.flow, self._levels, self._blocks, self._joined)
 
     def _masked(self, removed: Sequence[Mask]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -92,12 +95,13 @@ class Liveness:
         return Cost(params, held, macs)
 
     def _macs(self, node: fx.Node, kept: Mapping[fx.Node, Mask]) -> float:
-        relation = self.flow.relations[node]
-        if not isinstance(relation, Contraction | Convolution | Product):
+        if not counts_macs(self.flow, node):
             return 0.0
-        whole = macs_of(self.flow, node, relation) * rows_of_symbols(rows_of(self.flow.axes[node]), self.rows)
+        relation = self.flow.relations[node]
+        whole = macs_of(self.flow, node) * self.rows.of(row_axes(self.flow.axes[node]))
         own = float(kept[node].mean())
         if isinstance(relation, Product):
             shares = [kept[side].mean() if side in kept else 1.0 for side in (relation.left, relation.right)]
             return whole * own * float(max(shares))
+        assert isinstance(relation, Contraction | Convolution)
         return whole * own * (float(kept[relation.x].mean()) if relation.x in kept else 0.0)
