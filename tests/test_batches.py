@@ -273,3 +273,23 @@ def test_a_graph_made_with_weights_needs_them():
     compiled = upscale_fx.prune(Weighted(), 0.5, example_inputs=(X, EDGES, torch.ones(3)))
     with pytest.raises(InputError, match="needs 'edge_weight'"):
         arguments_of(Data(x=X, edge_index=EDGES), compiled)
+
+
+def test_a_heterogeneous_graph_fits_models_that_name_no_dictionaries():
+    data = HeteroData()
+    data["user"].x, data["item"].x = torch.randn(3, 4), torch.randn(2, 4)
+    edges = data["user", "buys", "item"].edge_index = torch.tensor([[0, 2], [1, 0]])
+
+    class Named(nn.Module):
+        def forward(self, x, edge_index):
+            return x, edge_index
+
+    args, kwargs = arguments_of(data, Named())  # as the models that to_hetero makes name them
+    assert args == ()
+    assert kwargs["x"].keys() == {"user", "item"}
+    assert kwargs["edge_index"] == {("user", "buys", "item"): edges}
+
+
+def test_arrays_are_no_tensors():
+    with pytest.raises(InputError, match=r"NumPy arrays: pass tensors, such as torch\.from_numpy"):
+        arguments_of((X.numpy(), EDGES.numpy()), Graph())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils import _pytree as pytree
 
 import upscale_fx
@@ -208,6 +209,16 @@ def test_pruned_a_second_time(case):
 def test_after_pickling_into_a_fresh_process(case, fresh_process):
     inputs = case.entry.inputs(*SIZES[0], seed=11)
     assert_same(run(case.masked, case.entry), fresh_process(case.pruned, inputs))
+
+
+def test_after_torch_save(tmp_path):
+    """Its protocol cannot store torch's memory formats by itself, which spectral norms name."""
+    model = nn.Sequential(nn.Linear(6, 8), spectral_norm(nn.Linear(8, 8)), nn.Linear(8, 2))
+    x = torch.randn(5, 6)
+    compiled = upscale_fx.prune(model.eval(), 0.5, example_inputs=(x,))
+    torch.save(compiled, tmp_path / "compiled.pt")
+    loaded = torch.load(tmp_path / "compiled.pt", weights_only=False)
+    assert torch.equal(loaded(x), compiled(x))
 
 
 @pytest.fixture(scope="session")

@@ -222,3 +222,29 @@ def test_the_report_counts_what_no_output_needs_and_says_where_a_barrier_is():
     assert "softmax" in barrier
     assert "test_likeness.py" in barrier
     assert "shares over channels depend on them all" in barrier
+
+
+class Sides(nn.Module):
+    """Source and target nodes in two arguments of any name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = gnn.SAGEConv((8, 5), 16), gnn.SAGEConv((8, 16), 16), nn.Linear(16, 4)
+
+    def forward(self, users, items, edge_index):
+        h = self.first((users, items), edge_index).relu()
+        return self.head(self.second((users, h), edge_index).relu())
+
+
+def between(sources, targets, edges=300):
+    index = torch.stack([torch.randint(sources, (edges,)), torch.randint(targets, (edges,))])
+    return torch.randn(sources, 8), torch.randn(targets, 5), index
+
+
+@pytest.mark.parametrize(("sources", "targets"), [(60, 30), (30, 60)])
+def test_edges_tell_which_arguments_are_the_two_sides(sources, targets):
+    model = Sides().eval()
+    masked, compiled = pruned(model, *between(sources, targets))
+    assert sum(p.numel() for p in compiled.parameters()) < 0.7 * sum(p.numel() for p in model.parameters())
+    for other in ((60, 30), (30, 60), (9, 9), (5, 200)):
+        assert_same(masked, compiled, *between(*other))

@@ -37,6 +37,7 @@ def zero_columns(model):
         ({"budget": Budget(macs=0.5)}, PatternError, "calibration"),
         ({"budget": Budget(params=0.5), "steps": 2}, PatternError, "steps and budget do not go together"),
         ({"amount": 0.5, "scheme": "full", "steps": 2}, PatternError, "steps and scheme do not go together"),
+        ({"amount": 0.5, "refit": "no"}, PatternError, "refit must be True or False, got 'no'"),
         ({"amount": 0.5, "scheme": "half"}, PatternError, "unknown scheme 'half': choose"),
         ({"amount": 0.5, "scheme": "full", "inputs": True}, PatternError, "leave inputs out"),
         ({"amount": 0.5, "criterion": "obs"}, PatternError, r"pass calibration="),
@@ -208,3 +209,34 @@ def test_shared_parameters_cost_their_bytes_once():
     assert found.before.bytes == dense
     assert 4 * sum(p.numel() for p in compiled.parameters()) <= 0.52 * dense
     assert not any(entry.reason == "amount 0" for entry in found.entries)
+
+
+def test_a_calibration_batch_serves_a_sweep_as_an_example():
+    class Weighted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.gate = SAGE(6, 16, 3), torch.nn.Linear(3, 3)
+
+        def forward(self, x, edge_index, gates):
+            return self.body(x, edge_index) * self.gate(gates)
+
+    torch.manual_seed(0)
+    batch = (X, EDGES, torch.randn(200, 3))
+    found = upscale_fx.sweep(Weighted().eval(), [0.5], lambda model: 1.0, calibration=batch, progress=False)
+    assert found.rows[1].parameters < found.rows[0].parameters
+
+
+def test_other_seeds_draw_other_channels():
+    masked = [upscale_fx.mask(sage(), 0.5, criterion="random", seed=seed) for seed in (0, 0, 1)]
+    zeros = [model.convs[1].lin_l.weight == 0 for model in masked]
+    assert torch.equal(zeros[0], zeros[1])
+    assert not torch.equal(zeros[0], zeros[2])
+
+
+def test_what_is_made_in_inference_mode_can_be_trained():
+    model = sage()
+    with torch.inference_mode():
+        compiled = upscale_fx.prune(model, 0.5, calibration=(X, EDGES), progress=False)
+    upscale_fx.finetune(compiled, [(X, EDGES)], teacher=model, epochs=1, progress=False)
+    compiled(X, EDGES).sum().backward()
+    assert all(parameter.grad is not None for parameter in compiled.parameters())

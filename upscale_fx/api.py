@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,18 +13,18 @@ from torch import nn
 from upscale_fx.allocation.budget import Budget
 from upscale_fx.batches import Batches
 from upscale_fx.calibration import make_plan, trace_like
-from upscale_fx.compaction import CompactedCost, compacted
+from upscale_fx.compaction import CompactedCost
 from upscale_fx.consumers import survey
 from upscale_fx.dataflow import analyse
-from upscale_fx.errors import NothingToPruneError, PatternError
+from upscale_fx.errors import PatternError
 from upscale_fx.evaluation import Evaluate
-from upscale_fx.masking import nothing_to_prune
 from upscale_fx.module import CompiledGNN, plain
 from upscale_fx.optimization import optimized
 from upscale_fx.options import CriterionChoice, MaskOptions, check_options, check_steps, check_target
-from upscale_fx.ownership import own_copy
+from upscale_fx.ownership import own_copy, trainable
 from upscale_fx.passes.base import Callback
-from upscale_fx.report import record, report, warn_of_leftovers
+from upscale_fx.pruning import compact_recorded, prune_once
+from upscale_fx.report import record
 from upscale_fx.steps import Between, prune_in_steps
 from upscale_fx.target import prune_to_target
 from upscale_fx.trace import trace_model
@@ -33,6 +32,7 @@ from upscale_fx.trace import trace_model
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@trainable
 def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> CompiledGNN:
     """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
 
@@ -52,6 +52,7 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
     return trace_model(model, example_inputs, example_kwargs)
 
 
+@trainable
 def mask(
     model: Model,
     amount: float | Mapping[str, float] | None = None,
@@ -100,7 +101,7 @@ def mask(
         ignore: consumer names or patterns that keep everything.
         refit: with calibration, fit the weights and biases that stay to what the dense model computes.
         transform: makes the arguments of a call of a calibration batch: a tuple or a dictionary.
-        seed: of the edges that are drawn where a layer reads more than 65,536 of them in a batch.
+        seed: of the edges that are drawn where a layer reads more than 65,536 of them in a batch, and of ``"random"``.
         progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`. A calibration batch serves too.
         example_kwargs: keyword arguments of one call.
@@ -125,6 +126,7 @@ def mask(
     return masked
 
 
+@trainable
 def compact(
     model: nn.Module,
     *,
@@ -152,18 +154,10 @@ def compact(
     """
     traced = trace(model, example_inputs, example_kwargs)
     flow = analyse(traced)
-    return _compact(traced, record(traced, flow, survey(flow), None), callback, approximate_norms)
+    return compact_recorded(traced, record(traced, flow, survey(flow), None), callback, approximate_norms)
 
 
-def _compact(
-    traced: CompiledGNN, history: Mapping[str, object], callback: Callback | None, approximate_norms: bool
-) -> CompiledGNN:
-    found = compacted(traced, callback, approximate_norms)
-    found.meta["report"] = history
-    warn_of_leftovers(report(found))
-    return found
-
-
+@trainable
 def optimize(
     gm: nn.Module,
     *,
@@ -195,6 +189,7 @@ def optimize(
     return optimized(module, gm, callback, inference, dtype)
 
 
+@trainable
 def prune(
     model: nn.Module,
     amount: float | Mapping[str, float] | None = None,
@@ -269,7 +264,7 @@ def prune(
     traced = trace_like(model, example_inputs, example_kwargs, calibration, transform)
     if steps != 1:
         options = replace(options, ignore=())  # what is ignored has an amount of 0 in every step
-    once = partial(_prune_once, options=options, callback=callback, approximate_norms=approximate_norms)
+    once = partial(prune_once, options=options, callback=callback, approximate_norms=approximate_norms)
     if evaluate is not None or max_drop is not None:
         worth, drop = check_target(evaluate, max_drop, options, steps)
         at = partial(once, traced)
@@ -282,27 +277,3 @@ def prune(
         traced, amount, steps, once, between, schedule, progress,
         inputs=inputs, ignore=ignore, scope=scope, constrained=constrained,
     )  # fmt: skip
-
-
-def _prune_once(
-    model: nn.Module,
-    amount: float | Mapping[str, float] | None,
-    options: MaskOptions,
-    callback: Callback | None,
-    approximate_norms: bool,
-) -> CompiledGNN:
-    traced = copy.deepcopy(plain(model)) if isinstance(model, CompiledGNN) else trace(model)
-    options = replace(options, amount=amount)
-    before = {name: value.shape for name, value in traced.state_dict().items()}
-    flow = analyse(traced)
-    found = survey(flow)
-    plan = make_plan(flow, found, options, CompactedCost(traced, approximate_norms))
-    plan.apply(traced)
-    traced.meta.pop("compacted", None)
-    pruned = _compact(
-        traced, record(traced, flow, found, plan.removals, plan.chosen, plan.notes), callback, approximate_norms
-    )
-    after = {name: value.shape for name, value in pruned.state_dict().items()}
-    if any(removal.removed.any() for removal in plan.removals) and before == after:
-        raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
-    return optimize(pruned, callback=callback)

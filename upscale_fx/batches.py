@@ -15,9 +15,11 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
 from upscale_fx.errors import InputError
@@ -190,6 +192,8 @@ def arguments_of(
             f"a function from a batch to the tuple or dictionary of arguments. (A list is a stream of batches: for one "
             f"batch pass a tuple.)"
         ) from None
+    if any(isinstance(leaf, np.ndarray) for leaf in pytree.tree_leaves((args, kwargs))):
+        raise InputError("a batch holds NumPy arrays: pass tensors, such as torch.from_numpy gives")
     return args, kwargs
 
 
@@ -213,7 +217,7 @@ def _attributes_of(
         raise InputError(
             f"{type(model).__name__}.forward{signature} needs '{missing[0]}', which the {type(data).__name__} batch "
             f"does not have (it has {', '.join(map(str, data.keys()))}); pass transform=, as in "
-            f"transform=lambda batch: (batch.x, batch.edge_index)"
+            f"transform=lambda batch: ({', '.join(f'batch.{name}' for name in named)})"
         )
     first = [name for name, parameter in named.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     return tuple(found.pop(name) for name in first if name in found), found
@@ -221,6 +225,8 @@ def _attributes_of(
 
 def _attribute(data: BaseData, name: str, parameter: inspect.Parameter) -> Any:
     """What a Data object holds under a name; counts only where they must be given, None where it holds nothing."""
+    if isinstance(data, HeteroData) and any(name in store for store in (*data.node_stores, *data.edge_stores)):
+        return data.collect(name)
     if name in data:
         return data[name]
     required = parameter.default is parameter.empty

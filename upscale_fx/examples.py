@@ -91,6 +91,8 @@ class _Rows:
                 and _numbers_graphs(name, value)
             ):
                 self.sizes["B"] = int(value.max()) + 1 if value.numel() else 1
+        if "N" not in self.sizes:
+            self._learn_sides(given)
         if "N" not in self.sizes and largest >= 0:  # numbers of nodes, kinds of nodes: one per node
             ones = [v for v in given.values() if isinstance(v, Tensor) and v.dim() == 1 and not v.is_floating_point()]
             lengths = {len(v) for v in ones if len(v) > largest and len(v) not in self.sizes.values()}
@@ -123,6 +125,19 @@ class _Rows:
             self.sizes.setdefault("N", source.shape[0])
         if isinstance(target, Tensor) and target.dim() and target is not source:
             self.sizes.setdefault("N1", target.shape[0])
+
+    def _learn_sides(self, given: Mapping[str, Any]) -> None:
+        """Source and target nodes of a bipartite graph in two arguments, which only the edges between them tell."""
+        edges = [v for name, v in given.items() if isinstance(v, Tensor) and is_edge_index(name, v) and v.numel()]
+        sides = [v.shape[0] for v in given.values() if _is_features(v) and v.dim() == 2]
+        sides = [count for count in sides if count not in self.sizes.values()]
+        if len(edges) != 1 or len(sides) != 2:
+            return
+        source, target = (int(row.max()) for row in edges[0])
+        for own, other in (sides, sides[::-1]):
+            if source < own and target < other and max(source, target) >= min(sides):  # no index of one kind of nodes
+                self.sizes |= {"N": own, "N1": other}
+                return
 
     def _learn_edges(self, name: str, value: Tensor) -> None:
         symbol = next((s for s, size in self.sizes.items() if s[0] == "E" and size == value.shape[1]), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
 from upscale_fx.consumers import Survey, Unmaskable
-from upscale_fx.criteria import Criterion, OutputCriterion, ReconstructionCriterion, l2, resolve_criterion
+from upscale_fx.criteria import Criterion, OutputCriterion, ReconstructionCriterion, l2, random, resolve_criterion
 from upscale_fx.errors import CriterionError, NothingToPruneError, PatternError
 from upscale_fx.module import CompiledGNN
 from upscale_fx.options import Amount, MaskOptions, check_amount, check_options
@@ -61,6 +62,8 @@ def plan_removals(
         removed = np.zeros(consumer.count, dtype=bool)
         removals.append(Removal(consumer, eligible, amounts[consumer.name], removed, reason))
     by_weights = l2 if isinstance(criterion, ReconstructionCriterion | OutputCriterion) else criterion
+    if by_weights is random:
+        by_weights = partial(random, seed=options.seed)
     scores = [_scores(by_weights, removal.consumer, root) for removal in removals]
     pools = shared_pools(removals, scores) if options.constrained else own_pools(removals, scores)
     if ranking is not None:

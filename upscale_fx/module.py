@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -65,16 +66,27 @@ class _Reference:
         return _Reference, (self.place,)
 
 
+@dataclass(frozen=True)
+class _Format:
+    """Stands for one of torch's memory formats, which the protocol of ``torch.save`` cannot store."""
+
+    name: str
+
+
 def _serialize(graph: fx.Graph) -> list[tuple[Any, ...]]:
     place = {node: i for i, node in enumerate(graph.nodes)}
-    refer: Callable[[fx.Node], Any] = lambda node: _Reference(place[node])  # noqa: E731
+
+    def refer(leaf: fx.Node | torch.memory_format) -> _Reference | _Format:
+        return _Reference(place[leaf]) if isinstance(leaf, fx.Node) else _Format(str(leaf).removeprefix("torch."))
+
+    kinds = (fx.Node, torch.memory_format)
     return [
-        (node.op, node.name, node.target, _map(node.args, fx.Node, refer), _map(node.kwargs, fx.Node, refer), node.meta)
+        (node.op, node.name, node.target, _map(node.args, kinds, refer), _map(node.kwargs, kinds, refer), node.meta)
         for node in graph.nodes
     ]
 
 
-def _map(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+def _map(value: Any, kind: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
     """Map over nested arguments; FX's own map leaves foreign leaves such as _Reference alone, but not their mapping."""
     if isinstance(value, kind):
         return function(value)
@@ -93,9 +105,13 @@ def _map(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
 def _rebuild(records: list[tuple[Any, ...]], body: dict[str, Any]) -> CompiledGNN:
     graph = fx.Graph()
     nodes: list[fx.Node] = []
-    resolve: Callable[[_Reference], fx.Node] = lambda reference: nodes[reference.place]  # noqa: E731
+
+    def resolve(leaf: _Reference | _Format) -> fx.Node | torch.memory_format:
+        return nodes[leaf.place] if isinstance(leaf, _Reference) else getattr(torch, leaf.name)
+
+    kinds = (_Reference, _Format)
     for op, name, target, args, kwargs, meta in records:
-        node = graph.create_node(op, target, _map(args, _Reference, resolve), _map(kwargs, _Reference, resolve), name)
+        node = graph.create_node(op, target, _map(args, kinds, resolve), _map(kwargs, kinds, resolve), name)
         node.meta = meta
         nodes.append(node)
     root = nn.Module()

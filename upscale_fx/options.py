@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from upscale_fx.allocation.budget import Budget
 from upscale_fx.criteria import Criterion, OutputCriterion, ReconstructionCriterion, resolve_criterion
 from upscale_fx.errors import AmountError, PatternError
@@ -69,8 +71,7 @@ def check_options(options: MaskOptions, sought: bool = False) -> None:
         )
     if not given:
         raise AmountError("how much is to go? Pass an amount in [0, 1), a budget, or evaluate and max_drop; got None")
-    if amount is not None and not isinstance(amount, Mapping):
-        check_amount(amount, "amount")
+    _check_kinds(options)
     if options.scope not in ("layer", "global"):
         raise PatternError(f"unknown scope {options.scope!r}: choose 'layer' or 'global'")
     if options.scheme is not None and options.scheme not in SCHEMES:
@@ -83,6 +84,15 @@ def check_options(options: MaskOptions, sought: bool = False) -> None:
     resolve_criterion(options.criterion, options.calibration is not None)
     if budget is not None and (options.scope != "layer" or options.round_to != 1):
         raise PatternError("a budget decides by itself how much each layer loses: leave scope and round_to out")
+
+
+def _check_kinds(options: MaskOptions) -> None:
+    """Raise where an amount is none, or a switch neither on nor off."""
+    if options.amount is not None and not isinstance(options.amount, Mapping):
+        check_amount(options.amount, "amount")
+    for name in ("inputs", "constrained", "refit"):
+        if not isinstance(getattr(options, name), Integral | np.bool_):
+            raise PatternError(f"{name} must be True or False, got {getattr(options, name)!r}")
 
 
 def check_target(

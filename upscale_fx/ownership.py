@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,13 @@ from torch.nn.utils import prune
 from torch_geometric.nn.models.rev_gnn import InvertibleModule
 
 from upscale_fx.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def trainable(function: F) -> F:
+    """Run a function outside ``torch.inference_mode()``, in which parameters are made that can never be trained."""
+    return torch.inference_mode(mode=False)(function)
 
 
 def check_model(model: object) -> None:

@@ -13,8 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from upscale_fx.allocation.budget import Budget
-from upscale_fx.api import optimize, prune, trace
+from upscale_fx.api import optimize, prune
 from upscale_fx.batches import Batches
+from upscale_fx.calibration import trace_like
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.evaluation import Evaluate, score_of
@@ -72,7 +73,8 @@ def sweep(
     if options.get("calibration") is not None:  # every amount goes over it, whatever it is
         options["calibration"] = Batches.replayed(options["calibration"])
     examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
-    dense = optimize(trace(model, **examples))
+    traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
+    dense = optimize(traced)
     given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
     rows_per_call = row_counts(given[1], given[0]) if given is not None else {}
     models: list[CompiledGNN | None] = [dense]

@@ -75,7 +75,7 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
     described = list(describe_inputs(root, example_inputs, example_kwargs))
     for inputs in [*described, *described[0].variants()]:
         try:
-            run_example(root, inputs, SMALL)
+            run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule))
         except Exception as error:
             failure = failure or error
             tried.append(inputs)
