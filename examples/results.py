@@ -31,7 +31,7 @@ from prune_gnn import GENERATED
 AMOUNTS = (0.25, 0.5, 0.75, 0.875, 0.9375)
 DEFAULT_GRAPHS = [name for name in GRAPHS if name != GENERATED]
 #: Data on which models are trained with three seeds unless asked otherwise; with one on the others.
-SMALL = ("cora", "citeseer", "pubmed", "digits", GENERATED)
+SMALL = ("cora", "citeseer", "digits", GENERATED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

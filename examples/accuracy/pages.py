@@ -124,8 +124,12 @@ def _results(title: str, training: str, results: Results, command: str) -> str:
         sections += ["## Pruned or narrow from the start", _NARROW, markdown(rows)]
     sections += ["## What is left", "Parameters, and MACs per node or image, of the dense model's; means over cells."]
     sections += [markdown(_share_rows(results, "parameters")), markdown(_share_rows(results, "macs"))]
-    if any(cell.latency is not None for cell in results.cells.values()):
-        sections += ["Latency over that of the fused dense model, medians of calls in turns; means over cells."]
+    if timed := [key for key in results.keys if _latency(results, key) is not None]:
+        where = ", ".join(dict.fromkeys(data_title(key.data) for key in timed))
+        sections += [
+            f"Latency over that of the fused dense model, medians of calls in turns; means over the {len(timed):,} "
+            f"cells that were timed ({where})."
+        ]
         sections += [markdown(_amount_rows(results, lambda key: _latency(results, key)))]
     sections += ["## What did not go well", findings(results), missing(results)]
     for name in results.datasets:
