@@ -3,6 +3,7 @@
 1. ``Descent`` drops reads one by one, whatever costs least error for what it saves, down to one channel everywhere.
 2. ``choices`` makes sets of reads that meet the budget from that order; the one that errs least is taken.
 3. Compaction measures what that leaves; the budget is corrected by the difference, and 2 repeated until it is met.
+4. Where prices say too little (a whole branch goes with its last reader), the order is searched by liveness.
 
 What this cannot see: errors of different layers are added up as if they were independent and equally bad for the
 outputs (weighing them by how sensitive outputs are did harm), weights are refitted only when all is chosen, and a
