@@ -10,11 +10,11 @@ import upscale_fx
 from upscale_fx import Budget
 from upscale_fx.allocation.allocate import Allocation
 from upscale_fx.allocation.bill import Bill
-from upscale_fx.allocation.call_rows import rows_in_call
 from upscale_fx.allocation.fill import Window, choices
 from upscale_fx.allocation.predicted import Errors
 from upscale_fx.allocation.reads import Reads, Rows
 from upscale_fx.calibration import Arguments
+from upscale_fx.call_rows import rows_in_call
 from upscale_fx.compaction import CompactedCost
 from upscale_fx.consumers import survey
 from upscale_fx.dataflow import analyse

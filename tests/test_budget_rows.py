@@ -8,7 +8,7 @@ from torch_geometric.nn import GraphConv, HeteroConv, SAGEConv, SAGPooling, glob
 
 import upscale_fx
 from upscale_fx import Budget
-from upscale_fx.allocation.call_rows import rows_in_call
+from upscale_fx.call_rows import rows_in_call
 from upscale_fx.dataflow import analyse
 from upscale_fx.measure import size_of
 
@@ -132,3 +132,11 @@ def test_a_branch_that_ends_is_seen_to_end():
     for share in (0.4, 0.35, 0.3, 0.25, 0.2, 0.15):
         compiled = upscale_fx.prune(model, budget=Budget(params=share), calibration=arguments, progress=False)
         assert 0.95 * share * dense <= count(compiled) <= 1.02 * share * dense
+
+
+def test_a_sweep_counts_nodes_of_all_kinds():
+    model, arguments = made(Shop, lambda: shop(70, 400))
+    options = {"timed": False, "progress": False}
+    found = upscale_fx.sweep(model, [0.5], lambda one: 1.0, example_inputs=arguments, **options)
+    assert found.rows[0].macs_per_node == pytest.approx(multiply_adds(model, arguments) / 470)
+    assert not found.rows[0].note

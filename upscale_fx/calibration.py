@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from upscale_fx.allocation.allocate import Allocation
-from upscale_fx.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.allocation.cost import Measured
 from upscale_fx.batches import Batches, arguments_of
+from upscale_fx.call_rows import CallRows, rows_in_call
 from upscale_fx.channels import Mask
 from upscale_fx.consumers import Survey
 from upscale_fx.criteria import OBS, OutputCriterion, ReconstructionCriterion, resolve_criterion

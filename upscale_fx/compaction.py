@@ -6,8 +6,8 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from upscale_fx.allocation.call_rows import CallRows
 from upscale_fx.allocation.cost import Cost, cost_of
+from upscale_fx.call_rows import CallRows
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
 from upscale_fx.module import CompiledGNN

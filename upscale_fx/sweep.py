@@ -16,12 +16,14 @@ from upscale_fx.allocation.budget import Budget
 from upscale_fx.api import optimize, prune
 from upscale_fx.batches import Batches
 from upscale_fx.calibration import trace_like
+from upscale_fx.call_rows import CallRows, rows_in_call
+from upscale_fx.dataflow import analyse
 from upscale_fx.describe import bind_examples
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.evaluation import Evaluate, score_of
 from upscale_fx.inputs import ModelInputs, in_mode
 from upscale_fx.latency import latencies
-from upscale_fx.measure import row_counts, rows_of_symbol, size_of
+from upscale_fx.measure import Size, size_of
 from upscale_fx.module import CompiledGNN, call_by_name
 from upscale_fx.options import check_amount
 from upscale_fx.ownership import own_copy
@@ -76,7 +78,7 @@ def sweep(
     traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
     dense = optimize(traced)
     given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
-    rows_per_call = row_counts(given[1], given[0]) if given is not None else {}
+    rows_per_call = rows_in_call(analyse(traced), given[0]) if given is not None else CallRows()
     models: list[CompiledGNN | None] = [dense]
     first = _row("dense", dense, score_of(evaluate, model, "the dense model"), rows_per_call)
     rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # those that nobody reads too
@@ -115,22 +117,19 @@ def _checked(amounts: Iterable[Any]) -> list[Any]:
     return asked
 
 
-def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: Mapping[str, int]) -> Row:
+def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> Row:
     size = size_of(compiled)
-    per_node, note = _macs_per_node(size.macs, rows_per_call)
+    per_node, note = _macs_per_node(size, rows_per_call)
     return Row(amount, score, size.parameters, size.macs, per_node, note=note)
 
 
-def _macs_per_node(macs: Mapping[str, int], rows: Mapping[str, int]) -> tuple[float, str]:
-    """Multiply-adds of a call over its nodes, and which of them could not be counted."""
-    nodes = rows.get("N", 0)
-    if not nodes:
-        other = [f"{count:,} per {symbol}" for symbol, count in macs.items() if symbol != "N"]
-        return float(macs.get("N", 0)), f"and {' + '.join(other)} MACs" if other else ""
-    times = {symbol: rows_of_symbol(symbol, rows) for symbol in macs}
-    total = sum(macs[symbol] * (count or 0.0) for symbol, count in times.items())
-    unknown = [f"{macs[symbol]:,} per {symbol}" for symbol, count in times.items() if count is None]
-    return total / nodes, f"and {' + '.join(unknown)} MACs" if unknown else ""
+def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
+    """Multiply-adds of a call over its nodes of all kinds, or, if no call is known, those per node and what is left."""
+    nodes = sum(count for symbol, count in rows.symbols.items() if symbol.startswith("N"))
+    if nodes:
+        return sum(count * rows.of(axes) for axes, count in size.by_rows.items()) / nodes, ""
+    other = [f"{count:,} per {symbol}" for symbol, count in size.macs.items() if symbol != "N"]
+    return float(size.macs.get("N", 0)), f"and {' + '.join(other)} MACs" if other else ""
 
 
 def _reason(error: UpscaleError) -> str:

@@ -19,13 +19,13 @@ import numpy as np
 
 from upscale_fx.allocation.bill import Bill
 from upscale_fx.allocation.budget import Budget
-from upscale_fx.allocation.call_rows import CallRows
 from upscale_fx.allocation.cost import Measured, cost_of, dense_cost
 from upscale_fx.allocation.fill import Window, bisected, choices
 from upscale_fx.allocation.greedy import Descent
 from upscale_fx.allocation.liveness import Liveness
 from upscale_fx.allocation.predicted import Errors
 from upscale_fx.allocation.reads import Reads, find_reads
+from upscale_fx.call_rows import CallRows
 from upscale_fx.channels import Mask, Positions
 from upscale_fx.errors import AmountError
 from upscale_fx.layout import channel_ids

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from upscale_fx.allocation.budget import Unit
-from upscale_fx.allocation.call_rows import CallRows
+from upscale_fx.call_rows import CallRows
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
 from upscale_fx.measure import size_of

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.allocation.call_rows import CallRows
 from upscale_fx.allocation.cost import Cost
 from upscale_fx.attention import attention_products, foldable
+from upscale_fx.call_rows import CallRows
 from upscale_fx.channels import Mask
 from upscale_fx.consumer import Consumer
 from upscale_fx.dataflow import Dataflow, analyse, needed, nonzero
