@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_geometric import seed_everything
 from torch_geometric.datasets import FakeDataset
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
@@ -29,7 +30,7 @@ def graph(request):
 def graphs(request):
     if STORED and request.param == "MUTAG":
         return runpy.run_path(str(STORED / "load.py"))["load_graphs"]("MUTAG", str(STORED))
-    torch.manual_seed(0)
+    seed_everything(0)
     return list(FakeDataset(num_graphs=40, avg_num_nodes=20, num_channels=7))
 
 

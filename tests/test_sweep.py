@@ -7,6 +7,7 @@ import importlib
 import pytest
 import torch
 from torch import nn
+from torch_geometric import seed_everything
 from torch_geometric.datasets import FakeDataset
 from torch_geometric.nn import EdgeConv, GCNConv
 
@@ -25,7 +26,7 @@ AMOUNTS = [0.25, 0.5, 0.75]
 @pytest.fixture(scope="module")
 def graph():
     """A generated graph: features, edges, classes."""
-    torch.manual_seed(0)
+    seed_everything(0)
     data = FakeDataset(num_graphs=1, avg_num_nodes=80, num_channels=12, num_classes=4, task="node")[0]
     return data.x, data.edge_index, data.y
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch_geometric import seed_everything
 from torch_geometric.datasets import FakeDataset
 
 import upscale_fx
@@ -169,7 +170,7 @@ def test_what_cannot_be_called_is_no_evaluation():
 @pytest.fixture(scope="module")
 def trained():
     """A small GraphSAGE, trained on a generated graph, and how many nodes of it a model gets right."""
-    torch.manual_seed(0)
+    seed_everything(0)
     data = FakeDataset(num_graphs=1, avg_num_nodes=200, num_channels=16, num_classes=4, task="node")[0]
     model = SAGE(16, 32, 4, num_layers=2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
