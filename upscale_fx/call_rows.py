@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from upscale_fx.dataflow import Dataflow
 from upscale_fx.inputs import LARGE, SMALL, row_count
-from upscale_fx.measure import RowAxes, counts_macs, row_axes, row_counts, row_symbol, rows_of_symbol
+from upscale_fx.measure import RowAxes, Size, counts_macs, row_axes, row_counts, row_symbol, rows_of_symbol
 from upscale_fx.module import CompiledGNN
 from upscale_fx.reconstruction.propagations import find_propagations
 from upscale_fx.reconstruction.replay import Replay
@@ -36,6 +36,10 @@ class CallRows:
             found = self.find(pair)
             total *= 1.0 if found is None else found
         return total
+
+    def multiply_adds(self, size: Size) -> float:
+        """Those of the whole call, for a graph of a size."""
+        return sum(count * self.of(axes) for axes, count in size.by_rows.items())
 
     def find(self, pair: tuple[int, int]) -> float | None:
         """The size of an axis, if it is known."""

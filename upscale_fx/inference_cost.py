@@ -20,11 +20,10 @@ from torch import fx, nn
 from upscale_fx.dataflow import Dataflow, analyse
 from upscale_fx.errors import InputError
 from upscale_fx.hops import LOOPS, Edges, data, describe, find_edges, hops_needed, row_symbols
-from upscale_fx.measure import macs_of
+from upscale_fx.measure import counts_macs, macs_of
 from upscale_fx.module import CompiledGNN, plain
-from upscale_fx.relations import Contraction, Relation
-from upscale_fx.relations.convolutions import Convolution
-from upscale_fx.relations.products import Product, Recurrence
+from upscale_fx.relations import Relation
+from upscale_fx.relations.products import Recurrence
 from upscale_fx.rules.registry import call_of
 
 
@@ -136,7 +135,7 @@ def _all_work(flow: Dataflow, edges: Edges) -> Iterator[_Work]:
     kept, called = data(flow), set()
     for node in flow.nodes:
         relation = flow.relations.get(node)
-        if isinstance(relation, Contraction | Convolution | Product):
+        if relation is not None and counts_macs(flow, node):
             rows = _countable_rows(flow, node, relation)
             if rows != "call":
                 yield _Work(node, rows, macs_of(flow, node), False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -51,14 +51,21 @@ class Size:
     Attributes:
         parameters: number of parameters.
         bytes: bytes of parameters and persistent buffers.
-        macs: multiply-adds of all contractions with a weight, per row symbol (``{"N": 1000}``: 1000 per node).
-        by_rows: the same by the sizes of row axes in the two example graphs, which tells those without a symbol apart.
+        by_rows: multiply-adds of all contractions with a weight, per row, by the sizes of row axes in the two example
+            graphs, which tell those apart that have no symbol.
     """
 
     parameters: int
     bytes: int
-    macs: dict[str, int]
-    by_rows: Mapping[RowAxes, int] = field(default_factory=dict)
+    by_rows: Mapping[RowAxes, int]
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Multiply-adds per row symbol (``{"N": 1000}``: 1000 per node)."""
+        found: Counter[str] = Counter()
+        for rows, count in self.by_rows.items():
+            found[symbols_of(rows)] += count
+        return dict(found)
 
     def macs_text(self) -> str:
         """``1,000 per N + 200 per E``."""
@@ -69,19 +76,21 @@ class Size:
 def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     """Count a graph; a fused one as it was before, because fusing changes neither parameters nor multiply-adds."""
     flow = flow if flow is not None and "plain" not in module.meta else analyse(plain(module))
-    macs: Counter[str] = Counter()
     by_rows: Counter[RowAxes] = Counter()
     for node in flow.relations:
         if counts_macs(flow, node):
-            own = macs_of(flow, node)
-            macs[rows_of(flow.axes[node])] += own
-            by_rows[row_axes(flow.axes[node])] += own
-    return Size(sum(p.numel() for p in module.parameters()), parameter_bytes(module), dict(macs), dict(by_rows))
+            by_rows[row_axes(flow.axes[node])] += macs_of(flow, node)
+    return Size(sum(p.numel() for p in module.parameters()), parameter_bytes(module), dict(by_rows))
 
 
 def rows_of(axes: Axes) -> str:
     """The row symbols of a value, multiplied."""
-    return "*".join(map(row_symbol, row_axes(axes))) or "call"
+    return symbols_of(row_axes(axes))
+
+
+def symbols_of(rows: RowAxes) -> str:
+    """The symbols of row axes, multiplied."""
+    return "*".join(map(row_symbol, rows)) or "call"
 
 
 def row_axes(axes: Axes) -> RowAxes:

@@ -127,7 +127,7 @@ def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
     """Multiply-adds of a call over its nodes of all kinds, or, if no call is known, those per node and what is left."""
     nodes = sum(count for symbol, count in rows.symbols.items() if symbol.startswith("N"))
     if nodes:
-        return sum(count * rows.of(axes) for axes, count in size.by_rows.items()) / nodes, ""
+        return rows.multiply_adds(size) / nodes, ""
     other = [f"{count:,} per {symbol}" for symbol, count in size.macs.items() if symbol != "N"]
     return float(size.macs.get("N", 0)), f"and {' + '.join(other)} MACs" if other else ""
 

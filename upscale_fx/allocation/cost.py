@@ -33,8 +33,7 @@ Measured = Callable[[Sequence[Consumer], Sequence[Mask], CallRows], Cost]
 def cost_of(module: CompiledGNN, rows: CallRows) -> Cost:
     """What a graph costs, with ``rows`` in one call."""
     size = size_of(module)
-    macs = sum(count * rows.of(axes) for axes, count in size.by_rows.items())
-    return Cost(size.parameters, size.bytes, macs)
+    return Cost(size.parameters, size.bytes, rows.multiply_adds(size))
 
 
 def dense_cost(root: CompiledGNN, rows: CallRows) -> Cost:
