@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
 import upscale_fx
-from upscale_fx.relations import Relation
-from upscale_fx.rules import Operation
+from upscale_fx.rules import Operation, Relation
 
 
 @torch.library.custom_op("own_rule::soft_clip", mutates_args=())

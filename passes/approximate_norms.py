@@ -1,7 +1,7 @@
 """Norms over channels become estimates: functions that let the channels go which nobody but a statistic needs.
 
-Layer norm, L2 normalisation, and the statistics that other norms are made of (see :mod:`upscale_fx.norms`) are replaced
-by the functions of :mod:`upscale_fx.approximate`, which compute the same until compaction removes channels.
+Layer norm, L2 normalisation, and the statistics that other norms are made of (see ``analysis.norms``) are replaced
+by the functions of :mod:`upscale_fx.compiled.statistics`, which compute the same until compaction removes channels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.approximate import approximate_layer_norm, approximate_normalize, approximate_statistic
-from upscale_fx.dataflow import analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.norms import FoundNorm, FoundStatistic, find_norms, find_statistics
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.analysis.norms import FoundNorm, FoundStatistic, find_norms, find_statistics
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_normalize, approximate_statistic
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch.fx.passes.infra.pass_base import PassResult
 
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import PassError
-from upscale_fx.module import CompiledGNN
 
 
 class Pass(Protocol):

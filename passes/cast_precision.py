@@ -1,7 +1,7 @@
 """Compute in another floating-point dtype: bfloat16 or float16, or float32 where a model is in float64.
 
 Not exact. Arguments and results keep their dtypes: features are cast at the entry and results back at the end. What
-becomes narrow and what does not is defined in :mod:`upscale_fx.precision`; a parameter or buffer is stored in the
+becomes narrow and what does not is defined in ``analysis.precision``; a parameter or buffer is stored in the
 narrow dtype iff every call that reads it wants it so. How far the outputs move is measured on example graphs and kept
 in ``meta["precision"]``: real features can be better or worse.
 
@@ -23,12 +23,12 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from upscale_fx.dataflow import example_values
-from upscale_fx.dead_nodes import drop_dead_nodes
+from upscale_fx.analysis.dataflow import example_values
+from upscale_fx.analysis.precision import Casting
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.inputs import CHECKED, LARGE, SMALL, in_mode, undisturbed
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, plain, remember_plain
 from upscale_fx.errors import InputError, UpscaleError
-from upscale_fx.inputs import CHECKED, LARGE, SMALL, in_mode, undisturbed
-from upscale_fx.module import CompiledGNN, call_by_name, make_module, plain, remember_plain
-from upscale_fx.precision import Casting
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx import ops
-from upscale_fx.channels import Mask, Positions
-from upscale_fx.dataflow import Dataflow, analyse, needed, nonzero
-from upscale_fx.dead_nodes import drop_dead_nodes
+from upscale_fx.analysis.dataflow import Dataflow, analyse, needed, nonzero
+from upscale_fx.analysis.heads import head_blocks
+from upscale_fx.analysis.rectangles import Level
+from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.relations import Barrier, Source
+from upscale_fx.channels.relations.products import Recurrence
+from upscale_fx.compacting.layout import layout_of
+from upscale_fx.compacting.order.ranking import Ranking, rank_channels
+from upscale_fx.compacting.rewrite import Misaligned, rewrite
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.inputs import TensorSpec
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import PassError
-from upscale_fx.heads import head_blocks
-from upscale_fx.inputs import TensorSpec
-from upscale_fx.layout import layout_of
-from upscale_fx.module import CompiledGNN
-from upscale_fx.ranking import Ranking, rank_channels
-from upscale_fx.rectangles import Level
-from upscale_fx.relations import Barrier, Source
-from upscale_fx.relations.products import Recurrence
-from upscale_fx.rewrite import Misaligned, rewrite
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _shapes(gm: CompiledGNN) -> dict[str, tuple[int, ...]]:
 def keeps_everything(flow: Dataflow) -> bool:
     """Whether no value has a channel to lose."""
     kept = needed(flow, initial_levels(flow), head_blocks(flow))
-    values = [node for node in kept if node.op != "get_attr" and node.target is not ops.entry]
+    values = [node for node in kept if node.op != "get_attr" and node.target is not functions.entry]
     return all(kept[node].all() for node in values) and set(kept) == set(flow.nonzero)
 
 
@@ -96,14 +96,14 @@ def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
 
 
 def _enter_through_gate(graph: fx.Graph, node: fx.Node) -> None:
-    users = [user for user in node.users if user.target is not ops.check_inputs and user.op != "output"]
+    users = [user for user in node.users if user.target is not functions.check_inputs and user.op != "output"]
     if not users:
         return
     after = node.next
-    while after.op == "placeholder" or after.target is ops.check_inputs:
+    while after.op == "placeholder" or after.target is functions.check_inputs:
         after = after.next
     with graph.inserting_before(after):
-        gate = graph.call_function(ops.entry, (node,))
+        gate = graph.call_function(functions.entry, (node,))
     gate.meta = dict(node.meta)
     for user in users:
         user.replace_input_with(node, gate)

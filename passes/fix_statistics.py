@@ -1,6 +1,6 @@
 """Estimated statistics become plain operations on the channels that are left, so that later passes are exact again.
 
-What compaction left of the functions of :mod:`upscale_fx.approximate` is replaced by the torch operations they stand
+What compaction left of the functions of ``compiled.statistics`` is replaced by the torch operations they stand
 for. Those that lost channels are entered into ``meta["approximate"]`` of the graph, for the report.
 """
 
@@ -15,17 +15,17 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.approximate import (
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.channels.positions import Axes
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.statistics import (
     Normalisation,
     Statistic,
     approximate_layer_norm,
     approximate_normalize,
     approximate_statistic,
 )
-from upscale_fx.channels import Axes
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
 
 _FUNCTIONS = {approximate_layer_norm, approximate_normalize, approximate_statistic}
 

@@ -17,11 +17,11 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.attention import AttentionProduct, LinearOrigin, attention_products, foldable
-from upscale_fx.dataflow import Dataflow, analyse, needed
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.heads import head_blocks
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.analysis.attention import AttentionProduct, LinearOrigin, attention_products, foldable
+from upscale_fx.analysis.dataflow import Dataflow, analyse, needed
+from upscale_fx.analysis.heads import head_blocks
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fold batch norms into the layers beside them: in ``eval()`` one is ``scale * y + shift`` per channel.
 
 Folded is a batch norm with running statistics iff (1) what makes its input can take the scale and the shift (see
-:mod:`upscale_fx.affine`): a linear layer, through additions, gathers and aggregations; or else (2) nothing but linear
+``analysis.affine``): a linear layer, through additions, gathers and aggregations; or else (2) nothing but linear
 layers reads its result, ``W (scale * x + shift) + b = (W scale) x + (b + W shift)``. Every parameter that changes must
 be read by that call alone. All else stays: a batch norm after an activation and before message passing, say.
 """
@@ -16,13 +16,13 @@ from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from upscale_fx.affine import Affine, Changes, taken_by, taken_by_readers
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.own_parameters import add_bias, put
+from upscale_fx.analysis.affine import Affine, Changes, taken_by, taken_by_readers
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.own_parameters import add_bias, put
+from upscale_fx.channels.relations import Contraction, Pointwise
+from upscale_fx.compacting.rewrite.origins import note_folded
+from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.passes.fold_constants import FOR_INFERENCE
-from upscale_fx.relations import Contraction, Pointwise
-from upscale_fx.rewrite.origins import note_folded
 
 
 @dataclass(frozen=True)

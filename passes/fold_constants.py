@@ -4,7 +4,7 @@ A channel whose weights are zero is no channel any more: what is left of it is w
 it, make of zero, the same number in every row. Its readers take that number into their own biases and put zeros where
 they read it, so that compaction removes it.
 
-Folded is what (1) is constant (see :mod:`upscale_fx.constants`) and not already provably zero, (2) meets a weight that
+Folded is what (1) is constant (see ``analysis.constants``) and not already provably zero, (2) meets a weight that
 is a parameter of one layer, read once, and (3) leaves all numbers finite. A bias read elsewhere too stays as it is, and
 with it the layer. A layer without a bias gets one, named ``bias_folded``; a matrix product an addition.
 """
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.channels import Mask
-from upscale_fx.constants import constants, first_row
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.own_parameters import add_bias, owns_parameters, parameter, put
-from upscale_fx.relations import Contraction
+from upscale_fx.analysis.constants import constants, first_row
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.own_parameters import add_bias, owns_parameters, parameter, put
+from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.relations import Contraction
+from upscale_fx.compiled.module import CompiledGNN, make_module
 
 #: What ``meta`` of a graph says that is right in ``eval()`` only, because running statistics were taken for constants.
 FOR_INFERENCE = {

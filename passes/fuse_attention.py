@@ -17,12 +17,13 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx import operators, ops
-from upscale_fx.arithmetic import PRODUCTS, SUMS
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.sorted_edges import SortedEdges, gathered, sorted_edges
+from upscale_fx import operators
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.sorted_edges import SortedEdges, gathered, sorted_edges
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.calls import PRODUCTS, SUMS
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def head_products(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx
         if len(sizes) != 3 or sizes[0] is not None or None in sizes[1:] or sizes != flow.axes[product].sizes:
             continue
         if flow.axes[vector].sizes in (sizes[1:], (1, *sizes[1:])):
-            _put(flow, node, ops.head_dot, (x, vector))
+            _put(flow, node, functions.head_dot, (x, vector))
             return True
     return False
 

@@ -16,12 +16,12 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import operators
-from upscale_fx.arithmetic import PRODUCTS
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
+from upscale_fx.compiled.calls import PRODUCTS
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.passes.sort_edges import Aggregation, aggregation
-from upscale_fx.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
 
 #: What only gives a tensor another shape.
 RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")

@@ -16,15 +16,15 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.arithmetic import DIFFERENCES, SUMS
-from upscale_fx.channels import axes_of
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.purity import is_pure
-from upscale_fx.rows import commutes_with_gather
-from upscale_fx.rules.operation import Operation
-from upscale_fx.sorted_edges import Gathered, gathered, sorted_edges
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.row_order import commutes_with_gather
+from upscale_fx.analysis.sorted_edges import Gathered, gathered, sorted_edges
+from upscale_fx.channels.positions import axes_of
+from upscale_fx.channels.rules.operation import Operation
+from upscale_fx.compiled.calls import DIFFERENCES, SUMS
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.purity import is_pure
 
 
 @dataclass(frozen=True)

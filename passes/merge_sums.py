@@ -14,11 +14,11 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx import ops
-from upscale_fx.arithmetic import SUMS
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.calls import SUMS
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.passes.reassociate import Layer, layer_of
 
 
@@ -108,10 +108,10 @@ def merge(flow: Dataflow, node: fx.Node) -> bool:
         total = graph.call_function(F.linear, (first.x, first.weight, bias))
         total.meta = dict(node.meta)
         for layer in others:
-            total = graph.call_function(ops.add_linear, (total, layer.x, layer.weight))
+            total = graph.call_function(functions.add_linear, (total, layer.x, layer.weight))
             total.meta = dict(node.meta)
         for one in terms.rest:
-            total = graph.call_function(ops.add_into, (total, one))
+            total = graph.call_function(functions.add_into, (total, one))
             total.meta = dict(node.meta)
     node.replace_all_uses_with(total)
     return True

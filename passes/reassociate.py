@@ -16,9 +16,9 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import operators
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 
 
 @dataclass(frozen=True)

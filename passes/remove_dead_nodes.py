@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch import fx, nn
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.ops import ByMode
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.functions import ByMode
+from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.passes.fold_constants import FOR_INFERENCE
 
 _MODULES = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout}

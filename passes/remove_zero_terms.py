@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.arithmetic import SUMS
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.stored import made_of_parameters
+from upscale_fx.channels.relations import Contraction, Pointwise
+from upscale_fx.compiled.calls import SUMS
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.passes.share_structure import row_origin
-from upscale_fx.relations import Contraction, Pointwise
-from upscale_fx.stored import made_of_parameters
 
 
 @dataclass(frozen=True)

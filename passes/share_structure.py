@@ -15,11 +15,11 @@ import torch_geometric.utils as pyg
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.purity import is_pure
-from upscale_fx.relations import Contraction, Movement, Pointwise
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.channels.relations import Contraction, Movement, Pointwise
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.purity import is_pure
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ import torch_geometric.utils as pyg
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx import operators, ops
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.rows import Order, order_of
-from upscale_fx.sorted_edges import gathered
-from upscale_fx.topology import sort_topologically
+from upscale_fx import operators
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.row_order import Order, order_of
+from upscale_fx.analysis.sorted_edges import gathered
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.topology import sort_topologically
 
 #: How messages may be combined for sorting to pay.
 REDUCTIONS = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
@@ -101,7 +102,7 @@ def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
         found = aggregation(flow, node)
         if (
             found is None
-            or found.index.target is ops.in_order  # sorted already
+            or found.index.target is functions.in_order  # sorted already
             or found.messages in seen
             or not _is_edge_level(flow, found.messages, found.index)
         ):
@@ -183,9 +184,9 @@ def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> bool:
         order = once("call_function", operator.getitem, once("call_function", operators.csr, index, count), 1)
         for root, readers in group.roots.items():
             for reader in readers:
-                reader.replace_input_with(root, once("call_function", ops.in_order, root, order))
+                reader.replace_input_with(root, once("call_function", functions.in_order, root, order))
         for member, readers in group.outside.items():
-            back = once("call_function", ops.inverse_order, order)
+            back = once("call_function", functions.inverse_order, order)
             for reader in readers:
                 reader.replace_input_with(member, once("call_method", "index_select", member, 0, back))
     return sort_topologically(graph, early=set(calls.values()))

@@ -1,6 +1,6 @@
 """The structure half of a graph becomes one module, so that it can be computed once for many calls.
 
-:mod:`upscale_fx.halves` says what belongs to it. Sizes and dtypes of features stay outside and are inputs of the
+``compiled.structure.half`` says what belongs to it. Sizes and dtypes of features stay outside and are inputs of the
 module, beside the arguments; what the rest of the graph reads of the half comes out of it, arguments included, so that
 a handle can stand in for them.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from torch import fx, nn
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx import ops
-from upscale_fx.dead_nodes import drop_dead_nodes
-from upscale_fx.halves import Half, HalfPart, argument_name, find_structure
-from upscale_fx.module import CompiledGNN, make_module
-from upscale_fx.recipe import digest, recipes, summary_of
-from upscale_fx.structure import Input, Structure, StructurePart, structure_of
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.structure.half import Half, HalfPart, argument_name, find_structure
+from upscale_fx.compiled.structure.modules import Input, Structure, StructurePart, structure_of
+from upscale_fx.compiled.structure.recipe import digest, recipes, summary_of
 
 _NOWHERE = {"module": "", "source": ""}
 
@@ -43,7 +43,7 @@ class SplitStructure:
 def split(gm: CompiledGNN, half: Half) -> None:
     """Move the structure half into a module."""
     graph = gm.graph
-    check = next(node for node in graph.nodes if node.target is ops.check_inputs)
+    check = next(node for node in graph.nodes if node.target is functions.check_inputs)
     _put_first(graph, [*(node for node in graph.nodes if node.op == "placeholder"), check])
     given = _inputs(graph, half, check)
     built = [_build(part, given, check) for part in half.parts]

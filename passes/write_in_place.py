@@ -1,8 +1,8 @@
 """Activations and sums write over their operand where nobody else reads it and no gradient is needed.
 
 A value is *fresh* iff a call has just made its memory: a product, an aggregation, a sum. The in-place forms
-(``ops.relu_into``, ...) look at each call whether gradients are on, and then make a new tensor as ever. So do linear
-layers, which otherwise write into memory of :mod:`upscale_fx.memory`.
+(``functions.relu_into``, ...) look at each call whether gradients are on, and then make a new tensor as ever. So do
+linear layers, which otherwise write into memory of :mod:`upscale_fx.operators.kernels.memory`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx import memory, operators, ops
-from upscale_fx.arithmetic import DIFFERENCES, PRODUCTS, SUMS
-from upscale_fx.dataflow import Dataflow, analyse
-from upscale_fx.module import CompiledGNN, make_module
+from upscale_fx import operators
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, SUMS
+from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.operators.kernels import memory
 from upscale_fx.passes.fuse_propagate import RESHAPES
 
 _FRESH = (F.linear, memory.linear, operators.spmm, operators.attend,
-          ops.add_linear, ops.add_into, ops.relu_into, ops.elu_into)  # fmt: skip
+          functions.add_linear, functions.add_into, functions.relu_into, functions.elu_into)  # fmt: skip
 _ARITHMETIC = (*SUMS, *PRODUCTS, *DIFFERENCES)
 
 
@@ -48,16 +50,16 @@ def write_in_place(flow: Dataflow, node: fx.Node) -> bool:
         node.target = memory.linear
         return True
     if node.target in (F.relu, torch.relu, "relu") and _is_fresh(flow, node.args[0], node):
-        node.op, node.target, node.args, node.kwargs = "call_function", ops.relu_into, node.args[:1], {}
+        node.op, node.target, node.args, node.kwargs = "call_function", functions.relu_into, node.args[:1], {}
         return True
     if node.target is F.elu and _is_fresh(flow, node.args[0], node) and len(node.args) == 1:
         alpha = node.kwargs.get("alpha", 1.0)
-        node.target, node.args, node.kwargs = ops.elu_into, (node.args[0], alpha), {}
+        node.target, node.args, node.kwargs = functions.elu_into, (node.args[0], alpha), {}
         return True
     if node.target in SUMS and len(node.args) == 2 and not node.kwargs:
         for one, other in (node.args, node.args[::-1]):
             if _is_fresh(flow, one, node) and _takes(flow, node, one, other):
-                node.op, node.target, node.args = "call_function", ops.add_into, (one, other)
+                node.op, node.target, node.args = "call_function", functions.add_into, (one, other)
                 return True
     return False
 

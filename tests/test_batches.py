@@ -10,7 +10,7 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import DataLoader
 
 import upscale_fx
-from upscale_fx.batches import Batches, arguments_of
+from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.errors import InputError
 from upscale_fx.models import SAGE
 

@@ -8,24 +8,24 @@ from torch_geometric.nn import GATConv, GCNConv, HeteroConv, RGATConv, RGCNConv,
 
 import upscale_fx
 from upscale_fx import Budget
-from upscale_fx.allocation.allocate import Allocation
-from upscale_fx.allocation.bill import Bill
-from upscale_fx.allocation.fill import Window, choices
-from upscale_fx.allocation.predicted import Errors
-from upscale_fx.allocation.reads import Reads, Rows
-from upscale_fx.calibration import Arguments
-from upscale_fx.call_rows import rows_in_call
-from upscale_fx.compaction import CompactedCost
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.analysis.size import rows_of_symbol
 from upscale_fx.errors import AmountError, PatternError
-from upscale_fx.masking import plan_removals
-from upscale_fx.measure import rows_of_symbol
+from upscale_fx.masking.allocation.allocate import Allocation
+from upscale_fx.masking.allocation.bill import Bill
+from upscale_fx.masking.allocation.call_rows import rows_in_call
+from upscale_fx.masking.allocation.fill import Window, choices
+from upscale_fx.masking.allocation.predicted import Errors
+from upscale_fx.masking.allocation.reads import Reads, Rows
+from upscale_fx.masking.consumers.pools import shared_pools
+from upscale_fx.masking.consumers.survey import survey
+from upscale_fx.masking.options import MaskOptions
+from upscale_fx.masking.plan import Arguments
+from upscale_fx.masking.reconstruction.errors import ReconstructionError
+from upscale_fx.masking.reconstruction.study import Study
+from upscale_fx.masking.removals import plan_removals
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN, ViG
-from upscale_fx.options import MaskOptions
-from upscale_fx.pools import shared_pools
-from upscale_fx.reconstruction.errors import ReconstructionError
-from upscale_fx.reconstruction.study import Study
+from upscale_fx.pruning.compaction import CompactedCost
 
 WIDTH, NODES = 12, 400
 

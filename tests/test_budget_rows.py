@@ -8,9 +8,9 @@ from torch_geometric.nn import GraphConv, HeteroConv, SAGEConv, SAGPooling, glob
 
 import upscale_fx
 from upscale_fx import Budget
-from upscale_fx.call_rows import rows_in_call
-from upscale_fx.dataflow import analyse
-from upscale_fx.measure import size_of
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.analysis.size import size_of
+from upscale_fx.masking.allocation.call_rows import rows_in_call
 
 pytestmark = pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning")
 

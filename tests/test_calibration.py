@@ -28,14 +28,14 @@ from tests.random_models import programs
 from tests.random_models.check import pruned_and_masked
 from tests.random_models.graphs import EXAMPLES, OTHERS
 from tests.test_refit import Checked
-from upscale_fx.calibration import Arguments, make_plan
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
+from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.errors import InputError
-from upscale_fx.masking import plan_removals
+from upscale_fx.masking.consumers.survey import survey
+from upscale_fx.masking.options import MaskOptions
+from upscale_fx.masking.plan import Arguments, make_plan
+from upscale_fx.masking.reconstruction.study import Study
+from upscale_fx.masking.removals import plan_removals
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
-from upscale_fx.options import MaskOptions
-from upscale_fx.reconstruction.study import Study
 
 # Calibration graphs of the zoo are small: what that means is a test of its own.
 few_rows = pytest.mark.filterwarnings("ignore:calibration. fewer rows:upscale_fx.UpscaleWarning")

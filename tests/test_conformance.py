@@ -8,9 +8,9 @@ import upscale_fx
 from tests.conformance import CASES, document
 from tests.conformance.case import Graph
 from tests.conformance.left_out import LEFT_OUT
-from upscale_fx.dataflow import analyse
-from upscale_fx.relations import Barrier
-from upscale_fx.rules.registry import call_of
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.channels.relations import Barrier
+from upscale_fx.channels.rules.registry import call_of
 
 #: The graph shown as an example, and those compared on: larger, sparser, with more graphs and targets.
 EXAMPLE = Graph()

@@ -13,8 +13,8 @@ from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
 from torch_geometric.utils import add_remaining_self_loops, add_self_loops, scatter  # noqa: F401 (in expressions)
 
 import upscale_fx
-from upscale_fx.constants import _Analysis, constants
-from upscale_fx.dataflow import analyse
+from upscale_fx.analysis.constants import _Analysis, constants
+from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.passes import CompactChannels, FoldConstants, ShareStructure
 
 IN, WIDTH, OUT = 5, 8, 3

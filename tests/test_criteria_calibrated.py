@@ -11,20 +11,20 @@ from torch_geometric.data import Data
 from torch_geometric.nn import RGCNConv, SAGEConv
 
 import upscale_fx
-from upscale_fx.calibration import Arguments
-from upscale_fx.consumers import find_consumers, survey
+from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.criteria import CALIBRATED, HRank, Taylor
-from upscale_fx.criteria.activation import Activation
-from upscale_fx.criteria.fista import Lasso
-from upscale_fx.criteria.hrank import folded, ranks
-from upscale_fx.criteria.labels import cross_entropy, without_labels
-from upscale_fx.criteria.lasso import LASSO, quadratics, selected, vanishing
-from upscale_fx.dataflow import analyse
 from upscale_fx.errors import InputError, PatternError
-from upscale_fx.masking import plan_removals
+from upscale_fx.masking.consumers.survey import find_consumers, survey
+from upscale_fx.masking.criteria.activation import Activation
+from upscale_fx.masking.criteria.fista import Lasso
+from upscale_fx.masking.criteria.hrank import folded, ranks
+from upscale_fx.masking.criteria.labels import cross_entropy, without_labels
+from upscale_fx.masking.criteria.lasso import LASSO, quadratics, selected, vanishing
+from upscale_fx.masking.options import MaskOptions
+from upscale_fx.masking.plan import Arguments
+from upscale_fx.masking.reconstruction.errors import Choice, ReconstructionError
+from upscale_fx.masking.removals import plan_removals
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
-from upscale_fx.options import MaskOptions
-from upscale_fx.reconstruction.errors import Choice, ReconstructionError
 
 CRITERIA = ("obs", "lasso", "activation", "taylor", "hrank")
 FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)

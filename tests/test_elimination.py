@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from upscale_fx.reconstruction import elimination
-from upscale_fx.reconstruction.elimination import Membership, Surgeon, eliminate
+from upscale_fx.masking.reconstruction import elimination
+from upscale_fx.masking.reconstruction.elimination import Membership, Surgeon, eliminate
 
 
 class Problem:

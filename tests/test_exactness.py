@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 import upscale_fx
 from tests import zoo
-from upscale_fx.consumers import find_consumers
-from upscale_fx.dataflow import analyse
-from upscale_fx.module import plain
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.compiled.module import plain
+from upscale_fx.masking.consumers.survey import find_consumers
 
 AMOUNTS = (0.25, 0.5, 0.75)
 SIZES = ((23, 70, 3), (40, 31, 5))  # nodes, edges, graphs: one dense graph, one with isolated nodes

@@ -12,12 +12,12 @@ from torch_geometric.loader import DataLoader
 import prune_gnn
 import upscale_fx
 from tests import zoo
-from upscale_fx.distillation import distillation
+from upscale_fx.compiled.inputs import in_mode
 from upscale_fx.errors import InputError, UpscaleError, UpscaleWarning
-from upscale_fx.finetune import finetune
-from upscale_fx.inputs import in_mode
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
-from upscale_fx.transfer_optimizer import transfer_optimizer
+from upscale_fx.training.distillation import distillation
+from upscale_fx.training.finetune import finetune
+from upscale_fx.training.transfer_optimizer import transfer_optimizer
 
 STORED = prune_gnn.STORED if (prune_gnn.STORED / "load.py").is_file() else None
 DRAW = torch.Generator().manual_seed(0)

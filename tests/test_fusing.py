@@ -10,10 +10,11 @@ from torch_geometric.utils import scatter, softmax
 
 import upscale_fx
 from tests import zoo
-from upscale_fx import memory, operators, passes
-from upscale_fx.dataflow import analyse
-from upscale_fx.inputs import SMALL
-from upscale_fx.module import all_nodes, plain
+from upscale_fx import operators, passes
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.compiled.inputs import SMALL
+from upscale_fx.compiled.module import all_nodes, plain
+from upscale_fx.operators.kernels import memory
 
 WIDTH = 8
 OPERATORS = {getattr(operators, name): name for name in operators.__all__}

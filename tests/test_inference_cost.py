@@ -8,7 +8,7 @@ from torch import nn
 import upscale_fx
 from tests.zoo import HIDDEN, INPUT, make
 from upscale_fx.errors import InputError
-from upscale_fx.inference_cost import cost_per_node
+from upscale_fx.reports.inference_cost import cost_per_node
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 import upscale_fx
-from upscale_fx.dataflow import analyse, needed
-from upscale_fx.heads import head_blocks
-from upscale_fx.relations import Barrier, Pointwise, Reduction
+from upscale_fx.analysis.dataflow import analyse, needed
+from upscale_fx.analysis.heads import head_blocks
+from upscale_fx.channels.relations import Barrier, Pointwise, Reduction
 
 INPUT, HIDDEN, OUTPUT, EDGE = 5, 6, 3, 3
 

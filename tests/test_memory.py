@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from upscale_fx import memory
+from upscale_fx.operators.kernels import memory
 
 SHAPE = (1 << 12, 1 << 10)  # 16 MiB of float32
 LIKE = torch.zeros(1)
@@ -98,7 +98,8 @@ def test_threads_get_memory_of_their_own():
 
 def test_the_store_can_be_turned_off():
     code = (
-        "import torch; from upscale_fx import memory; x = torch.zeros(1); a = memory.empty((4096, 1024), x); del a; "
+        "import torch; from upscale_fx.operators.kernels import memory; "
+        "x = torch.zeros(1); a = memory.empty((4096, 1024), x); del a; "
         "memory.empty((4096, 1024), x); print(memory._store.requests)"
     )
     run = subprocess.run(

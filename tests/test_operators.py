@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.operators.cases import CASES, GRAPHS, make_graph, random_graph
-from upscale_fx import kernels, operators
+from upscale_fx import operators
+from upscale_fx.operators import kernels
 
 
 @pytest.fixture(params=["numba", "torch"])

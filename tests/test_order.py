@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upscale_fx import order_search
-from upscale_fx.consecutive import Tree, as_bits, conflict, overlap_components
-from upscale_fx.order import choose_order, contiguous, copies_lower_bound, cost_lower_bound, order_cost
-from upscale_fx.order_groups import Reader
+from upscale_fx.compacting.order import search
+from upscale_fx.compacting.order.choose import (
+    choose_order,
+    contiguous,
+    copies_lower_bound,
+    cost_lower_bound,
+    order_cost,
+)
+from upscale_fx.compacting.order.consecutive import Tree, as_bits, conflict, overlap_components
+from upscale_fx.compacting.order.groups import Reader
 
 
 def masks(sets, count):
@@ -61,8 +67,8 @@ def planted(seed, readers, count, shortest=0):
 @pytest.fixture
 def heuristic(monkeypatch):
     """As if every group of readers were too large for an exact solution."""
-    monkeypatch.setattr(order_search, "EXACT_STEPS", 0)
-    monkeypatch.setattr(order_search, "EXACT_WORK", 0)
+    monkeypatch.setattr(search, "EXACT_STEPS", 0)
+    monkeypatch.setattr(search, "EXACT_WORK", 0)
 
 
 # What holds for every order -------------------------------------------------------------------------------------------

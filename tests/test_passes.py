@@ -9,8 +9,8 @@ from torch import nn
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
 import upscale_fx
+from upscale_fx.compiled.module import plain
 from upscale_fx.models import SAGE, GATv2, JKNet, SimpleGCN
-from upscale_fx.module import plain
 from upscale_fx.passes import FoldAttention, RemoveDeadNodes, ShareStructure
 
 DRAW = torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ from torch_geometric.utils import degree
 import upscale_fx
 from tests.zoo import make, randomise
 from upscale_fx import InputError, UpscaleError
-from upscale_fx.module import plain, remember_plain
+from upscale_fx.compiled.module import plain, remember_plain
 from upscale_fx.passes import (
     CastPrecision,
     FuseAttention,

@@ -17,9 +17,10 @@ from torch_geometric.utils import dropout_edge
 
 import upscale_fx
 from tests import test_hetero, zoo
-from upscale_fx import InputError, PreparedGraph, ops
+from upscale_fx import InputError, PreparedGraph
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.structure.modules import Structure, structure_of
 from upscale_fx.passes import SplitStructure, WriteInPlace, check_invariants
-from upscale_fx.structure import Structure, structure_of
 
 SIZES = ((23, 70), (40, 31), (57, 200))  # nodes, edges
 FAMILIES = ("family-gcn", "family-sage", "gat-4", "gatv2-4", "transformer-4", "gin", "basic-PNA-last-None")
@@ -269,7 +270,7 @@ def test_inference_never_writes_over_a_prepared_graph():
     attributes = torch.randn(70, 3, dtype=torch.float64)
     inputs = (X, EDGES, WEIGHTS, attributes)
     written = WriteInPlace()(upscale_fx.trace(Summed().double(), inputs)).graph_module
-    assert any(node.target is ops.add_into for node in written.graph.nodes)
+    assert any(node.target is functions.add_into for node in written.graph.nodes)
     compiled = SplitStructure()(written).graph_module
     expected = compiled(*inputs)
     handle = upscale_fx.prepare(compiled, EDGES, 23, edge_weight=WEIGHTS)

@@ -9,17 +9,17 @@ from torch_geometric.nn import GATv2Conv, GCNConv, RGCNConv, SAGEConv, Transform
 from torch_geometric.utils import add_remaining_self_loops, scatter
 
 import upscale_fx
-from upscale_fx.calibration import Arguments, Plan
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
-from upscale_fx.masking import plan_removals
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.masking.consumers.survey import survey
+from upscale_fx.masking.options import MaskOptions
+from upscale_fx.masking.plan import Arguments, Plan
+from upscale_fx.masking.reconstruction import solve
+from upscale_fx.masking.reconstruction.gather import weight_of
+from upscale_fx.masking.reconstruction.moments import Moments
+from upscale_fx.masking.reconstruction.refit import Refit
+from upscale_fx.masking.reconstruction.study import Study
+from upscale_fx.masking.removals import plan_removals
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
-from upscale_fx.options import MaskOptions
-from upscale_fx.reconstruction import solve
-from upscale_fx.reconstruction.gather import weight_of
-from upscale_fx.reconstruction.moments import Moments
-from upscale_fx.reconstruction.refit import Refit
-from upscale_fx.reconstruction.study import Study
 
 WIDTH, HIDDEN, OUT, RELATIONS = 6, 12, 4, 3
 

@@ -7,8 +7,9 @@ from torch_geometric.nn import GCNConv
 
 import own_rule
 import upscale_fx
-from upscale_fx.relations import Movement, Pointwise
-from upscale_fx.rules import REGISTRY, registry
+from upscale_fx.channels.relations import Movement, Pointwise
+from upscale_fx.channels.rules import registry
+from upscale_fx.rules import REGISTRY
 
 
 @pytest.fixture(autouse=True)

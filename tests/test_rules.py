@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric.nn.aggr import MedianAggregation, QuantileAggregation
 
 import upscale_fx
-from upscale_fx import approximate, ops
+from upscale_fx.compiled import functions, statistics
 from upscale_fx.rules import REGISTRY
 
 SPACES = {"torch": torch, "F": F, "operator": operator, "torch._C._nn": torch._C._nn, "pyg": pyg,
-          "torch.linalg": torch.linalg, "ops": ops}  # fmt: skip
+          "torch.linalg": torch.linalg, "functions": functions}  # fmt: skip
 WIDTH = 6
 ONE = "f(h)"
 POSITIVE = "f(h.abs() + 0.5)"
@@ -111,13 +111,13 @@ TABLE = [
     ("pyg.softmax", "pyg.scatter(f(h[e[0]], e[1], num_nodes=h.size(0)) * g[e[0]], e[1], 0, h.size(0))"),
     ("Tensor.index_add torch.index_add", "f(h, 0, e[0], g[e[1]])"),
     ("Tensor.index_copy torch.index_copy", "f(h, 0, m.row(h), g)"),
-    ("ops.set_item", "f(h, m.row(h), g) + f(g, e[0], 0.5)"),
+    ("functions.set_item", "f(h, m.row(h), g) + f(g, e[0], 0.5)"),
     ("QuantileAggregation", "f(torch.cat([h, g[e[0]]]), torch.cat([m.row(h), e[1]]), dim_size=h.size(0), dim=0)"),
     ("F.batch_norm",
      f"f(h, m.mean, m.spread, m.scale, m.shift) + f({HEADS}, None, None, training=True).flatten(1)"),
     ("F.instance_norm torch.instance_norm", f"m.instance(f, h.t()[None])[0].t() + m.instance(f, {HEADS}).flatten(1)"),
     ("_BatchNorm", "f(h)"),
-    ("ops.knn_by_features", "m.thrice(h, g)[f(m.thrice(h, g), 3, 2)].sum(1)[: h.size(0)]"),
+    ("functions.knn_by_features", "m.thrice(h, g)[f(m.thrice(h, g), 3, 2)].sum(1)[: h.size(0)]"),
     # Movement
     ("Tensor.view Tensor.reshape torch.reshape", "f(h, (-1, 2, 3)).sum(1)"),
     ("Tensor.flatten torch.flatten", f"f({HEADS}, 1)"),
@@ -150,10 +150,10 @@ TABLE = [
 UNREACHABLE = {
     F.tanh: "calls Tensor.tanh",
     F.sigmoid: "calls Tensor.sigmoid",
-    ops.gather_channels: "compaction makes it; compacting attention models a second time meets it",
-    approximate.approximate_layer_norm: "a pass makes it; not exact, see test_approximate_norms",
-    approximate.approximate_normalize: "likewise",
-    approximate.approximate_statistic: "likewise",
+    functions.gather_channels: "compaction makes it; compacting attention models a second time meets it",
+    statistics.approximate_layer_norm: "a pass makes it; not exact, see test_approximate_norms",
+    statistics.approximate_normalize: "likewise",
+    statistics.approximate_statistic: "likewise",
 }
 
 pytestmark = pytest.mark.usefixtures("double_precision")

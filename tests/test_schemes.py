@@ -8,10 +8,10 @@ from torch import nn
 
 import upscale_fx
 from tests.zoo import INPUT, ZOO, make
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
+from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.errors import NothingToPruneError, PatternError
-from upscale_fx.schemes import SCHEMES, eligible_channels
+from upscale_fx.masking.consumers.schemes import SCHEMES, eligible_channels
+from upscale_fx.masking.consumers.survey import survey
 
 
 def eligible(model, scheme, **example):

@@ -10,8 +10,8 @@ from torch import nn
 from torch_geometric.nn import GCNConv, SAGEConv
 
 import upscale_fx
+from upscale_fx.compiled.module import plain
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
-from upscale_fx.module import plain
 
 FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)
 

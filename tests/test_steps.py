@@ -13,13 +13,13 @@ from torch_geometric.nn.models import GAT
 
 import upscale_fx
 from tests.zoo import randomise
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
-from upscale_fx.goals import SCHEDULES, share_for
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.compiled.module import plain
+from upscale_fx.masking.consumers.pools import removable
+from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
-from upscale_fx.module import plain
-from upscale_fx.pools import removable
-from upscale_fx.steps import prune_in_steps
+from upscale_fx.pruning.goals import SCHEDULES, share_for
+from upscale_fx.pruning.steps import prune_in_steps
 
 INPUT, WIDTH, OUTPUT = 12, 32, 5
 

@@ -12,13 +12,13 @@ from torch_geometric.datasets import FakeDataset
 from torch_geometric.nn import EdgeConv, GCNConv
 
 import upscale_fx
-from upscale_fx.allocation.budget import Budget
+from upscale_fx.analysis.size import rows_of_symbol
 from upscale_fx.errors import EvaluationError
-from upscale_fx.latency import Latency, latencies
-from upscale_fx.measure import rows_of_symbol
+from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.models import SAGE
-from upscale_fx.sweep import sweep
-from upscale_fx.sweep_table import Row, Sweep
+from upscale_fx.pruning.sweep import sweep
+from upscale_fx.reports.latency import Latency, latencies
+from upscale_fx.reports.sweep_table import Row, Sweep
 
 AMOUNTS = [0.25, 0.5, 0.75]
 
@@ -111,7 +111,7 @@ def test_turns_start_with_another_model_in_each_round_and_compare_within_it(monk
 
 @pytest.mark.parametrize("options", [{}, {"example": True, "timed": False}])
 def test_without_an_example_or_when_told_nothing_is_timed(model, graph, accuracy, options, monkeypatch):
-    module = importlib.import_module("upscale_fx.sweep")  # the package has the function under that name
+    module = importlib.import_module("upscale_fx.pruning.sweep")  # the package has the function under that name
     monkeypatch.setattr(module, "latencies", lambda *_: pytest.fail("timed"))
     example = graph[:2] if options.pop("example", False) else None
     found = sweep(model, [0.5], accuracy, example_inputs=example, progress=False, **options)

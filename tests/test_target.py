@@ -12,7 +12,7 @@ from torch_geometric.datasets import FakeDataset
 import upscale_fx
 from upscale_fx.errors import EvaluationError, TargetError
 from upscale_fx.models import SAGE
-from upscale_fx.target import prune_to_target
+from upscale_fx.pruning.target import prune_to_target
 
 GRID = [k / 64 for k in range(1, 64)]
 

@@ -18,10 +18,10 @@ from torch_geometric.nn import GCNConv, RGCNConv
 
 import upscale_fx
 from tests import zoo
+from upscale_fx.compacting.rewrite.origins import origin_of
 from upscale_fx.errors import InputError
 from upscale_fx.models import SAGE, SimpleGCN
-from upscale_fx.rewrite.origins import origin_of
-from upscale_fx.transfer_optimizer import transfer_optimizer
+from upscale_fx.training.transfer_optimizer import transfer_optimizer
 
 MODELS = """
 gcn sage-two-aggregations gat-4 gat-mean gat-edges gatv2-shared transformer-edges-beta gin-norm jk-cat jk-lstm

@@ -14,10 +14,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import upscale_fx
+from upscale_fx.compiled.functions import knn_by_features
 from upscale_fx.errors import InputError
 from upscale_fx.models import ViG
-from upscale_fx.ops import knn_by_features
-from upscale_fx.vig import Grapher
+from upscale_fx.models.vig import Grapher
 
 SIDE, PATCHES, BATCHES = 16, 16, (1, 2, 5)
 

@@ -1,10 +1,12 @@
 """upscale_fx: a compiler for graph neural networks that removes the channels a model does not need, exactly."""
 
-from upscale_fx import backend, criteria, models, passes, rules
-from upscale_fx.allocation.budget import Budget
+from upscale_fx import backend, criteria, memory, models, passes, rules
 from upscale_fx.api import compact, mask, optimize, prune, trace
+from upscale_fx.channels.rules import register
 from upscale_fx.compat import MaskingManager, PruningManager
-from upscale_fx.diff import Diff, diff
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.prepared import PreparedGraph
+from upscale_fx.compiled.structure.prepare import prepare
 from upscale_fx.errors import (
     AmountError,
     CriterionError,
@@ -20,19 +22,17 @@ from upscale_fx.errors import (
     UpscaleWarning,
     VerificationError,
 )
-from upscale_fx.finetune import FinetuneResult, finetune
-from upscale_fx.groups import Groups, groups
-from upscale_fx.inference_cost import InferenceCost, cost_per_node
-from upscale_fx.module import CompiledGNN
-from upscale_fx.prepare import prepare
-from upscale_fx.prepared import PreparedGraph
-from upscale_fx.report import Report, report
-from upscale_fx.rules import register
-from upscale_fx.sweep import sweep
-from upscale_fx.sweep_table import Sweep
-from upscale_fx.target import Trail
-from upscale_fx.transfer_optimizer import transfer_optimizer
-from upscale_fx.verify import verify
+from upscale_fx.masking.allocation.budget import Budget
+from upscale_fx.pruning.sweep import sweep
+from upscale_fx.pruning.target import Trail
+from upscale_fx.reports.diff import Diff, diff
+from upscale_fx.reports.groups import Groups, groups
+from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
+from upscale_fx.reports.report import Report, report
+from upscale_fx.reports.sweep_table import Sweep
+from upscale_fx.reports.verify import verify
+from upscale_fx.training.finetune import FinetuneResult, finetune
+from upscale_fx.training.transfer_optimizer import transfer_optimizer
 
 __version__ = "0.1.0"
 
@@ -70,6 +70,7 @@ __all__ = [
     "finetune",
     "groups",
     "mask",
+    "memory",
     "models",
     "optimize",
     "passes",

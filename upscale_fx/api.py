@@ -10,24 +10,24 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
-from upscale_fx.allocation.budget import Budget
-from upscale_fx.batches import Batches
-from upscale_fx.calibration import make_plan, trace_like
-from upscale_fx.compaction import CompactedCost
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.compiled.batches import Batches
+from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.ownership import own_copy, trainable
 from upscale_fx.errors import PatternError
-from upscale_fx.evaluation import Evaluate
-from upscale_fx.module import CompiledGNN, plain
-from upscale_fx.optimization import optimized
-from upscale_fx.options import CriterionChoice, MaskOptions, check_options, check_steps, check_target
-from upscale_fx.ownership import own_copy, trainable
+from upscale_fx.masking.allocation.budget import Budget
+from upscale_fx.masking.consumers.survey import survey
+from upscale_fx.masking.options import CriterionChoice, MaskOptions, check_options, check_steps, check_target
+from upscale_fx.masking.plan import make_plan, trace_like
 from upscale_fx.passes.base import Callback
-from upscale_fx.pruning import compact_recorded, prune_once
-from upscale_fx.report import record
-from upscale_fx.steps import Between, prune_in_steps
-from upscale_fx.target import prune_to_target
-from upscale_fx.trace import trace_model
+from upscale_fx.pruning.compaction import CompactedCost
+from upscale_fx.pruning.evaluation import Evaluate
+from upscale_fx.pruning.once import compact_recorded, prune_once
+from upscale_fx.pruning.optimization import optimized
+from upscale_fx.pruning.steps import Between, prune_in_steps
+from upscale_fx.pruning.target import prune_to_target
+from upscale_fx.reports.report import record
+from upscale_fx.tracing.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
 

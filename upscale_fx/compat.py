@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
+from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.api import compact, trace
-from upscale_fx.calibration import make_plan
-from upscale_fx.compaction import CompactedCost
-from upscale_fx.consumers import survey
-from upscale_fx.dataflow import analyse
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.ownership import check_model
 from upscale_fx.errors import InputError
-from upscale_fx.module import CompiledGNN
-from upscale_fx.options import CriterionChoice, MaskOptions
-from upscale_fx.ownership import check_model
+from upscale_fx.masking.consumers.survey import survey
+from upscale_fx.masking.options import CriterionChoice, MaskOptions
+from upscale_fx.masking.plan import make_plan
+from upscale_fx.pruning.compaction import CompactedCost
 
 
 class MaskingManager:

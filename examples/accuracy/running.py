@@ -19,9 +19,9 @@ from accuracy.store import Cell, Key, Store
 from accuracy.training import train_dense
 from accuracy.workloads import Workload
 from prune_gnn import latencies
+from upscale_fx.analysis.size import size_of
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import UpscaleWarning
-from upscale_fx.measure import size_of
-from upscale_fx.module import CompiledGNN
 
 #: A latency is the median of so many calls: as many as fit into the seconds, within bounds.
 _TIMED_SECONDS, _FEWEST_RUNS, _MOST_RUNS = 4.0, 5, 50

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.operators.cases import CASES, random_graph
-from upscale_fx import kernels, operators
-from upscale_fx.kernels import choice
+from upscale_fx import operators
+from upscale_fx.operators import kernels
+from upscale_fx.operators.kernels import choice
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def test_the_choice_can_be_forced():
 
 def test_the_environment_chooses_and_nothing_is_compiled_early():
     code = (
-        "import sys, upscale_fx, upscale_fx.operators as operators, torch; from upscale_fx import kernels; "
-        "assert 'upscale_fx.kernels.jit' not in sys.modules; "
+        "import sys, upscale_fx, upscale_fx.operators as operators, torch; from upscale_fx.operators import kernels; "
+        "assert 'upscale_fx.operators.kernels.jit' not in sys.modules; "
         "operators.spmm(torch.tensor([0, 1]), None, None, torch.ones(1, 1), 'sum'); "
-        "assert 'upscale_fx.kernels.jit' not in sys.modules; print(kernels.name())"
+        "assert 'upscale_fx.operators.kernels.jit' not in sys.modules; print(kernels.name())"
     )
     environment = os.environ | {choice.VARIABLE: "torch"}
     result = subprocess.run(
@@ -53,16 +54,33 @@ def test_the_environment_chooses_and_nothing_is_compiled_early():
     assert result.stdout.split() == ["torch"]
 
 
-def test_without_numba_torch_kernels_run(monkeypatch, unresolved):
-    monkeypatch.setitem(sys.modules, "upscale_fx.kernels.compiled", None)
+def cannot_import(missing):
+    """An ``import_module`` for which one module is missing."""
+
+    def refuse(name):
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    return refuse
+
+
+@pytest.mark.parametrize("missing", ["numba", "llvmlite.binding"])
+def test_without_numba_torch_kernels_run(monkeypatch, unresolved, missing):
+    monkeypatch.setattr(choice.importlib, "import_module", cannot_import(missing))
     monkeypatch.setattr(choice, "_asked", [""])
     assert kernels.name() == "torch"
     with pytest.raises(ImportError):
         kernels.using("numba").__enter__()
 
 
+def test_a_mistake_of_ours_is_not_taken_for_a_missing_numba(monkeypatch, unresolved):
+    monkeypatch.setattr(choice.importlib, "import_module", cannot_import("upscale_fx.kernels.compiled"))
+    monkeypatch.setattr(choice, "_asked", [""])
+    with pytest.raises(ImportError, match=r"upscale_fx\.kernels"):
+        kernels.name()
+
+
 def test_slices_are_read_in_place(compiled):
-    from upscale_fx.kernels.arrays import rows
+    from upscale_fx.operators.kernels.arrays import rows
 
     wide = torch.randn(6, 4, 10)
     for view, per_head in ((wide[:, :, 2:7], True), (wide[:, 1], False), (wide[:, 1:3], False), (wide[..., 3:4], True)):
@@ -77,7 +95,7 @@ def test_slices_are_read_in_place(compiled):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_results_do_not_depend_on_threads(case, compiled, monkeypatch):
-    from upscale_fx.kernels import threads
+    from upscale_fx.operators.kernels import threads
 
     monkeypatch.setattr(threads, "SMALL", 0)
     monkeypatch.setattr("tests.operators.cases.CHANNELS", 70)
@@ -97,7 +115,7 @@ def test_results_do_not_depend_on_threads(case, compiled, monkeypatch):
 
 
 def test_errors_reach_the_caller_from_any_thread(compiled, monkeypatch):
-    from upscale_fx.kernels import threads
+    from upscale_fx.operators.kernels import threads
 
     monkeypatch.setattr(threads, "SMALL", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
@@ -113,7 +131,7 @@ def test_errors_reach_the_caller_from_any_thread(compiled, monkeypatch):
 def test_a_forked_process_gets_threads_of_its_own(compiled, tmp_path):
     code = """
 import os, sys, torch
-from upscale_fx.kernels import threads
+from upscale_fx.operators.kernels import threads
 from upscale_fx import operators
 threads.SMALL = 0
 torch.set_num_threads(2)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.operators.cases import CASES, HEADS, make_graph, random_graph
-from upscale_fx import kernels, operators
+from upscale_fx import operators
+from upscale_fx.operators import kernels
 
 NAMES = {case.name: case for case in CASES}
 LINEAR = [case for case in CASES if case.name.startswith(("spmm sum", "spmm mean", "spmm_transposed", "edge_dot"))]

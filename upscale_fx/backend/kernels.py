@@ -1,6 +1,6 @@
 """Kernels that Dynamo calls with a module's parameters, as the tensor operations they stand for.
 
-Tracing a model lowers recurrent cells and multi-head attention where modules are called (:mod:`upscale_fx.lower`).
+Tracing a model lowers recurrent cells and multi-head attention where modules are called (``tracing.lower``).
 Dynamo's graph has the functions within, so the same definitions are called with what the modules would have held.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from upscale_fx import lower
+from upscale_fx.tracing import lower
 
 
 def _cell(definition: Callable[..., Any], **facts: Any) -> Callable[..., Any]:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from upscale_fx.backend.arguments import Argument
 from upscale_fx.backend.dynamic import FixedSizeError
+from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
 from upscale_fx.errors import InputError
-from upscale_fx.examples import inputs_from_examples
-from upscale_fx.inputs import ModelInputs, RowCount, TensorSpec
+from upscale_fx.tracing.examples import inputs_from_examples
 
 
 def describe(given: Sequence[Argument], values: Mapping[str, Any], model: nn.Module) -> ModelInputs:

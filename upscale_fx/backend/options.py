@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from upscale_fx.criteria import Criterion
 from upscale_fx.errors import PatternError
+from upscale_fx.masking.criteria import Criterion
 from upscale_fx.passes.base import Callback
 
 

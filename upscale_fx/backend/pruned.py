@@ -14,10 +14,10 @@ from upscale_fx.backend.likeness import describe, fits
 from upscale_fx.backend.options import Options
 from upscale_fx.backend.plain import plain_graph
 from upscale_fx.backend.replay import CapturedModel, check_capture
+from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import TraceError
-from upscale_fx.inputs import ModelInputs
-from upscale_fx.module import CompiledGNN
-from upscale_fx.trace import trace_model
+from upscale_fx.tracing.trace import trace_model
 
 
 class PrunedGraph:

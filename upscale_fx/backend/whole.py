@@ -9,8 +9,8 @@ from torch import fx, nn
 from torch._dynamo.symbolic_convert import InstructionTranslator
 
 from upscale_fx.backend.arguments import Argument
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import InputError, ModeError, TraceError
-from upscale_fx.module import CompiledGNN
 
 
 def check_whole(gm: fx.GraphModule) -> None:

@@ -15,8 +15,8 @@ from upscale_fx.bench.graphs import Graph
 from upscale_fx.bench.peers import torch_pruning
 from upscale_fx.bench.spec import Spec
 from upscale_fx.bench.work import Work, work_of
-from upscale_fx.module import CompiledGNN
-from upscale_fx.prepared import PreparedGraph
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.prepared import PreparedGraph
 
 #: What everything is compared with.
 BASELINE = "PyG edge_index"

@@ -10,7 +10,7 @@ from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
 from torch_geometric.utils import degree
 
 from upscale_fx.bench.graphs import Graph
-from upscale_fx.models import GraphTransformer
+from upscale_fx.models.classifiers import GraphTransformer
 
 HEADS = 4
 DROPOUT = 0.5

@@ -17,7 +17,7 @@ from upscale_fx.bench.columns import BASELINE
 from upscale_fx.bench.graphs import Graph
 from upscale_fx.bench.limit import Machine
 from upscale_fx.bench.run import Cell, Cells, Result, best_of
-from upscale_fx.kernels import name as kernels
+from upscale_fx.operators.kernels import name as kernels
 
 _PACKAGES = ("torch", "torch_geometric", "torch-pruning", "numba", "numpy")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from upscale_fx.kernels import choose
 from upscale_fx.operators.checks import check_heads, check_structure, describe
+from upscale_fx.operators.kernels import choose
 from upscale_fx.operators.library import register, same_dtype
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from upscale_fx.kernels import choose_structure
 from upscale_fx.operators.checks import describe
+from upscale_fx.operators.kernels import choose_structure
 from upscale_fx.operators.library import register
 
 

@@ -1,0 +1,172 @@
+"""The forward and backward engines over the relations of :mod:`upscale_fx.channels.positions`.
+
+A channel (a position of a value) is *live* iff (1) some live use reads it and (2) it can be non-zero. ``nonzero``
+computes (2) forwards, ``needed`` computes (1) backwards, looking at (2) where a contraction reads. What ``needed``
+returns is what the compacted graph keeps: live channels, and what a rectangular shape or a barrier demands beside
+them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from upscale_fx.analysis.rectangles import Level, closure
+from upscale_fx.channels.positions import Axes, Mask, Positions, axes_of
+from upscale_fx.channels.relations import Relation
+from upscale_fx.channels.rules import relation_of
+from upscale_fx.compiled.inputs import LARGE, SMALL, in_mode, undisturbed
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.selections import told_apart
+from upscale_fx.errors import UpscaleError
+
+
+@dataclass
+class Dataflow:
+    """A graph with the relation and axes of every node."""
+
+    module: fx.GraphModule
+    values: dict[fx.Node, tuple[object, object]]
+    relations: dict[fx.Node, Relation]
+    axes: dict[fx.Node, Axes]
+    nonzero: dict[fx.Node, Mask] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """All nodes in execution order."""
+        return list(self.module.graph.nodes)
+
+    @property
+    def outputs(self) -> list[fx.Node]:
+        """Tensor values the model returns."""
+        output = next(n for n in reversed(self.module.graph.nodes) if n.op == "output")
+        return [n for n in output.all_input_nodes if n in self.axes]
+
+    def substitute(self, node: fx.Node, by: fx.Node) -> None:
+        """Let a new node that computes the same stand in for one everywhere."""
+        by.meta = dict(node.meta)
+        node.replace_all_uses_with(by)
+        self.values[by] = self.values[node]
+        if node in self.axes:
+            self.axes[by] = self.axes[node]
+
+
+def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
+    """Every node's value on the two example graphs, in eval mode and without gradients."""
+    sides = [module.inputs.example(SMALL), module.inputs.example(LARGE)]
+    results: list[dict[fx.Node, Any]] = [{}, {}]
+    interpreter = fx.Interpreter(module, garbage_collect_values=False)
+    with in_mode(module, training=False), torch.no_grad(), undisturbed(module):
+        for node in module.graph.nodes:
+            pair = [_run(interpreter, node, *side) for side in zip(sides, results, strict=True)]
+            results[0][node], results[1][node] = told_apart(node.target, (pair[0], pair[1]))
+    return {node: (results[0][node], results[1][node]) for node in results[0]}
+
+
+def _run(
+    interpreter: fx.Interpreter, node: fx.Node, arguments: Mapping[str, object], found: Mapping[fx.Node, Any]
+) -> Any:
+    if node.op == "placeholder":
+        return arguments.get(str(node.target))
+    args = map_arg(node.args, lambda source: found[source])
+    kwargs = map_arg(node.kwargs, lambda source: found[source])
+    try:
+        return getattr(interpreter, node.op)(node.target, args, kwargs)
+    except Exception as error:
+        where = f"node {node.name} ({node.meta.get('source', '')})"
+        raise UpscaleError(f"{where} failed on an example graph: {error}") from error
+
+
+def analyse(module: CompiledGNN) -> Dataflow:
+    """Relations, axes and the forward analysis of a graph."""
+    values = example_values(module)
+    axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
+    relations = {node: relation_of(node, values, module) for node in values if node.op != "output"}
+    flow = Dataflow(module, values, relations, axes)
+    flow.nonzero = nonzero(flow)
+    return flow
+
+
+def nonzero(flow: Dataflow) -> dict[fx.Node, Mask]:
+    """Forward: which positions may be other than zero, for every finite input."""
+    found: dict[fx.Node, Mask] = {}
+    for node in flow.nodes:
+        axes = flow.axes.get(node)
+        if axes is None or node.op == "output":
+            continue
+        value = flow.values[node][0]
+        if node.op == "get_attr" and isinstance(value, Tensor):
+            may_change = isinstance(_owner(flow, node), _BatchNorm) and not isinstance(value, nn.Parameter)
+            found[node] = (value != 0).cpu().numpy().reshape(-1) | may_change  # training updates statistics
+        else:
+            found[node] = flow.relations[node].nonzero(axes.count, found)
+    return found
+
+
+def _owner(flow: Dataflow, node: fx.Node) -> nn.Module:
+    """The module that holds a parameter or buffer."""
+    return flow.module.get_submodule(str(node.target).rpartition(".")[0])
+
+
+def needed(
+    flow: Dataflow,
+    levels: Mapping[fx.Node, Level],
+    blocks: Mapping[fx.Node, Positions],
+    partial: Collection[fx.Node] = (),
+) -> dict[fx.Node, Mask]:
+    """Backward: which positions each value keeps; a value without an entry is not computed at all.
+
+    ``partial`` calls are made of those operands only that they read something of; all others need each of theirs.
+    """
+    asked: dict[fx.Node, Mask] = {node: np.ones(flow.axes[node].count, dtype=bool) for node in flow.outputs}
+    present: set[fx.Node] = set(flow.nodes[-1].all_input_nodes)
+    present.update(node for node in flow.nodes if node.op == "placeholder")
+    kept: dict[fx.Node, Mask] = {}
+    for node in reversed(flow.nodes):
+        if node.op == "output":
+            continue
+        relation, axes = flow.relations[node], flow.axes.get(node)
+        if axes is None:
+            if node in present:
+                present.update(node.all_input_nodes)
+                for source in _read_by_value(node, flow):
+                    asked[source] = np.ones(flow.axes[source].count, dtype=bool)
+            continue
+        mask = asked.get(node, np.zeros(axes.count, dtype=bool))
+        if not mask.any():
+            if node not in present:
+                continue
+            mask[:1] = True
+        mask = closure(mask, axes, levels.get(node, Level.RAGGED), blocks.get(node))
+        kept[node] = mask
+        for source, wanted in relation.need(mask, flow.nonzero):
+            asked[source] = asked[source] | wanted if source in asked else wanted.copy()
+        present.update(s for s in node.all_input_nodes if node not in partial or s not in asked or asked[s].any())
+    return kept
+
+
+def reads_sizes(node: fx.Node) -> bool:
+    """Whether a call reads row counts or a dtype, no values."""
+    return (node.op == "call_method" and node.target == "size") or node.target is getattr
+
+
+def _read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
+    """Tensors that a result which is not one tensor depends on channel by channel: all of them, but for row sizes.
+
+    The tensor elements of a tuple are described at their getitem, so the tuple itself asks for nothing.
+    """
+    if reads_sizes(node):
+        return []
+    if isinstance(flow.values[node][0], tuple | list | dict) and all(u.target is operator.getitem for u in node.users):
+        plain = [u for u in node.users if u not in flow.axes and not isinstance(flow.values[u][0], tuple | list | dict)]
+        if not plain:
+            return []
+    return [source for source in node.all_input_nodes if source in flow.axes]

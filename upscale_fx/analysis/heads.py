@@ -1,0 +1,56 @@
+"""Heads: which positions belong together in blocks because a value, or a view of it, has several channel axes."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import fx
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.analysis.rectangles import cells
+from upscale_fx.channels.positions import Positions
+from upscale_fx.channels.relations import Barrier, Movement, Pointwise
+
+
+def head_blocks(flow: Dataflow) -> dict[fx.Node, Positions]:
+    """The block (head) of each position, for values with several wide axes and flat values that are views of them."""
+    blocks: dict[fx.Node, Positions] = {}
+    for node, axes in flow.axes.items():
+        if len(axes.wide) > 1 and node.op != "get_attr" and not _is_stack_like(flow, node):
+            blocks[node] = cells(axes)
+    links = [
+        (node, f.source)
+        for node, relation in flow.relations.items()
+        if isinstance(relation, Pointwise | Movement)
+        for f in relation.ties()
+        if f.is_identity and f.source.op != "get_attr" and len(f.index) == flow.axes[f.source].count
+    ]
+    changed = True
+    while changed:
+        changed = False
+        for a, b in [*links, *reversed(links)]:
+            for into, out in ((a, b), (b, a)):
+                if out in blocks and _refines(blocks.get(into), blocks[out]):
+                    blocks[into] = _refined(blocks.get(into), blocks[out])
+                    changed = True
+    return blocks
+
+
+def _is_stack_like(flow: Dataflow, node: fx.Node) -> bool:
+    """Stacked values ([C, L] or [L, C]): their parts are whole tensors, not heads."""
+    relation = flow.relations[node]
+    if isinstance(relation, Movement) and relation.how == "stack":
+        return True
+    if isinstance(relation, Pointwise):
+        full = [f for f in relation.flows if f.is_identity and len(f.index) == flow.axes[f.source].count]
+        return any(_is_stack_like(flow, f.source) for f in full)
+    return isinstance(relation, Barrier)
+
+
+def _refines(own: Positions | None, other: Positions) -> bool:
+    return own is None or len(np.unique(np.stack([own, other]), axis=1).T) > len(np.unique(own))
+
+
+def _refined(own: Positions | None, other: Positions) -> Positions:
+    if own is None:
+        return other
+    return np.unique(np.stack([own, other]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -1,0 +1,183 @@
+"""Where a graph crosses its edges, and at how many hops from an output each value is needed.
+
+For graphs with one kind of nodes and one kind of edges. Nothing is told by names: a value has rows of nodes or rows of
+edges by its example sizes. Where an operation reads nodes and gives edges, rows are *gathered*; where it reads edges
+and gives nodes, they are *aggregated*. A gather reads the ``own`` end of its edges if its index holds the same numbers
+as the index by which its result is aggregated later, else the ``far`` end: a neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.analysis.size import rows_of
+from upscale_fx.channels.positions import Axes, axes_of
+from upscale_fx.errors import InputError
+
+#: Row symbols of edges, with how many self loops each node has beside its neighbours.
+LOOPS = {"E": 0, "E+N": 1}
+
+End = Literal["own", "far"]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Where a graph crosses its edges.
+
+    Attributes:
+        gathers: operations that read rows of nodes for every edge, and which ends of the edges they read: that of the
+            node that aggregates (``own``), that of its neighbour (``far``), or both, where self loops are added; none
+            where rows of nodes and of edges meet without an index.
+        aggregations: operations that combine rows of edges at nodes, and the values they combine.
+    """
+
+    gathers: Mapping[fx.Node, frozenset[End]]
+    aggregations: Mapping[fx.Node, tuple[fx.Node, ...]]
+
+    def __bool__(self) -> bool:
+        return bool(self.gathers or self.aggregations)
+
+
+def find_edges(flow: Dataflow) -> Edges:
+    """Every place where an analysed graph, not a fused one, crosses its edges."""
+    indices: dict[fx.Node, fx.Node | None] = {}
+    aggregations: dict[fx.Node, tuple[fx.Node, ...]] = {}
+    targets: dict[fx.Node, set[fx.Node]] = {}  # for values of edges: the indices by which they are aggregated
+    for node in reversed(flow.nodes):
+        rows = row_symbols(flow, node)
+        floating = [source for source in node.all_input_nodes if _is_floating(flow, source)]
+        if rows in LOOPS:
+            if any(row_symbols(flow, source) == "N" for source in floating):
+                indices[node] = _index(flow, node, rows)
+            for source in node.all_input_nodes:
+                targets.setdefault(source, set()).update(targets.get(node, ()))
+        elif rows == "N":
+            combined = tuple(source for source in floating if row_symbols(flow, source) in LOOPS)
+            for source in combined:
+                index = _index(flow, node, row_symbols(flow, source))
+                targets.setdefault(source, set()).update(() if index is None else (index,))
+            if combined:
+                aggregations[node] = combined
+    gathers = {node: _ends(flow, index, targets.get(node, set())) for node, index in indices.items()}
+    return Edges(gathers, aggregations)
+
+
+def _is_floating(flow: Dataflow, node: fx.Node) -> bool:
+    value = flow.values[node][0]
+    return node in flow.axes and isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _index(flow: Dataflow, node: fx.Node, rows: str) -> fx.Node | None:
+    """The index with one number per edge that an operation takes."""
+    for source in node.all_input_nodes:
+        value = flow.values[source][0]
+        is_index = isinstance(value, Tensor) and value.dim() == 1 and value.dtype in (torch.int64, torch.int32)
+        if is_index and row_symbols(flow, source) == rows:
+            return source
+    return None
+
+
+def _ends(flow: Dataflow, index: fx.Node | None, targets: set[fx.Node]) -> frozenset[End]:
+    """Which ends a gather reads: none that is known without an index, the far one where nothing aggregates them."""
+    if index is None:
+        return frozenset()
+    if not targets:
+        return frozenset({"far"})
+    found: set[End] = set()
+    for target in targets:
+        pairs = list(zip(flow.values[index], flow.values[target], strict=True))
+        if all(isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b) for a, b in pairs):
+            found.add("own")
+        else:
+            loops = LOOPS[row_symbols(flow, index)]
+            found.update(("own", "far") if loops else ("far",))
+    return frozenset(found)
+
+
+def row_symbols(flow: Dataflow, node: fx.Node) -> str:
+    """``"N"``, ``"E"``, ``"E+N"``, ...; ``"call"`` for a tensor without rows, ``""`` for what is none.
+
+    A tuple has the rows of its first tensor.
+    """
+    axes = _axes(flow, node)
+    return "" if axes is None else rows_of(axes)
+
+
+def _axes(flow: Dataflow, node: fx.Node) -> Axes | None:
+    if node in flow.axes or node not in flow.values:
+        return flow.axes.get(node)
+    first, second = flow.values[node]
+    if not isinstance(first, tuple | list) or not isinstance(second, tuple | list):
+        return None
+    found = (axes_of(pair) for pair in zip(first, second, strict=False))
+    return next((axes for axes in found if axes is not None), None)
+
+
+def data(flow: Dataflow) -> set[fx.Node]:
+    """Tensors, and tuples of them, that are made of features or parameters; all others are structure."""
+    found: set[fx.Node] = set()
+    for node in flow.nodes:
+        axes, value = _axes(flow, node), flow.values.get(node, (None,))[0]
+        if node.op == "placeholder":
+            is_data = axes is not None and len(axes.sizes) > 1 and _is_floating(flow, node)
+        elif node.op == "get_attr":
+            is_data = isinstance(value, nn.Parameter)
+        else:
+            is_data = axes is not None and any(source in found for source in node.all_input_nodes)
+        if is_data:
+            found.add(node)
+    return found
+
+
+def hops_needed(flow: Dataflow, edges: Edges) -> dict[fx.Node, set[int]]:
+    """For every value an output needs, at which distances from one node of the output.
+
+    A value of edges is needed at hop h for the edges that end at a node at hop h.
+
+    Raises:
+        InputError: the output is not one row per node, or something on the way to it is neither of nodes nor of edges.
+    """
+    kept = data(flow)
+    hops: dict[fx.Node, set[int]] = {}
+    for output in flow.outputs:
+        if output in kept:
+            rows = row_symbols(flow, output)
+            if rows != "N":
+                has = "is one value for the whole graph" if rows == "call" else f"has one row for each of {rows}"
+                raise InputError(
+                    f"batched inference is of one node, but the output of {describe(output)} {has}; ask without fanouts"
+                )
+            hops[output] = {0}
+    for node in reversed(flow.nodes):
+        for source in node.all_input_nodes if node in hops else ():
+            if source in kept:
+                hops.setdefault(source, set()).update(_hops_before(flow, edges, source, node, hops[node]))
+    return hops
+
+
+def _hops_before(flow: Dataflow, edges: Edges, source: fx.Node, node: fx.Node, hops: set[int]) -> set[int]:
+    """At which hops an operation at these hops needs one of its operands."""
+    before, after = row_symbols(flow, source), row_symbols(flow, node)
+    if before in ("call", after) or (before in LOOPS and after in (*LOOPS, "N")):
+        return hops
+    ends = edges.gathers.get(node) if before == "N" else None
+    if ends:
+        steps = [step for step, end in enumerate(("own", "far")) if end in ends]
+        return {hop + step for hop in hops for step in steps}
+    raise InputError(
+        f"batched inference of one node cannot be counted: {describe(node)} reads rows of kind {before} and gives "
+        f"{'one value for the whole graph' if after == 'call' else f'rows of kind {after}'}, by no index of edges; ask "
+        f"without fanouts"
+    )
+
+
+def describe(node: fx.Node) -> str:
+    """A node with its module path and source line, for errors."""
+    where = ", ".join(str(part) for part in (node.meta.get("module"), node.meta.get("source")) if part)
+    return f"node {node.name} ({where})" if where else f"node {node.name}"

@@ -1,0 +1,228 @@
+"""A graph in another floating-point dtype: which values change theirs, and where casts stand.
+
+A value is a *feature* iff it is (1) a floating-point argument, but for numbers per edge (``compiled.structure.half``);
+(2) a parameter; or (3) computed from a feature, other than its size, its dtype, or a fresh tensor of its shape.
+Features are computed in the narrow dtype. All else is structure (indices, degrees, edge weights and their
+normalisation) and keeps the dtype it has until a call takes it together with features.
+
+In half precision three things are float32. (a) Sums over rows, which torch may accumulate in the dtype of the rows
+(``scatter``, ``softmax`` over edges): they are made of float32 copies. Operators of :mod:`upscale_fx.operators`, matrix
+products and norms accumulate in float32 by themselves. (b) Parameters and statistics of batch norms. (c) What cancels,
+such as a variance (:mod:`upscale_fx.analysis.cancellation`).
+
+The new graph is built node by node, and every node runs on an example: its dtype is what it turns out to be.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch_geometric.utils as pyg
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from upscale_fx.analysis.cancellation import cancelling
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.structure.half import is_structural
+from upscale_fx.errors import UpscaleError
+
+HALVES = (torch.bfloat16, torch.float16)
+#: Sums over rows that torch may accumulate in the dtype of the rows.
+_ACCUMULATING = {
+    pyg.scatter, pyg.segment, pyg.softmax, pyg.cumsum, torch.cumsum, "cumsum", torch.index_add, "index_add",
+    torch.scatter_add, "scatter_add", torch.scatter_reduce, "scatter_reduce", torch.index_reduce, "index_reduce",
+    torch.segment_reduce,
+}  # fmt: skip
+#: Norms that take parameters and statistics in float32 beside features in half precision.
+_MIXED_NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm}
+#: Fresh tensors that have no number of the operand in them.
+_FRESH = {
+    "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", torch.zeros_like, torch.ones_like, torch.full_like,
+    torch.empty_like,
+}  # fmt: skip
+_LARGEST = {torch.finfo(dtype).max for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
+
+
+@dataclass
+class Casting:
+    """One graph in another dtype, node by node.
+
+    Attributes:
+        module: holds the parameters; those of modules it calls are in their dtype already.
+        dtype: the narrow dtype.
+        arguments: an example of one call.
+        before: what every node computed there before the cast.
+        graph: the new graph.
+        own: for every old node the new one that stands for it, or a constant.
+        versions: new nodes by the old one and the dtype they have it in.
+        values: what every node of the new graph computes on the example.
+        casts: nodes of the new graph that only cast.
+        features: old nodes that are features.
+    """
+
+    module: CompiledGNN
+    dtype: torch.dtype
+    arguments: Mapping[str, Any]
+    before: Mapping[fx.Node, Any]
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    own: dict[fx.Node, Any] = field(default_factory=dict)
+    versions: dict[tuple[fx.Node, torch.dtype], Any] = field(default_factory=dict)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    casts: set[fx.Node] = field(default_factory=set)
+    features: set[fx.Node] = field(default_factory=set)
+    _specs: dict[fx.Node, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._interpreter = fx.Interpreter(self.module)
+        self.cancelling = cancelling(self.module.graph)
+
+    def run(self) -> None:
+        """Build the graph.
+
+        Raises:
+            UpscaleError: an operation fails in the dtype.
+        """
+        for node in self.module.graph.nodes:
+            if node.op == "output":
+                self.graph.output(map_arg(node.args[0], self._restored))
+            else:
+                self._add(node)
+
+    def value(self, node: fx.Node) -> Any:
+        """What an old node's own version is on the example, in the new graph."""
+        new = self.own[node]
+        return self.values[new] if isinstance(new, fx.Node) else new
+
+    def _add(self, node: fx.Node) -> None:
+        if self._is_feature(node):
+            self.features.add(node)
+        if node.op == "placeholder":
+            self.own[node] = self._emit(node, node.args, node.kwargs)
+        elif node.target is getattr and isinstance(self.before[node], torch.dtype):
+            read = self._emit(node, *map_arg((node.args, node.kwargs), self.own.__getitem__))
+            same = self.values[read] == self.before[node]
+            self.own[node] = read if same else self.before[node]  # what structure reads is what it was
+        else:
+            args, kwargs = self._operands(node)
+            self.own[node] = self._emit(node, args, kwargs)
+
+    def _is_feature(self, node: fx.Node) -> bool:
+        value = self.before[node]
+        if not any(_is_float(leaf) for leaf in pytree.tree_leaves(value)):
+            return False
+        if node.op == "placeholder":
+            self._specs[node] = self.module.inputs.arguments.get(str(node.target))
+            return isinstance(value, Tensor) and not is_structural(self._specs[node])
+        if node.op == "get_attr":
+            return isinstance(value, nn.Parameter)
+        container = node.all_input_nodes[0] if node.target is operator.getitem else node
+        if isinstance(self._specs.get(container), dict | list | tuple):
+            self._specs[node] = self._specs[container][node.args[1]]
+            return isinstance(value, Tensor) and not is_structural(self._specs[node])
+        if node.target in _FRESH:
+            return False
+        return self._has_parameters(node) or self._takes_features(node)
+
+    def _has_parameters(self, node: fx.Node) -> bool:
+        called = node.op == "call_module"
+        return called and any(True for _ in self.module.get_submodule(str(node.target)).parameters())
+
+    def _takes_features(self, node: fx.Node) -> bool:
+        return any(source in self.features for source in node.all_input_nodes)
+
+    def _operands(self, node: fx.Node) -> tuple[Any, Any]:
+        """The arguments of a call in the dtypes it wants them in."""
+        arguments = (node.args, node.kwargs)
+        reads_shape = not _has_tensor(self.before[node])
+        if reads_shape or not (self._has_parameters(node) or self._takes_features(node)) or node.target in _FRESH:
+            args, kwargs = map_arg(arguments, self.own.__getitem__)
+            if node.target in _FRESH and "dtype" not in kwargs and _is_float(self.before[node]):
+                kwargs = {**kwargs, "dtype": self.before[node].dtype}
+            return args, kwargs
+        x = node.args[0] if node.args else None
+        dtypes = {source: self._wanted(node, source is x) for source in node.all_input_nodes}
+        return map_aggregate(
+            arguments, lambda leaf: self._cast(leaf, dtypes[leaf]) if isinstance(leaf, fx.Node) else self._fitting(leaf)
+        )
+
+    def _wanted(self, node: fx.Node, is_first: bool) -> torch.dtype:
+        """The dtype in which a call on features takes an operand."""
+        if self.dtype not in HALVES:
+            return self.dtype
+        wide = node.target in _ACCUMULATING or node in self.cancelling or (node.target in _MIXED_NORMS and not is_first)
+        return torch.float32 if wide else self.dtype
+
+    def _fitting(self, constant: Any) -> Any:
+        """The largest number of another dtype, which is what masks are filled with, becomes that of this one."""
+        if not isinstance(constant, float) or abs(constant) not in _LARGEST:
+            return constant
+        return math.copysign(torch.finfo(self.dtype).max, constant)
+
+    def _cast(self, node: fx.Node, dtype: torch.dtype) -> Any:
+        """A value in a dtype, if it is floating-point; for a dtype that was read, the new one."""
+        value = self.value(node)
+        if isinstance(value, torch.dtype):
+            return dtype if value.is_floating_point else self.own[node]
+        if not _is_float(value) or value.dtype == dtype:
+            return self.own[node]
+        if (node, dtype) not in self.versions:
+            cast = self._emit(node, (self.own[node], dtype), {}, "call_method", "to")
+            self.casts.add(cast)
+            self.versions[node, dtype] = cast
+        return self.versions[node, dtype]
+
+    def _restored(self, node: fx.Node) -> Any:
+        """A result of the graph in the dtype it had."""
+        before, value = self.before[node], self.value(node)
+        if isinstance(before, Tensor):
+            return self.own[node] if value.dtype == before.dtype else self._cast(node, before.dtype)
+        dtypes = [leaf.dtype if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(before)]
+        if dtypes == [leaf.dtype if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(value)]:
+            return self.own[node]
+        return self._emit(node, (self.own[node], dtypes), {}, "call_function", to_dtypes)
+
+    def _emit(self, node: fx.Node, args: Any, kwargs: Any, op: str = "", target: Any = None) -> fx.Node:
+        """Put a call into the new graph and run it."""
+        op, target = op or node.op, target or node.target
+        new = self.graph.create_node(op, target, args, kwargs, name=node.name)
+        new.meta = dict(node.meta)
+        if op == "placeholder":
+            self.values[new] = self.arguments.get(str(target))
+            return new
+        values = map_arg((args, kwargs), self.values.__getitem__)
+        try:
+            self.values[new] = getattr(self._interpreter, op)(target, *values)
+        except Exception as error:
+            raise UpscaleError(self._failed(node, error)) from error
+        return new
+
+    def _failed(self, node: fx.Node, error: Exception) -> str:
+        target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        where = ", ".join(filter(None, (node.meta.get("module"), node.meta.get("source"))))
+        name = str(self.dtype).removeprefix("torch.")
+        return (
+            f"{target} at node {node.name} ({where or 'of the graph itself'}) fails in {name}: {error}. Leave dtype "
+            f"out, or choose another"
+        )
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _has_tensor(value: object) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def to_dtypes(value: Any, dtypes: list[torch.dtype | None]) -> Any:
+    """A nested result with its tensors in these dtypes, None for what is no tensor."""
+    leaves, shape = pytree.tree_flatten(value)
+    cast = [leaf if dtype is None else leaf.to(dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+    return pytree.tree_unflatten(cast, shape)

@@ -1,0 +1,54 @@
+"""Rectangular layouts: how free a value's layout is, and the smallest rectangle that holds given positions."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from upscale_fx.channels.positions import Axes, Mask, Positions
+
+
+class Level(IntEnum):
+    """How free a value's layout is. Where the rewriter cannot express a layout it raises the level and starts again."""
+
+    RAGGED = 0  # the last wide axis may hold other channels in every cell of the axes before it (heads)
+    GRID = 1  # one list of channels per axis
+    IDENTITY = 2  # everything, in place
+
+
+def closure(mask: Mask, axes: Axes, level: Level, blocks: Positions | None) -> Mask:
+    """The smallest rectangular superset of ``mask``: pads with the first free positions of a block or cell."""
+    if level is Level.IDENTITY:
+        return np.ones_like(mask)
+    wide = axes.wide
+    if level is Level.GRID and len(wide) > 1:
+        grid = mask.reshape(axes.shape)
+        result = np.ones(axes.shape, dtype=bool)
+        for axis in wide:
+            others = tuple(a for a in range(grid.ndim) if a != axis)
+            result &= grid.any(axis=others, keepdims=True)
+        return result.reshape(-1)
+    if blocks is not None:
+        mask = _level_out(mask, blocks)
+    if len(wide) > 1:
+        mask = _level_out(mask, cells(axes))
+    return mask
+
+
+def cells(axes: Axes) -> Positions:
+    """The cell of each position: its place on all wide axes but the last."""
+    last = axes.shape[axes.wide[-1]] if axes.wide else 1
+    return np.arange(axes.count, dtype=np.int64) // last
+
+
+def _level_out(mask: Mask, blocks: Positions) -> Mask:
+    counts = np.bincount(blocks[mask], minlength=int(blocks.max()) + 1)
+    widest = counts.max(initial=0)
+    if np.all((counts == 0) | (counts == widest)):
+        return mask
+    mask = mask.copy()
+    for block in np.flatnonzero((counts > 0) & (counts < widest)):
+        free = np.flatnonzero((blocks == block) & ~mask)
+        mask[free[: widest - counts[block]]] = True
+    return mask

@@ -1,0 +1,199 @@
+"""Where a weight is stored: from the positions of a computed weight back to the entries of parameters.
+
+A weight need not be a parameter: it may be a view or slice of one, looked up by relation, a combination of bases, or
+scaled. Setting the right entries to zero makes a channel of the weight zero all the same. They are found by carrying a
+label (the channel) from every position of the weight back through the operations that made it; where an entry would
+have to serve two channels, channels cannot be masked one by one and there is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx, nn
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.channels.positions import Positions
+from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Reduction
+from upscale_fx.channels.relations.products import Lookup, Product
+
+_NONE = -1
+
+
+class NotStored(Exception):
+    """Why no entries of parameters stand for the channels of a weight."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Entries of a parameter that are zero when channels are masked: ``entries[c]``, of the flat tensor (-1: none)."""
+
+    target: str
+    entries: Positions
+    shape: tuple[int, ...]
+
+    def lines(self) -> list[tuple[tuple[int, int], ...]]:
+        """For each channel the coordinates that all its entries share: ``((1, 3),)`` is column 3 of a matrix."""
+        first, known = self.entries[:, :1], self.entries >= 0
+        filled = np.where(known, self.entries, first)
+        found = []
+        places, starts = np.unravel_index(filled, self.shape), np.unravel_index(first, self.shape)
+        same = [(along == start).all(axis=1) for along, start in zip(places, starts, strict=True)]
+        for c in range(len(self.entries)):
+            shared = [axis for axis in range(len(self.shape)) if same[axis][c]]
+            found.append(tuple((axis, int(starts[axis][c, 0])) for axis in shared))
+        return found
+
+
+def made_of_parameters(flow: Dataflow) -> set[fx.Node]:
+    """Values computed from parameters and nothing else, looked up or not: they can be weights."""
+    found: set[fx.Node] = set()
+    for node in flow.nodes:
+        relation = flow.relations.get(node)
+        if node.op == "get_attr" or (relation is not None and relation.reads and found.issuperset(relation.reads)):
+            found.add(node)
+    return found
+
+
+def weight_cuts(flow: Dataflow, node: fx.Node, labels: Positions, count: int) -> list[Cut]:
+    """The entries behind the positions of a weight, which are labelled with channels ``0 .. count - 1`` (-1: none).
+
+    Raises:
+        NotStored: the weight is computed in a way in which channels do not stay apart.
+    """
+    found: dict[str, Positions] = {}
+    _trace_back(flow, node, labels, found)
+    return [Cut(target, _by_label(own, count), _shape(flow, target)) for target, own in found.items()]
+
+
+def _trace_back(flow: Dataflow, node: fx.Node, labels: Positions, found: dict[str, Positions]) -> None:
+    if node.op == "get_attr":
+        target = str(node.target)
+        if not is_parameter(flow, target):
+            raise NotStored(f"its weight '{target}' is a buffer")
+        found[target] = _merged(found[target], labels, target) if target in found else labels
+        return
+    for source, own in _sources(flow, node, labels):
+        _trace_back(flow, source, own, found)
+
+
+def _sources(flow: Dataflow, node: fx.Node, labels: Positions) -> list[tuple[fx.Node, Positions]]:
+    """The operands that must be zero for the labelled positions to be zero, with their labels."""
+    relation = flow.relations[node]
+    if isinstance(relation, Movement):
+        return [(f.source, _scattered(flow, f.source, f.index, labels)) for f in relation.flows]
+    if isinstance(relation, Lookup):
+        rows = np.broadcast_to(labels, relation.index.shape)
+        return [(relation.source, _scattered(flow, relation.source, relation.index.reshape(-1), rows.reshape(-1)))]
+    if isinstance(relation, Reduction):
+        return [(relation.source, labels[relation.index])]
+    if isinstance(relation, Pointwise) and relation.module is None:
+        if relation.zero == "all":
+            return [(f.source, _scattered(flow, f.source, f.index, labels)) for f in relation.flows]
+        if relation.zero in ("any", "first"):
+            return [_one_factor(flow, node, relation, labels)]
+    if isinstance(relation, Contraction | Product):
+        return [_one_operand(flow, node, relation, labels)]
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    raise NotStored(f"its weight is computed by {name}, which does not keep its channels apart")
+
+
+def _one_factor(flow: Dataflow, node: fx.Node, relation: Pointwise, labels: Positions) -> tuple[fx.Node, Positions]:
+    """The factor of a product whose zeros make it zero: one that keeps channels apart, and is no mask of zeros."""
+    for f in relation.flows if relation.zero == "any" else relation.flows[:1]:
+        try:
+            own = _scattered(flow, f.source, f.index, labels)
+            _trace_back(flow, f.source, own, {})
+        except NotStored:
+            continue
+        return f.source, own
+    raise NotStored(f"no factor of {node.name} keeps its channels apart")
+
+
+def _one_operand(
+    flow: Dataflow, node: fx.Node, relation: Contraction | Product, labels: Positions
+) -> tuple[fx.Node, Positions]:
+    """The operand of a product of parameters (a combination of bases) whose entries belong to one channel each."""
+    if isinstance(relation, Contraction):
+        outputs, inputs = flow.axes[node].shape[-1], flow.axes[relation.x].shape[-1]
+        x = np.arange(relation.batch * inputs).reshape(1, relation.batch, inputs)
+        grid = np.arange(outputs * inputs)
+        weight = grid.reshape(1, inputs, outputs) if relation.transposed else grid.reshape(1, outputs, inputs)
+        weight = weight if relation.transposed else weight.transpose(0, 2, 1)
+        result = np.arange(relation.batch * outputs).reshape(1, relation.batch, outputs)
+        operands = ((relation.weight, weight), (relation.x, x))
+        if relation.bias is not None:
+            raise NotStored(f"its weight is computed by {node.name}, which adds a bias")
+    else:
+        x, weight, result = relation.positions
+        operands = ((relation.right, weight), (relation.left, x))
+    shown = labels[result]
+    for (operand, positions), axis in zip(operands, (1, 2), strict=True):
+        label = shown.max(axis=axis, keepdims=True)
+        if np.all((shown == label) | (shown < 0)):
+            own = np.full(flow.axes[operand].count, _NONE, dtype=np.int64)
+            own[positions] = label
+            try:
+                _trace_back(flow, operand, own, {})
+            except NotStored:
+                continue
+            return operand, own
+    raise NotStored(f"its weight is computed by {node.name}, a product that mixes its channels")
+
+
+def _scattered(flow: Dataflow, source: fx.Node, index: Positions, labels: Positions) -> Positions:
+    """Labels of source positions; raises NotStored where one would need two."""
+    here = (index >= 0) & (labels >= 0)
+    own = np.full(flow.axes[source].count, _NONE, dtype=np.int64)
+    own[index[here]] = labels[here]
+    if np.any(own[index[here]] != labels[here]):
+        raise NotStored(f"entries of {source.name} serve several channels")
+    return own
+
+
+def _merged(first: Positions, second: Positions, target: str) -> Positions:
+    both = (first >= 0) & (second >= 0)
+    if np.any(first[both] != second[both]):
+        raise NotStored(f"entries of '{target}' serve several channels")
+    return np.maximum(first, second)
+
+
+def _by_label(labels: Positions, count: int) -> Positions:
+    """The entries of each label as rows of equal length, padded with -1."""
+    places = np.flatnonzero(labels >= 0)
+    places = places[np.argsort(labels[places], kind="stable")]
+    counts = np.bincount(labels[places], minlength=count)
+    rows = np.full((count, int(counts.max(initial=0))), _NONE, dtype=np.int64)
+    rows[np.arange(rows.shape[1])[None] < counts[:, None]] = places
+    return rows
+
+
+def _shape(flow: Dataflow, target: str) -> tuple[int, ...]:
+    return tuple(flow.module.get_parameter(target).shape)
+
+
+def is_parameter(flow: Dataflow, target: str) -> bool:
+    """Whether a dotted name is a parameter, not a buffer."""
+    path, _, name = target.rpartition(".")
+    owner: nn.Module = flow.module.get_submodule(path)
+    return name in owner._parameters
+
+
+def merged_cuts(known: Sequence[Cut], again: Sequence[Cut], place: Positions, total: int) -> list[Cut]:
+    """The entries of both calls, each once."""
+    found: dict[str, list[Positions]] = {}
+    shapes = {cut.target: cut.shape for cut in (*known, *again)}
+    for cuts, places in ((known, None), (again, place)):
+        for cut in cuts:
+            entries = np.full((total, cut.entries.shape[1]), -1, dtype=np.int64)
+            entries[np.arange(len(cut.entries)) if places is None else places] = cut.entries
+            found.setdefault(cut.target, []).append(entries)
+    result = []
+    for target, parts in found.items():
+        joined = np.sort(np.concatenate(parts, axis=1), axis=1)
+        joined[:, 1:][joined[:, 1:] == joined[:, :-1]] = -1
+        joined = -np.sort(-joined, axis=1)
+        result.append(Cut(target, joined[:, : max(1, int((joined >= 0).sum(axis=1).max(initial=0)))], shapes[target]))
+    return result

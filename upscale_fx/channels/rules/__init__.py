@@ -1,0 +1,41 @@
+"""What each operation does to channels: a registry from operation to rule, one file per family of operations.
+
+A rule takes an :class:`Operation` and returns its relation, or None where this call is not one it covers; then, and for
+operations without a rule, the channels of all tensors involved stay (a barrier).
+"""
+
+from upscale_fx.channels.positions import Flow
+from upscale_fx.channels.rules import (
+    approximate,
+    convolution,
+    linear,
+    message_passing,
+    norm,
+    pointwise,
+    products,
+    reduce,
+    regrouping,
+    shape,
+)
+from upscale_fx.channels.rules.operation import Operation
+from upscale_fx.channels.rules.pointwise import per_channel
+from upscale_fx.channels.rules.registry import REGISTRY, register, relation_of
+
+__all__ = [
+    "REGISTRY",
+    "Flow",
+    "Operation",
+    "approximate",
+    "convolution",
+    "linear",
+    "message_passing",
+    "norm",
+    "per_channel",
+    "pointwise",
+    "products",
+    "reduce",
+    "register",
+    "regrouping",
+    "relation_of",
+    "shape",
+]

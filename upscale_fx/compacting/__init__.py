@@ -1,0 +1,1 @@
+"""Which channels stay, and where: layouts, one order per tied group, and the graph written anew."""

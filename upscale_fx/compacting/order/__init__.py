@@ -1,0 +1,1 @@
+"""One order of channels for all of their readers, such that most read slices."""

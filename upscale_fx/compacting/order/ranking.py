@@ -1,0 +1,162 @@
+"""The order of every component: what is read of its values, what reading costs, and which places are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from torch import fx
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduction, Source
+from upscale_fx.channels.relations.products import Recurrence
+from upscale_fx.compacting.layout import channel_ids, components
+from upscale_fx.compacting.order.choose import choose_order, contiguous, copies_lower_bound
+from upscale_fx.compacting.order.groups import Reader
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The place of every channel in its component's order."""
+
+    ids: dict[fx.Node, Positions]
+    rank: dict[int, int]
+    unviewable: int = 0  # at least this many readers cannot have a view, whatever the order
+
+    def of(self, node: fx.Node, count: int) -> Positions:
+        """Rank of each position of a value."""
+        if node not in self.ids:
+            return np.arange(count, dtype=np.int64)
+        return np.array([self.rank[c] for c in self.ids[node].tolist()], dtype=np.int64)
+
+
+def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask], widen: bool = True) -> Ranking:
+    """Choose the order of every component: cheapest for its readers, original where something reads it in place."""
+    ids = {node: own for node, own in channel_ids(flow).items() if node in kept}
+    component = components(ids)
+    members: dict[int, list[int]] = {}
+    for channel in sorted(component):
+        members.setdefault(component[channel], []).append(channel)
+    pinned = _pinned(flow, kept, ids, component)
+    sets = _reading_sets(flow, kept, ids, component, widen)
+    rank: dict[int, int] = {}
+    unviewable = 0
+    after = _cat_sources(flow, ids)
+    for root, channels in members.items():
+        channels.sort(key=lambda channel: _base_order(channel, after, rank))
+        place = {channel: i for i, channel in enumerate(channels)}
+        readers = [Reader(_as_mask(found, place), *price) for found, price in sets.get(root, [])]
+        if root in pinned:
+            order = np.arange(len(channels))
+            unviewable += sum(not contiguous(order, reader.channels) for reader in readers)
+        else:
+            order = choose_order(readers, len(channels))
+            unviewable += copies_lower_bound(readers)
+        for position, i in enumerate(order.tolist()):
+            rank[channels[i]] = position
+    return Ranking(ids, rank, unviewable)
+
+
+def _reading_sets(
+    flow: Dataflow,
+    kept: Mapping[fx.Node, Mask],
+    ids: Mapping[fx.Node, Positions],
+    component: Mapping[int, int],
+    widen: bool,
+) -> dict[int, list[tuple[set[int], tuple[float, float]]]]:
+    """Per component what is read of its values, where that is not all of a value, and what a copy or widening costs."""
+    prices: dict[tuple[fx.Node, bytes], tuple[Positions, float, float]] = {}
+    for node, mask in kept.items():
+        relation = flow.relations[node]
+        if isinstance(relation, Barrier | Source) or node.op == "get_attr":
+            continue
+        for source, wanted in relation.need(mask, flow.nonzero):
+            if source not in ids or not np.any(kept[source] & ~wanted):
+                continue
+            read = wanted & kept[source]
+            copy, wider = read_costs(flow, node, source, (int(read.sum()), int(mask.sum())), widen)
+            key = (source, read.tobytes())
+            _, known, known_wider = prices.get(key, (read, copy, 0.0))
+            prices[key] = (ids[source][read], max(copy, known), wider + known_wider)
+    found: dict[int, list[tuple[set[int], tuple[float, float]]]] = {}
+    for channels, copy, wider in prices.values():
+        for root in {component[c] for c in channels.tolist()}:
+            own = {c for c in channels.tolist() if component[c] == root}
+            found.setdefault(root, []).append((own, (copy, wider)))
+    return found
+
+
+#: Moving one number to memory and back costs about as much as this many multiply-adds.
+COPY_COST = 24
+
+
+def read_costs(
+    flow: Dataflow, node: fx.Node, source: fx.Node, counts: tuple[int, int], widen: bool
+) -> tuple[float, float]:
+    """What ``node`` pays to copy channels of ``source``, and per further channel that it reads instead.
+
+    ``counts`` are the channels read and the outputs they make. In multiply-adds on the larger example graph, so that
+    edges weigh more than nodes.
+    """
+    axes = flow.axes[source]
+    rows = float(np.prod([pair[1] for pair, size in zip(axes.pairs, axes.sizes, strict=True) if size is None]))
+    return COPY_COST * counts[0] * rows, rows * counts[1] if widen and may_widen(flow, node, source) else inf
+
+
+def may_widen(flow: Dataflow, node: fx.Node, source: fx.Node) -> bool:
+    """Whether an operation can read more than it needs: a linear layer, whose weight gets columns of zeros."""
+    relation = flow.relations[node]
+    if not isinstance(relation, Contraction) or relation.x is not source:
+        return False
+    return relation.batch == 1 and relation.weight.op == "get_attr"
+
+
+def _pinned(
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Mapping[int, int]
+) -> set[int]:
+    """Components that keep their original order, because an input, a barrier or an output holds them in place."""
+    holders = set(flow.outputs)
+    for node, mask in kept.items():
+        relation = flow.relations[node]
+        if isinstance(relation, Source):
+            holders.add(node)
+        elif isinstance(relation, Barrier):
+            holders.update((node, *relation.sources))
+        elif isinstance(relation, Recurrence):
+            holders.update((node, *relation.others))
+        elif isinstance(relation, Movement) and relation.how == "entry" and bool(mask.all()):
+            holders.add(node)  # nothing to gather, so nothing to reorder either
+        elif isinstance(relation, Reduction) and relation.frees and len(flow.axes[relation.source].wide) > 1:
+            holders.add(node)  # one result per head, in the order of the heads
+    return {component[channel] for node in holders if node in ids for channel in ids[node].tolist()}
+
+
+def _cat_sources(flow: Dataflow, ids: Mapping[fx.Node, Positions]) -> dict[int, tuple[int, int]]:
+    """For each channel that a concatenation makes: which part it comes from, and the channel it is there."""
+    found: dict[int, tuple[int, int]] = {}
+    for node, relation in flow.relations.items():
+        if isinstance(relation, Movement) and relation.how == "cat" and node in ids:
+            for part, f in enumerate(relation.flows):
+                if f.source in ids:
+                    here = np.flatnonzero(f.index >= 0)
+                    sources = ids[f.source][f.index[here]]
+                    for channel, source in zip(ids[node][here].tolist(), sources.tolist(), strict=True):
+                        found.setdefault(channel, (part, source))
+    return found
+
+
+def _base_order(channel: int, after: Mapping[int, tuple[int, int]], rank: Mapping[int, int]) -> tuple[int, int, int]:
+    """Channels in order of appearance; in a concatenation, those of one part in the order that part already has."""
+    if channel not in after:
+        return (0, channel, 0)
+    part, source = after[channel]
+    return (part, rank.get(source, source), channel)
+
+
+def _as_mask(found: set[int], place: Mapping[int, int]) -> Mask:
+    mask = np.zeros(len(place), dtype=bool)
+    mask[[place[c] for c in found]] = True
+    return mask

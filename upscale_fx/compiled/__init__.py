@@ -1,0 +1,1 @@
+"""The compiled model, a graph of its own kind, and what it is called with."""

@@ -1,0 +1,238 @@
+"""What a batch is, what arguments of a model it stands for, and going over a stream of batches more than once.
+
+A tuple, a dictionary, a tensor or a ``Data`` object is *one* batch. Every other iterable is a stream of them: a list,
+a ``NeighborLoader``, a generator. A stream that can be read only once (an iterator) is *one-shot*; its batches can be
+spooled to a file as they are first read, so that memory holds one of them at a time however often they are gone over.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch_geometric.data import HeteroData
+from torch_geometric.data.data import BaseData
+
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.signatures import signature_of
+from upscale_fx.errors import InputError
+
+Transform = Callable[[Any], Any]
+#: What ``Data`` knows without holding it.
+_COUNTS = ("num_nodes", "num_edges", "num_graphs", "batch_size")
+
+
+class Batches:
+    """A stream of batches; iterating gives one at a time.
+
+    Args:
+        source: one batch, or an iterable of batches.
+        replay: spool a one-shot stream to a temporary file, so that it can be gone over again. Each batch is written
+            when it is first read, and read back from there afterwards; the file goes with this object.
+
+    Raises:
+        InputError: ``source`` is no batch and no iterable. While iterating: there are no batches, a one-shot stream
+            that is not spooled is gone over again, or a batch cannot be written.
+    """
+
+    def __init__(self, source: Any, *, replay: bool = False) -> None:
+        if is_batch(source):
+            source = [source]
+        if isinstance(source, str | bytes | nn.Module) or not isinstance(source, Iterable):
+            raise InputError(
+                f"expected batches, got a {type(source).__name__}; pass one as a tuple (x, edge_index), a dictionary "
+                f"or a Data object, several as a list or a loader of these"
+            )
+        self.one_shot = isinstance(source, Iterator)
+        self._source: Iterable[Any] = source
+        self._spool = _Spool(source) if isinstance(source, Iterator) and replay else None
+        self._passes = 0
+
+    @classmethod
+    def replayed(cls, source: Any) -> Batches | None:
+        """The same stream for any number of passes; None for None."""
+        return source if source is None or isinstance(source, cls) else cls(source, replay=True)
+
+    @property
+    def length(self) -> int | None:
+        """How many batches a pass gives, if that is known."""
+        if self._spool is not None:
+            return self._spool.length
+        try:
+            return len(self._source)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def __len__(self) -> int:
+        if self.length is None:
+            raise TypeError("this stream of batches does not know how many there are")
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.one_shot and self._spool is None and self._passes:
+            raise InputError(
+                f"a {type(self._source).__name__} gives its batches once, but they are needed again; pass a list of "
+                f"batches or a loader"
+            )
+        self._passes += 1
+        empty = True
+        for batch in self._source if self._spool is None else self._spool:
+            empty = False
+            yield batch
+        if empty:
+            where = f"a {type(self._source).__name__} gave no batches"
+            again = f" in pass {self._passes}" if self._passes > 1 else ""
+            raise InputError(f"{where}{again}; pass a list of batches, or a loader that gives some in every pass")
+
+
+def is_batch(value: Any) -> bool:
+    """Whether a value is one batch, rather than a stream of them."""
+    return isinstance(value, tuple | Mapping | Tensor | BaseData)
+
+
+class _Spool:
+    """What an iterator gave so far, one pickle after another in a file, and whatever it still has to give."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self.source: Iterator[Any] = source
+        self.length: int | None = None
+        self.count = 0
+        self.end = 0
+        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="upscale_fx_batches_")  # noqa: SIM115 (lives as long)
+        weakref.finalize(self, self.file.close)
+
+    def __iter__(self) -> Iterator[Any]:
+        done = position = 0
+        while True:
+            if done < self.count:
+                self.file.seek(position)
+                batch = pickle.load(self.file)
+                position = self.file.tell()
+            else:
+                try:
+                    batch = next(self.source)
+                except StopIteration:
+                    self.length = self.count
+                    return
+                self._write(batch)
+                position = self.end
+            done += 1
+            yield batch
+
+    def _write(self, batch: Any) -> None:
+        self.file.seek(self.end)
+        try:
+            pickle.dump(_compact(batch), self.file, protocol=pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"batches are gone over several times, and a {type(batch).__name__} cannot be stored for that "
+                f"({error}); pass a list of batches or a loader instead of a one-shot iterator"
+            ) from error
+        self.end = self.file.tell()
+        self.count += 1
+
+
+def _compact(batch: Any) -> Any:
+    """A batch whose tensors own no more memory than they show: a pickled view brings all it is a view of."""
+    return pytree.tree_map(_owned, batch)
+
+
+def _owned(leaf: Any) -> Any:
+    if isinstance(leaf, BaseData):
+        return copy.copy(leaf).apply(_owned)
+    if type(leaf) is not Tensor or leaf.layout != torch.strided:
+        return leaf
+    more = leaf.untyped_storage().nbytes() > leaf.numel() * leaf.element_size()
+    return leaf.detach().clone().requires_grad_(leaf.requires_grad) if more else leaf
+
+
+def arguments_of(
+    batch: Any, model: nn.Module, transform: Transform | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and the keyword arguments of ``model.forward`` that a batch stands for.
+
+    A tuple (in a stream also a list) is positional arguments, a dictionary keyword arguments, a tensor the only one. Of
+    a ``Data`` or ``HeteroData`` object those attributes are taken that ``forward()`` names; a model whose only argument
+    is none of them gets the object itself.
+
+    Args:
+        batch: one batch.
+        model: the model to be called, or a graph made of it.
+        transform: called with the batch; what it gives is taken as the batch instead.
+
+    Raises:
+        InputError: an argument is missing or unknown. What a graph was made without is refused by the graph itself.
+    """
+    given = batch if transform is None else transform(batch)
+    signature = signature_of(model)
+    if isinstance(given, BaseData):
+        return _attributes_of(given, model, signature)
+    if not isinstance(given, tuple | list | Mapping | Tensor):
+        raise InputError(
+            f"a batch is a tuple, a dictionary or a Data object, got a {type(given).__name__}; pass transform=, a "
+            f"function that makes a tuple or a dictionary of arguments of it"
+        )
+    args = () if isinstance(given, Mapping) else (given,) if isinstance(given, Tensor) else tuple(given)
+    kwargs = dict(given) if isinstance(given, Mapping) else {}
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        what = f"a dictionary of {', '.join(map(str, kwargs))}" if kwargs else f"{len(args)} positional arguments"
+        raise InputError(
+            f"a batch does not fit {type(model).__name__}.forward{signature}: {error}; it is {what}. Pass transform=, "
+            f"a function from a batch to the tuple or dictionary of arguments. (A list is a stream of batches: for one "
+            f"batch pass a tuple.)"
+        ) from None
+    if any(isinstance(leaf, np.ndarray) for leaf in pytree.tree_leaves((args, kwargs))):
+        raise InputError("a batch holds NumPy arrays: pass tensors, such as torch.from_numpy gives")
+    return args, kwargs
+
+
+def _attributes_of(
+    data: BaseData, model: nn.Module, signature: inspect.Signature
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The attributes of a Data object that forward() names, as keyword arguments."""
+    named = {
+        name: parameter
+        for name, parameter in signature.parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    found = {name: value for name in named if (value := _attribute(data, name, named[name])) is not None}
+    if len(named) == 1 and (not found or "batch" in found):
+        return (data,), {}
+    missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in found]
+    if isinstance(model, CompiledGNN):
+        known = model.inputs.arguments  # a graph needs all it was made with, also what forward() has a default for
+        missing += [name for name, spec in known.items() if spec is not None and name not in {*found, *missing}]
+    if missing:
+        raise InputError(
+            f"{type(model).__name__}.forward{signature} needs '{missing[0]}', which the {type(data).__name__} batch "
+            f"does not have (it has {', '.join(map(str, data.keys()))}); pass transform=, as in "
+            f"transform=lambda batch: ({', '.join(f'batch.{name}' for name in named)})"
+        )
+    first = [name for name, parameter in named.items() if parameter.kind is parameter.POSITIONAL_ONLY]
+    return tuple(found.pop(name) for name in first if name in found), found
+
+
+def _attribute(data: BaseData, name: str, parameter: inspect.Parameter) -> Any:
+    """What a Data object holds under a name; counts only where they must be given, None where it holds nothing."""
+    if isinstance(data, HeteroData) and any(name in store for store in (*data.node_stores, *data.edge_stores)):
+        return data.collect(name)
+    if name in data:
+        return data[name]
+    required = parameter.default is parameter.empty
+    if name.endswith("_dict") or (required and name in _COUNTS):
+        try:
+            return getattr(data, name)
+        except (AttributeError, KeyError):
+            return None
+    return None

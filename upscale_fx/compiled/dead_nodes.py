@@ -1,0 +1,18 @@
+"""Nodes that no output needs."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from upscale_fx.compiled import functions
+
+
+def drop_dead_nodes(graph: fx.Graph) -> int:
+    """Erase what no output needs; returns how many nodes. Dropout counts as pure: its draws are nobody's business."""
+    count = 0
+    for node in reversed(list(graph.nodes)):
+        keep = node.op in ("placeholder", "output") or node.target is functions.check_inputs
+        if not keep and not node.users:
+            graph.erase_node(node)
+            count += 1
+    return count

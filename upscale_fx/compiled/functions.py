@@ -1,0 +1,225 @@
+"""Functions and modules of our own that appear in traced graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.node import has_side_effect
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from upscale_fx.compiled.prepared import PreparedGraph
+from upscale_fx.errors import InputError
+
+
+class ByMode(nn.Module):
+    """A constant that depends on the mode: ``train`` after ``train()``, ``eval`` after ``eval()``.
+
+    Tracing bakes ``self.training`` in; what differed between the two modes is read from here instead.
+    """
+
+    def __init__(self, train: Any, evaluation: Any) -> None:
+        super().__init__()
+        self.in_train, self.in_eval = train, evaluation
+
+    def forward(self) -> Any:
+        """Return the constant of the current mode."""
+        return self.in_train if self.training else self.in_eval
+
+    def extra_repr(self) -> str:
+        """Show both constants."""
+        return f"train={self.in_train!r}, eval={self.in_eval!r}"
+
+
+def set_item(x: Tensor, key: Any, value: Any) -> Tensor:
+    """``x[key] = value`` without touching ``x``: the functional form of item assignment."""
+    out = x.clone()
+    out[key] = value
+    return out
+
+
+def largest_index(index: Tensor) -> Tensor:
+    """The largest entry of an index, -1 if it is empty: one less than how many rows it names."""
+    return index.max() if index.numel() else index.new_full((), -1)
+
+
+def entry(x: Tensor) -> Tensor:
+    """The raw input itself: the place where compaction may gather only the features that are read."""
+    return x
+
+
+def _may_overwrite(x: Tensor) -> bool:
+    """Whether no gradient needs what is overwritten, and results have the dtype that they are written over."""
+    return not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+
+
+def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """``total + x @ weight.T``, written over ``total`` where no gradient is needed: nobody else may read that.
+
+    Args:
+        total: ``[N, O]``.
+        x: ``[N, I]``.
+        weight: ``[O, I]``.
+    """
+    return total.addmm_(x, weight.t()) if _may_overwrite(total) else total + nn.functional.linear(x, weight)
+
+
+def add_into(total: Tensor, other: Tensor) -> Tensor:
+    """``total + other``, written over ``total`` where no gradient is needed: nobody else may read that."""
+    return total.add_(other) if _may_overwrite(total) else total + other
+
+
+def relu_into(x: Tensor) -> Tensor:
+    """``relu(x)``, written over ``x`` where no gradient is needed: nobody else may read that."""
+    return x.relu_() if _may_overwrite(x) else torch.relu(x)
+
+
+def elu_into(x: Tensor, alpha: float) -> Tensor:
+    """``elu(x)``, written over ``x`` where no gradient is needed: nobody else may read that."""
+    return nn.functional.elu(x, alpha, inplace=_may_overwrite(x))
+
+
+def head_dot(x: Tensor, vector: Tensor) -> Tensor:
+    """The dot product of each head with its vector, as one matrix product.
+
+    Args:
+        x: ``[N, H, C]``.
+        vector: ``[H, C]``, or with axes of size 1 before.
+
+    Returns:
+        ``[N, H]``.
+    """
+    heads = vector.reshape(vector.shape[-2:]).unbind(0)
+    return nn.functional.linear(x.flatten(1), torch.block_diag(*heads))  # type: ignore[no-untyped-call]
+
+
+def in_order(x: Tensor, order: Tensor) -> Tensor:
+    """Rows of a value per edge in another order.
+
+    Raises:
+        InputError: there are more or fewer rows than edges.
+    """
+    if x.size(0) != order.size(0):
+        raise InputError(f"a value per edge has {x.size(0)} rows, but there are {order.size(0)} edges")
+    return x.index_select(0, order)
+
+
+def inverse_order(order: Tensor) -> Tensor:
+    """The permutation that undoes one: ``x[order][inverse_order(order)]`` is ``x``."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+
+
+def gather_channels(x: Tensor, index: Tensor, start: int, shape: Sequence[int]) -> Tensor:
+    """Choose channels across heads: those at ``index`` of the axes from ``start`` on, flattened, in a new shape."""
+    return torch.unflatten(x.flatten(start).index_select(start, index), start, shape)
+
+
+def knn_by_features(x: Tensor, per_graph: int, k: int, dilation: int = 1) -> Tensor:
+    """The ``k`` nearest nodes of every node in feature space, within its own graph: a graph made of what a layer holds.
+
+    Distances are Euclidean, nearest first. A node is its own first neighbour, as in Vision GNN (Han et al., NeurIPS
+    2022, arXiv:2206.00272). One node of the trace, wherever it is called from.
+
+    Args:
+        x: node features ``[N, C]`` of graphs one after another.
+        per_graph: how many nodes each graph has, P.
+        k: neighbours of a node.
+        dilation: take every ``dilation``-th of the nearest ``k * dilation`` nodes.
+
+    Returns:
+        Indices of nodes ``[N, k]``.
+    """
+    if has_torch_function_unary(x):
+        traced: Tensor = handle_torch_function(knn_by_features, (x,), x, per_graph, k, dilation)
+        return traced
+    nodes = x.detach().reshape(-1, per_graph, x.size(1))  # [G, P, C]
+    # |x_i - x_j|^2 without |x_i|^2, which is the same for all neighbours of i
+    distances = nodes.square().sum(dim=-1).unsqueeze(1) - 2 * torch.bmm(nodes, nodes.transpose(1, 2))  # [G, P, P]
+    nearest = distances.topk(k * dilation, dim=-1, largest=False).indices[..., ::dilation]
+    first = torch.arange(nodes.size(0), device=x.device) * per_graph
+    return (nearest + first.view(-1, 1, 1)).flatten(0, 1)
+
+
+def check_inputs(
+    values: Sequence[Any], names: Sequence[str], shapes: Sequence[Any], structure: Mapping[str, Any] | None = None
+) -> None:
+    """Raise an InputError unless every value has the kind and widths its argument was traced with.
+
+    Args:
+        values: the arguments of this call.
+        names: their names.
+        shapes: per argument the sizes it must have (None: any size), None where the traced argument was None, or the
+            value itself where it was a number, a flag or a string.
+        structure: the arguments of this call by name that a PreparedGraph may stand in for.
+    """
+    graph = next((value for value in (structure or {}).values() if isinstance(value, PreparedGraph)), None)
+    for value, name, shape in zip(values, names, shapes, strict=True):
+        if shape is None:
+            if value is not None:
+                raise InputError(
+                    f"argument '{name}' was None when this graph was traced and cannot be given now; "
+                    f"trace again with example inputs that contain '{name}'"
+                )
+        elif not isinstance(shape, tuple):
+            if type(value) is not type(shape) or value != shape:
+                raise InputError(
+                    f"argument '{name}' was {shape!r} when this graph was traced and is built in, got {value!r}; "
+                    f"trace again with example inputs that contain {name}={value!r}"
+                )
+        elif not _stands_in(graph, value, name, structure or {}):
+            check_tensor(value, name, shape)
+
+
+def _stands_in(graph: PreparedGraph | None, value: Any, name: str, structure: Mapping[str, Any]) -> bool:
+    """Whether a prepared graph has what this argument is for; raises InputError where it is in the wrong place."""
+    if isinstance(value, PreparedGraph) and name not in structure:
+        if structure:
+            raise InputError(f"argument '{name}' is a PreparedGraph, which can stand in for {_listed(structure)} only")
+        raise InputError(
+            f"argument '{name}' is a PreparedGraph, but this graph has no structure half that it could stand in for; "
+            f"call what optimize() or prune() returned, with a handle prepared for it"
+        )
+    if graph is not None and value is None and name in structure and name not in graph.arguments:
+        raise InputError(
+            f"argument '{name}' is missing: the prepared graph holds {_listed(graph.arguments)} only; give '{name}' "
+            f"too, or call upscale_fx.prepare(compiled, ..., {name}={name})"
+        )
+    return isinstance(value, PreparedGraph) or (graph is not None and value is None and name in structure)
+
+
+def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
+    """Raise an InputError unless an argument is a dense tensor of these sizes (None: any size)."""
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"argument '{name}' must be a dense torch.Tensor of shape {_shape_text(shape)}, got "
+            f"{type(value).__name__}; a sparse adj_t is not what this graph was traced with, pass edge_index"
+        )
+    if value.layout != torch.strided:
+        raise InputError(
+            f"argument '{name}' is a sparse tensor ({value.layout}), but the graph was traced with a dense one of "
+            f"shape {_shape_text(shape)}; pass edge_index (torch_geometric.utils.to_edge_index converts adj_t.t())"
+        )
+    if value.dim() != len(shape):
+        raise InputError(
+            f"argument '{name}' must have {len(shape)} dimensions {_shape_text(shape)}, got {list(value.shape)}"
+        )
+    for given, expected in zip(value.shape, shape, strict=True):
+        if expected is not None and given != expected:
+            raise InputError(
+                f"argument '{name}' has shape {list(value.shape)}, expected {_shape_text(shape)} "
+                f"(width {expected}, got {given})"
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _shape_text(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+# The check has no users in the graph; without this dead code elimination would drop it.
+has_side_effect(check_inputs)

@@ -1,0 +1,32 @@
+"""Which calls return the same whenever they are made: the only ones that may be merged, moved or made beforehand."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch_geometric.utils as pyg
+from torch import fx
+from torch.nn import functional as F
+
+from upscale_fx.compiled import functions
+
+#: Functions that draw random numbers and that torch has no operator for.
+_RANDOM = {"rrelu", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax", "alpha_dropout", "feature_alpha_dropout"}
+_IMPURE = {functions.check_inputs, functions.set_item, pyg.dropout_edge, pyg.dropout_node, F.dropout}
+
+
+def is_pure(node: fx.Node) -> bool:
+    """Whether a call of a function or method returns the same whenever it is made, and has no effects."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    changes = node.target in _IMPURE or (name.endswith("_") and not name.endswith("__"))
+    return not changes and name not in _RANDOM and not _draws(name)
+
+
+@cache
+def _draws(name: str) -> bool:
+    """Whether torch has an operator of this name that draws random numbers."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None or not hasattr(packet, "overloads"):
+        return False
+    return any(torch.Tag.nondeterministic_seeded in getattr(packet, one).tags for one in packet.overloads())

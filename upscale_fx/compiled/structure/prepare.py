@@ -1,0 +1,173 @@
+"""Computing the structure half of a compiled model once, for a graph that is used again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from upscale_fx.compiled.inputs import RowCount, TensorSpec
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.prepared import PreparedGraph
+from upscale_fx.compiled.structure.arguments import GraphArguments, listed
+from upscale_fx.compiled.structure.modules import Structure, StructurePart, plain_tensors, structure_of
+from upscale_fx.errors import InputError
+
+
+def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, **others: Any) -> PreparedGraph:
+    """Compute what depends on the graph alone, once: self loops, degrees, normalisation, the order of the edges.
+
+    The result stands in for ``edge_index`` in calls of this compiled model, and of others whose structure half is the
+    same (the same architecture pruned by another amount), also under ``torch.compile(fullgraph=True)``::
+
+        graph = upscale_fx.prepare(compiled, edge_index, x.size(0))
+        compiled(x, graph)
+
+    It is a snapshot of its arguments: writing into them afterwards changes nothing in it. Nothing is remembered
+    elsewhere, so another graph needs another call of this function.
+
+    Args:
+        compiled: what ``optimize`` or ``prune`` returned, or ``torch.compile`` of it.
+        edge_index: the graph, under whatever name the model takes it (``edge_index_dict``, ``adj_index``, ...): a
+            tensor, a ``torch_geometric.EdgeIndex``, or the dictionary that the model takes.
+        num_nodes: how many nodes; for several kinds a tuple (source, target), or a dictionary by node type or argument.
+        others: further arguments that belong to the graph, by name: ``edge_weight``, ``edge_type``, ``batch``, ...
+            Those from which something is computed together with ``edge_index`` must be given. Calls leave out what is
+            given here, and give the rest as ever.
+
+    Raises:
+        InputError: an argument is missing, unknown, does not fit, or requires a gradient; or the model computes nothing
+            from the graph alone.
+    """
+    compiled = getattr(compiled, "_orig_mod", compiled)  # what torch.compile wraps
+    structure = structure_of(compiled) if isinstance(compiled, CompiledGNN) else None
+    if not isinstance(compiled, CompiledGNN) or structure is None:
+        raise InputError(
+            f"prepare() takes what optimize() or prune() returned for a model that computes something from its graph "
+            f"alone; {type(compiled).__name__} has no such structure half"
+        )
+    arguments = GraphArguments(compiled.inputs)
+    if num_nodes is not None:
+        arguments.count_nodes(num_nodes)
+    for name, value in _by_name(structure, edge_index, num_nodes, others).items():
+        arguments.add(name, plain_tensors(value))
+    arguments.use_claims()
+    parts = _parts(structure, arguments)
+    device = _device(compiled, arguments)
+    arguments.check_indices()
+    return _compute(compiled, structure, parts, arguments, device)
+
+
+def _by_name(structure: Structure, edge_index: Any, num_nodes: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by the names the model has for them."""
+    names = structure.arguments
+    first = "edge_index" if "edge_index" in names else names[0]
+    given = {name: value for name, value in others.items() if value is not None}
+    if edge_index is not None:
+        if first in given:
+            raise InputError(f"prepare() got '{first}' twice")
+        given = {first: edge_index, **given}
+    if "num_nodes" in names and num_nodes is not None and not isinstance(num_nodes, Mapping):
+        given["num_nodes"] = num_nodes
+    unknown = sorted(given.keys() - set(names))
+    if unknown:
+        raise InputError(
+            f"{listed(unknown)} is no part of the graph for {structure.model}: prepare() takes {listed(names)} and "
+            f"num_nodes; features are given with every call"
+        )
+    return given
+
+
+def _parts(structure: Structure, arguments: GraphArguments) -> list[StructurePart]:
+    """The parts that can be computed from the arguments; row counts that are arguments are filled in.
+
+    Raises:
+        InputError: something is missing.
+    """
+    found: list[StructurePart] = []
+    for number, part in enumerate(structure.all_parts()):
+        specs = {name: arguments.inputs.arguments[name] for name in part.arguments}
+        tensors = [name for name, spec in specs.items() if _has(spec, TensorSpec)]
+        given = [name for name in tensors if name in arguments.values]
+        if number and not given:
+            continue
+        missing = [name for name in tensors if name not in arguments.values]
+        if missing:
+            raise InputError(
+                f"prepare() needs {listed(missing)} too, because {part.summary} reads it{_call(part, arguments)}"
+            )
+        wanted = {structure.inputs[place] for place in part.takes if structure.inputs[place].kind == "rows"}
+        counts = {
+            leaf.symbol: name for name in specs for leaf in pytree.tree_leaves(specs[name]) if _has(leaf, RowCount)
+        }
+        for symbol, name in [*((one.symbol, one.name) for one in wanted), *counts.items()]:
+            if symbol not in arguments.rows:
+                raise InputError(
+                    f"prepare() needs to know how many rows {name} has, because {part.summary} depends on it; the "
+                    f"largest index does not tell, as last nodes may have no edges{_call(part, arguments)}"
+                )
+        for name in set(specs) - arguments.values.keys():
+            filled = pytree.tree_map_only(RowCount, lambda leaf: arguments.rows[leaf.symbol], specs[name])
+            arguments.values[name] = filled
+        found.append(part)
+    return found
+
+
+def _has(spec: Any, kind: type) -> bool:
+    return any(isinstance(leaf, kind) for leaf in pytree.tree_leaves(spec))
+
+
+def _call(part: StructurePart, arguments: GraphArguments) -> str:
+    """The call that works."""
+    first, *rest = (name for name in part.arguments if _has(arguments.inputs.arguments[name], TensorSpec))
+    named = "".join(f", {name}={name}" for name in rest)
+    return f": upscale_fx.prepare(compiled, {first}, {arguments.nodes_text()}{named})"
+
+
+def _device(compiled: CompiledGNN, arguments: GraphArguments) -> torch.device:
+    """Where the graph is; raises InputError unless all of it and the model are there."""
+    found = {label: leaf.device for label, _, leaf in arguments.leaves() if isinstance(leaf, Tensor)}
+    first = next(iter(found))
+    for label, device in found.items():
+        if device != found[first]:
+            raise InputError(f"'{first}' is on {found[first]}, but '{label}' is on {device}")
+    own = next((value.device for value in (*compiled.parameters(), *compiled.buffers())), found[first])
+    if own != found[first]:
+        raise InputError(f"'{first}' is on {found[first]}, but the model is on {own}")
+    return found[first]
+
+
+def _compute(
+    compiled: CompiledGNN,
+    structure: Structure,
+    parts: list[StructurePart],
+    arguments: GraphArguments,
+    device: torch.device,
+) -> PreparedGraph:
+    described = [leaf for leaf in pytree.tree_leaves(compiled.inputs.arguments) if isinstance(leaf, TensorSpec)]
+    dtypes = [*(parameter.dtype for parameter in compiled.parameters()), *(spec.dtype for spec in described)]
+    dtype = next((one for one in dtypes if one.is_floating_point), None)
+    # Outside inference mode, whose tensors could not be used in training; nothing shares memory with the arguments.
+    with torch.inference_mode(False), torch.no_grad():
+        held = pytree.tree_map_only(Tensor, lambda value: value.clone(), arguments.values)
+        constants = {"dtype": dtype, "device": device}
+        inputs = [
+            held.get(one.name) if one.kind == "argument" else constants.get(one.kind, arguments.rows.get(one.symbol))
+            for one in structure.inputs
+        ]
+        values = {part.recipe: part(inputs) for part in parts}
+    edges = [leaf for _, spec, leaf in arguments.leaves() if isinstance(spec, TensorSpec) and spec.role == "edges"]
+    return PreparedGraph(
+        num_nodes=arguments.num_nodes,
+        num_edges=sum(leaf.shape[1] for leaf in edges),
+        arguments=tuple(name for part in parts for name in part.arguments),
+        device=device,
+        dtype=dtype,
+        model=structure.model,
+        summary=", ".join(part.summary for part in parts),
+        rows=dict(arguments.rows),
+        values=values,
+    )

@@ -1,0 +1,223 @@
+"""Spends a budget: finds the reads to drop so that what is left costs what was asked, at the least predicted error.
+
+1. ``Descent`` drops reads one by one, whatever costs least error for what it saves, down to one channel everywhere.
+2. ``choices`` makes sets of reads that meet the budget from that order; the one that errs least is taken.
+3. Compaction measures what that leaves; the budget is corrected by the difference, and 2 repeated until it is met.
+4. Where prices say too little (a whole branch goes with its last reader), the order is searched by liveness.
+
+What this cannot see: errors of different layers are added up as if they were independent and equally bad for the
+outputs (weighing them by how sensitive outputs are did harm), weights are refitted only when all is chosen, and a
+budget of a few channels for each layer is met no closer than the largest channel's cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from upscale_fx.analysis.size import counts_macs, row_axes
+from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.relations import Source
+from upscale_fx.compacting.layout import channel_ids
+from upscale_fx.errors import AmountError
+from upscale_fx.masking.allocation.bill import Bill
+from upscale_fx.masking.allocation.budget import Budget
+from upscale_fx.masking.allocation.call_rows import CallRows
+from upscale_fx.masking.allocation.cost import Measured, cost_of, dense_cost
+from upscale_fx.masking.allocation.fill import Window, bisected, choices
+from upscale_fx.masking.allocation.greedy import Descent
+from upscale_fx.masking.allocation.liveness import Liveness
+from upscale_fx.masking.allocation.predicted import Errors
+from upscale_fx.masking.allocation.reads import Reads, find_reads
+from upscale_fx.masking.consumers.pools import Pool, Removal
+from upscale_fx.masking.reconstruction.errors import ReconstructionError, energies, magnitudes, reconstruction_errors
+from upscale_fx.masking.reconstruction.gather import consumers_of
+from upscale_fx.masking.reconstruction.own import Own
+from upscale_fx.masking.reconstruction.study import Study
+
+#: How far from its budget a model may be, as a share of it.
+TOLERANCE = 0.01
+#: How often the target is corrected by what compaction leaves.
+_ROUNDS = 6
+
+
+@dataclass
+class Allocation:
+    """One budget on its way to being spent.
+
+    Attributes:
+        study: the least-squares problems of the model; without moments reads are compared by magnitudes.
+        removals: what every consumer may lose; ``spend`` sets what it loses.
+        pools: the channels of every tensor, with scores by which those of its heads are paired.
+        budget: the budget.
+        ridge: see :func:`upscale_fx.masking.reconstruction.errors.reconstruction_errors`.
+        rows: the row counts of one call.
+    """
+
+    study: Study
+    removals: Sequence[Removal]
+    pools: Sequence[Pool]
+    budget: Budget
+    ridge: float
+    rows: CallRows
+
+    def __post_init__(self) -> None:
+        self.consumers = [removal.consumer for removal in self.removals]
+        self.liveness = Liveness(self.study.root, self.consumers, self.rows)
+
+    def spend(self, measured: Measured) -> None:
+        """Set what every consumer loses. Nothing, if the dense model costs no more than the budget.
+
+        Args:
+            measured: what the compacted model costs, given what goes.
+
+        Raises:
+            AmountError: the budget is less than the least possible cost.
+        """
+        unit = self.budget.unit
+        dense = dense_cost(self.study.root, self.rows).of(unit)
+        target = self.budget.target(dense)
+        traced = cost_of(self.study.root, self.rows).of(unit)
+        if target >= traced:
+            return
+        masks = self._within(target, traced, measured)
+        for removal, mask in zip(self.removals, masks, strict=True):
+            removal.removed[:] = mask
+            removal.amount = float(mask.sum() / max(removal.eligible.sum(), 1))
+            if removal.eligible.any():
+                removal.reason = "" if mask.any() else "the budget leaves it whole"
+
+    def _within(self, target: float, traced: float, measured: Measured) -> list[Mask]:
+        """What goes so that the target is met, by the bill, which is corrected by what compaction really leaves."""
+        reads = self._reads()
+        bill, errors = self._bill(reads), self._errors(reads)
+        order = Descent(bill, errors, self.budget.sharing, self.study.progress).run()
+
+        def real(alive: Mask) -> float:
+            return measured(self.consumers, reads.removed(alive, self.consumers), self.rows).of(self.budget.unit)
+
+        asked = target - (traced - bill.cost(reads.all))
+        found: list[tuple[float, Mask]] = []
+        for _ in self.study.told(range(_ROUNDS), "measuring"):
+            window = Window(asked - TOLERANCE / 2 * target, asked + TOLERANCE / 2 * target)
+            alive = min(choices(bill, order, window), key=lambda own: errors.predicted(own, bill.gone(own)))
+            cost = real(alive)
+            found.append(((cost - target) / target, alive))
+            if abs(found[-1][0]) <= TOLERANCE or any(np.array_equal(alive, other) for _, other in found[:-1]):
+                break
+            asked = bill.cost(alive) - (cost - target)
+        if not any(abs(gap) <= 2 * TOLERANCE for gap, _ in found):
+            window = Window(target * (1 - TOLERANCE), target * (1 + TOLERANCE))
+            alive = bisected(lambda own: self._estimate(reads, own), reads, order, window)
+            found.append(((real(alive) - target) / target, alive))
+        # Rather below a budget than above it: steps may be larger than what is tolerated.
+        gap, alive = min(found, key=lambda one: (one[0] > 2 * TOLERANCE, abs(one[0])))
+        if abs(gap) > 2 * TOLERANCE:
+            self._check_possible(target, real(reads.left_by(order)))
+        return reads.removed(alive, self.consumers)
+
+    def _check_possible(self, target: float, least: float) -> None:
+        if least > target:
+            unit = self.budget.unit
+            dense = dense_cost(self.study.root, self.rows).of(unit)
+            raise AmountError(
+                f"Budget({self.budget}) cannot be met: with one channel left everywhere the model still costs "
+                f"{least:,.0f} {unit} of {dense:,.0f} ({least / dense:.2%}); ask for more, or let more go "
+                f"(inputs=True, a shorter ignore)"
+            )
+
+    def _reads(self) -> Reads:
+        """The reads, and which channels something other than a consumer holds."""
+        flow = self.study.flow
+        ids = channel_ids(flow, through_cat=True)
+        named = {node.name: node for node in flow.nodes}
+        held: set[int] | None = None
+        for last in (False, True):  # what stays whichever channel each consumer is left with
+            kept = self.liveness.kept([_all_but_one(removal, last) for removal in self.removals])
+            own = set()
+            for node, mask in kept.items():
+                old = named.get(node.name)
+                if isinstance(self.liveness.flow.relations[node], Source):
+                    continue  # an input, or zeros that others are added to: whole, but nobody's reading
+                if old is not None and old in ids and len(ids[old]) == len(mask):
+                    own.update(ids[old][mask].tolist())
+            held = own if held is None else held & own
+        return find_reads(flow, self.removals, self.pools, held or set())
+
+    def _errors(self, reads: Reads) -> Errors:
+        """The layers' errors, and those of reads that none of them knows, by magnitudes."""
+        study, units = self.study, reads.units
+        found = [self._scaled(e) for e in reconstruction_errors(study, units, self.ridge)] if study.moments else []
+        unseen = magnitudes(energies(self.removals, study.root), units)
+        for error in found:
+            unseen[error.units] = 0.0
+        makers = [consumers_of(study.problems[error.problem]) for error in found]
+        return Errors(reads, found, makers, unseen)
+
+    def _scaled(self, error: ReconstructionError) -> ReconstructionError:
+        """Errors of attention's logits against their number, if they spread by less than 1.
+
+        A softmax turns an error of a logit into as large a relative error of a weight, however little logits spread.
+        As a share of their own spread, errors of logits that all but agree would count as much as lost features.
+        """
+        problem, moments = self.study.problems[error.problem], self.study.moments[error.problem]
+        if not isinstance(problem, Own) or problem.consumer.kind == "weight" or moments is None:
+            return error
+        return replace(error, scale=max(error.scale, moments.rows * moments.cross[:, 0].numel()))
+
+    def _bill(self, reads: Reads) -> Bill:
+        """The prices, with what a slot costs beside weights measured for one slot of every tensor."""
+        price = np.array([self._price(removal) for removal in self.removals])
+        rates = np.where(reads.outputs > 0, price / np.maximum(reads.outputs, 1.0), 0.0)
+        several = np.array([c.kind == "weight" for c in self.consumers]) & (reads.outputs == 0)
+        flat = np.where(several | np.array([c.kind == "vector" for c in self.consumers]), price, 0.0)
+        fixed = np.array([float(removal.consumer.count - removal.eligible.sum()) for removal in self.removals])
+        bill = Bill(reads, rates, flat, fixed, np.zeros(len(reads.ids)))
+        whole = self._estimate(reads, reads.all)
+        for slots in _alike(reads):
+            alive = reads.slot != slots[-1]
+            saved = bill.cost(reads.all) - bill.cost(alive)
+            bill.extra[slots] = max(whole - self._estimate(reads, alive) - saved, 0.0)
+        return bill
+
+    def _estimate(self, reads: Reads, alive: Mask) -> float:
+        return self.liveness.cost(reads.removed(alive, self.consumers)).of(self.budget.unit)
+
+    def _price(self, removal: Removal) -> float:
+        """What one input channel of a consumer costs."""
+        consumer, root, flow = removal.consumer, self.study.root, self.study.flow
+        entries = {cut.target: cut.entries.shape[1] for cut in consumer.cuts}
+        if self.budget.unit == "macs":
+            calls = sum(self.rows.of(row_axes(flow.axes[site])) for site in consumer.sites if counts_macs(flow, site))
+            return float(max(entries.values()) * calls)
+        if self.budget.unit == "bytes":
+            return float(sum(n * root.get_parameter(target).element_size() for target, n in entries.items()))
+        return float(sum(entries.values()))
+
+
+def _alike(reads: Reads) -> list[Positions]:
+    """The free slots of every tensor: those that the same layers make and read."""
+    rows = reads.rows
+    found: list[list[tuple[int, int]]] = [[] for _ in reads.ids]
+    for slot, maker in zip(rows.slot.tolist(), rows.maker.tolist(), strict=True):
+        found[slot].append((0, maker))
+    for slot, consumer in zip(reads.slot.tolist(), reads.consumer.tolist(), strict=True):
+        found[slot].append((1, consumer))
+    alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    for slot in np.flatnonzero(reads.free).tolist():
+        alike.setdefault(tuple(sorted(found[slot])), []).append(slot)
+    return [np.array(slots, dtype=np.int64) for slots in alike.values()]
+
+
+def _all_but_one(removal: Removal, last: bool) -> Mask:
+    """All eligible channels but the first, or the last, of every head."""
+    found = removal.eligible.copy()
+    blocks = removal.consumer.blocks
+    heads = blocks if blocks is not None else np.zeros(len(found), dtype=np.int64)
+    for head in np.unique(heads):
+        own = np.flatnonzero(found & (heads == head))
+        if len(own):
+            found[own[-1 if last else 0]] = False
+    return found

@@ -1,0 +1,45 @@
+"""What a model costs, in the units of a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from upscale_fx.analysis.size import size_of
+from upscale_fx.channels.positions import Mask
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.masking.allocation.budget import Unit
+from upscale_fx.masking.allocation.call_rows import CallRows
+from upscale_fx.masking.consumers.consumer import Consumer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Entries of parameters, bytes of parameters and persistent buffers, multiply-adds of one call."""
+
+    params: float
+    bytes: float
+    macs: float
+
+    def of(self, unit: Unit) -> float:
+        """The cost in one unit."""
+        return {"params": self.params, "bytes": self.bytes, "macs": self.macs}[unit]
+
+
+#: What a compacted model costs: its consumers, what they lose, and the rows of one call.
+Measured = Callable[[Sequence[Consumer], Sequence[Mask], CallRows], Cost]
+
+
+def cost_of(module: CompiledGNN, rows: CallRows) -> Cost:
+    """What a graph costs, with ``rows`` in one call."""
+    size = size_of(module)
+    return Cost(size.parameters, size.bytes, rows.multiply_adds(size))
+
+
+def dense_cost(root: CompiledGNN, rows: CallRows) -> Cost:
+    """What the model costs that a graph was traced from, with the parameters that no output needs, as reports count."""
+    cost = cost_of(root, rows)
+    if "report" in root.meta or "model" not in root.meta:
+        return cost
+    parameters, held, _ = root.meta["model"]
+    return replace(cost, params=parameters, bytes=held)

@@ -1,0 +1,74 @@
+"""The predicted error of a choice: what the best weights on the reads that are left err by.
+
+For a quadratic error with Hessian ``A`` and minimum ``W``, of whose variables ``S`` are dropped, that is
+``tr(W_S' (A_SS - A_SK inv(A_KK) A_KS) W_S)`` over the outputs that are still needed, ``K`` the variables that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.masking.allocation.reads import Reads
+from upscale_fx.masking.reconstruction.elimination import Numbers
+from upscale_fx.masking.reconstruction.errors import ReconstructionError
+
+
+@dataclass
+class Errors:
+    """The errors of all layers.
+
+    Attributes:
+        reads: the reads.
+        found: the layers' errors, whose units are reads.
+        makers: for each error the consumers that it fits weights of.
+        unseen: ``[R]``, errors of reads that no layer's error knows.
+        touched: for each row of the reads, the (error, outputs) that it makes.
+    """
+
+    reads: Reads
+    found: Sequence[ReconstructionError]
+    makers: Sequence[set[int]]
+    unseen: Numbers
+    touched: list[list[tuple[int, Positions]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rows = self.reads.rows
+        by_maker: dict[int, list[int]] = {}
+        for number, makers in enumerate(self.makers):
+            for maker in makers:
+                by_maker.setdefault(maker, []).append(number)
+        for slot, maker in zip(rows.slot.tolist(), rows.maker.tolist(), strict=True):
+            own = []
+            for number in by_maker.get(maker, ()):
+                ids = self.found[number].outputs
+                here = np.flatnonzero(np.isin(ids, self.reads.ids[slot])) if ids is not None else ()
+                if len(here):
+                    own.append((number, np.asarray(here, dtype=np.int64)))
+            self.touched.append(own)
+
+    def predicted(self, alive: Mask, gone: Mask) -> float:
+        """The sum of all errors with the reads that are left ``[R]``; rows that are ``gone [K]`` do not count."""
+        wanted = [np.ones(error.weight.shape[1], dtype=bool) for error in self.found]
+        for row in np.flatnonzero(gone).tolist():
+            for number, outputs in self.touched[row]:
+                wanted[number][outputs] = False
+        lost = [_lost(error, alive, own) / error.scale for error, own in zip(self.found, wanted, strict=True)]
+        return float(self.unseen[~alive].sum()) + sum(lost)
+
+
+def _lost(error: ReconstructionError, alive: Mask, wanted: Mask) -> float:
+    variables = error.variables[~alive[error.units]]
+    drop = np.zeros(len(error.left), dtype=bool)
+    drop[variables[variables >= 0]] = True
+    if not drop.any():
+        return 0.0
+    weight, held = error.weight[np.ix_(drop, wanted)], ~drop
+    pulled = error.left[:, drop] @ weight
+    found = (weight * pulled[drop]).sum()
+    if held.any():
+        found -= (pulled[held] * np.linalg.solve(error.left[np.ix_(held, held)], pulled[held])).sum()
+    return max(float(found), 0.0)

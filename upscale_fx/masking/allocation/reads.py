@@ -1,0 +1,206 @@
+"""What can be given up: for every channel of a tensor the readings of it, what each saves, and what its makers cost.
+
+A *slot* is a channel, or one channel of each head, which go together. A *read* is one consumer's reading of a slot. To
+drop a read saves its column of the reader's weight. A *row* is what one layer does for a slot: it goes as soon as no
+read is left that needs it, which may be before the last one does: GATv2's attention needs what both of its layers make
+for a channel, the layer after it needs one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.compacting.layout import channel_ids
+from upscale_fx.masking.consumers.consumer import Consumer
+from upscale_fx.masking.consumers.pools import Pool, Removal, Unit
+from upscale_fx.masking.reconstruction.elimination import Numbers
+
+
+@dataclass
+class Reads:
+    """All reads of a model.
+
+    Attributes:
+        members: for each read its (consumer, channel) pairs.
+        slot: ``[R]``, the slot of each read.
+        consumer: ``[R]``, its consumer.
+        sizes: ``[R]``, how many channels it has.
+        ids: for each slot the identities of its channels.
+        free: ``[S]``, whether nothing but consumers reads the slot, and each of its channels may go.
+        outputs: ``[C]``, how many output channels each consumer has; 0 for vectors and products, which make logits.
+        rows: the rows of all slots.
+    """
+
+    members: list[list[tuple[int, int]]]
+    slot: Positions
+    consumer: Positions
+    sizes: Positions
+    ids: list[list[int]]
+    free: Mask
+    outputs: Numbers
+    rows: Rows
+
+    @property
+    def units(self) -> list[Unit]:
+        """The reads as units of choice."""
+        return [Unit(0.0, members) for members in self.members]
+
+    @property
+    def all(self) -> Mask:
+        """``[R]``: every read."""
+        return np.ones(len(self.slot), dtype=bool)
+
+    def removed(self, alive: Mask, consumers: Sequence[Consumer]) -> list[Mask]:
+        """For each consumer the channels that go, of the reads that are left ``[R]``."""
+        masks = [np.zeros(consumer.count, dtype=bool) for consumer in consumers]
+        for read in np.flatnonzero(~alive).tolist():
+            for number, channel in self.members[read]:
+                masks[number][channel] = True
+        return masks
+
+    def left_by(self, steps: Iterable[Sequence[int]]) -> Mask:
+        """``[R]``: the reads that are left after some steps."""
+        alive = self.all
+        for step in steps:
+            alive[np.asarray(step, dtype=np.int64)] = False
+        return alive
+
+
+@dataclass
+class Rows:
+    """What layers do for slots.
+
+    Attributes:
+        slot: ``[K]``, the slot of each row.
+        maker: ``[K]``, the consumer whose outputs these are.
+        sizes: ``[K]``, how many outputs.
+        read: ``[P]``, a read that needs ...
+        needed: ``[P]``, ... this row.
+    """
+
+    slot: Positions
+    maker: Positions
+    sizes: Positions
+    read: Positions
+    needed: Positions
+
+    def readers(self, alive: Mask) -> Positions:
+        """``[K]``: how many of the reads that are left need each row."""
+        return np.bincount(self.needed[alive[self.read]], minlength=len(self.slot))
+
+
+def find_reads(flow: Dataflow, removals: Sequence[Removal], pools: Sequence[Pool], held: set[int]) -> Reads:
+    """The reads of all eligible channels.
+
+    Args:
+        flow: the analysed graph.
+        removals: what may go of each consumer.
+        pools: one pool per tensor, with scores by which channels of different heads are paired.
+        held: identities of channels that something other than a consumer reads.
+    """
+    members: list[list[tuple[int, int]]] = []
+    slot: list[int] = []
+    ids: list[list[int]] = []
+    free: list[bool] = []
+    readers: dict[int, set[int]] = {}
+    for number, removal in enumerate(removals):
+        for identity in removal.consumer.channels.tolist():
+            readers.setdefault(identity, set()).add(number)
+    for found in _slots(pools):
+        pairs = [pair for unit in found for pair in unit.members]
+        own = sorted({int(removals[n].consumer.channels[c]) for n, c in pairs})
+        by_consumer: dict[int, list[tuple[int, int]]] = {}
+        for pair in pairs:
+            by_consumer.setdefault(pair[0], []).append(pair)
+        free.append(not held.intersection(own) and all(readers[i] <= by_consumer.keys() for i in own))
+        ids.append(own)
+        for group in by_consumer.values():
+            members.append(group)
+            slot.append(len(ids) - 1)
+    consumer = np.array([group[0][0] for group in members], dtype=np.int64)
+    sizes = np.array([len(group) for group in members], dtype=np.int64)
+    slots = np.array(slot, dtype=np.int64)
+    known = channel_ids(flow, through_cat=True)
+    outputs = _outputs(known, removals)
+    needing = _needing(known, [removal.consumer for removal in removals], outputs)
+    rows = _rows(needing, ids, outputs, slots, consumer)
+    return Reads(members, slots, consumer, sizes, ids, np.array(free), np.array([float(len(o)) for o in outputs]), rows)
+
+
+def _slots(pools: Sequence[Pool]) -> list[list[Unit]]:
+    """Units that go together: one, or the k-th of every head, by score."""
+    found = []
+    for pool in pools:
+        ranked = [sorted(block, key=lambda unit: unit.score) for block in pool.blocks]
+        found += [list(together) for together in zip(*ranked, strict=False)]
+    return found
+
+
+def _outputs(ids: Mapping[fx.Node, Positions], removals: Sequence[Removal]) -> list[Positions]:
+    """For each consumer the identities of its outputs.
+
+    None for vectors and products, whose outputs are logits, and for a layer that is called several times for different
+    values: a row of its weight is needed as long as any of them is.
+    """
+    found = []
+    for removal in removals:
+        own = [ids[site] for site in removal.consumer.sites if site in ids]
+        one = bool(own) and all(np.array_equal(other, own[0]) for other in own[1:])
+        found.append(own[0] if one and removal.consumer.kind == "weight" else np.empty(0, dtype=np.int64))
+    return found
+
+
+def _rows(
+    needing: Sequence[set[int]],
+    ids: Sequence[Sequence[int]],
+    outputs: Sequence[Positions],
+    slot: Positions,
+    consumer: Positions,
+) -> Rows:
+    """The rows of all slots, and which reads need them."""
+    place = {identity: s for s, own in enumerate(ids) for identity in own}
+    counts: dict[tuple[int, int], int] = {}
+    for number, made_here in enumerate(outputs):
+        for identity in made_here.tolist():
+            if identity in place:
+                key = (place[identity], number)
+                counts[key] = counts.get(key, 0) + 1
+    by_slot: dict[int, list[tuple[int, int]]] = {}
+    for row, (s, maker) in enumerate(counts):
+        by_slot.setdefault(s, []).append((row, maker))
+    pairs = [
+        (read, row)
+        for read, (s, reader) in enumerate(zip(slot.tolist(), consumer.tolist(), strict=True))
+        for row, maker in by_slot.get(s, ())
+        if reader in needing[maker]
+    ]
+    keys = np.array(list(counts), dtype=np.int64).reshape(-1, 2)
+    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return Rows(keys[:, 0], keys[:, 1], np.array(list(counts.values()), dtype=np.int64), found[:, 0], found[:, 1])
+
+
+def _needing(
+    ids: Mapping[fx.Node, Positions], consumers: Sequence[Consumer], outputs: Sequence[Positions]
+) -> list[set[int]]:
+    """For each consumer those that read the channels it makes, followed from value to value."""
+    owner = {site: number for number, consumer in enumerate(consumers) for site in consumer.sites}
+    found: list[set[int]] = []
+    for consumer, made in zip(consumers, outputs, strict=True):
+        seen: set[fx.Node] = set()
+        reached: set[int] = set()
+        stack = [user for site in consumer.sites for user in site.users]
+        while stack:
+            node = stack.pop()
+            if node in owner:
+                reached.add(owner[node])
+            elif node not in seen and node in ids and np.isin(ids[node], made).any():
+                stack += node.users
+            seen.add(node)
+        found.append(reached)
+    return found

@@ -1,0 +1,130 @@
+"""What a consumer is: where it reads, and which entries of parameters masking one of its channels sets to zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from upscale_fx.analysis.stored import Cut, merged_cuts
+from upscale_fx.channels.positions import Mask, Positions
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One call's reading: channel ``c`` is ``value[.., columns[l, c]]`` for every ``l``, of two values their product.
+
+    ``columns`` ``[L, C]`` are positions (-1: this call does not read that channel).
+    """
+
+    node: fx.Node
+    factors: tuple[tuple[fx.Node, Positions], ...]
+
+
+@dataclass
+class Consumer:
+    """One contraction, possibly called several times.
+
+    Attributes:
+        name: module path of the weight, path of the vector, or both layers of a product joined by ``@``.
+        kind: ``"weight"``, ``"vector"`` or ``"product"``.
+        sites: the nodes that read.
+        cuts: the parameter entries that are zero when a channel is masked.
+        hidden: which channels carry hidden values (the others are raw inputs).
+        blocks: the head each channel belongs to, if its tensor has heads.
+        channels: identity of each channel, shared with other consumers that read the same.
+        readings: what every call reads, in the order of ``sites``.
+    """
+
+    name: str
+    kind: str
+    sites: list[fx.Node]
+    cuts: list[Cut]
+    hidden: Mask
+    blocks: Positions | None
+    channels: Positions
+    homes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    readings: list[Reading] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of input channels."""
+        return len(self.hidden)
+
+    def weight(self, root: nn.Module) -> Tensor:
+        """The weight as ``[out, in]``: one row per entry that a channel has; for a product, of both layers."""
+        return torch.cat([_slab(root, cut) for cut in self.cuts])
+
+    def reads(self, root: nn.Module) -> Mask:
+        """Which channels meet a weight that is not zero."""
+        found: Mask = (self.weight(root) != 0).any(dim=0).cpu().numpy()
+        return found
+
+    def zero(self, root: nn.Module, removed: Mask) -> None:
+        """Set the entries of removed channels to zero, in place."""
+        with torch.no_grad():
+            for cut in self.cuts:
+                parameter = own_parameter(root, cut.target)
+                entries = cut.entries[removed].reshape(-1)
+                index = torch.from_numpy(entries[entries >= 0]).to(parameter.device)
+                flat = parameter.reshape(-1).index_fill(0, index, 0)  # a parameter need not be contiguous
+                parameter.copy_(flat.view(parameter.shape))
+
+
+def own_parameter(root: nn.Module, target: str) -> nn.Parameter:
+    """A parameter by the name it has after ``torch.nn.utils.prune.remove``."""
+    path, _, name = target.rpartition(".")
+    masked = f"{name}_orig" in root.get_submodule(path)._parameters
+    return root.get_parameter(f"{target}_orig" if masked else target)
+
+
+def _slab(root: nn.Module, cut: Cut) -> Tensor:
+    parameter = root.get_parameter(cut.target).detach()
+    entries = torch.from_numpy(cut.entries.T.copy()).to(parameter.device)
+    return torch.where(entries >= 0, parameter.reshape(-1)[entries.clamp(min=0)], parameter.new_zeros(()))
+
+
+def merged(known: Consumer, again: Consumer) -> Consumer:
+    """One consumer of two calls: a channel is the same if it has the same column, or is the same channel.
+
+    The same column: a shared module. The same channel: a weight per relation, of which each call reads one.
+    """
+    by_line = {line: c for c, line in enumerate(known.cuts[0].lines())}
+    by_channel = {int(channel): c for c, channel in enumerate(known.channels)}
+    lines = again.cuts[0].lines()
+    place = np.empty(again.count, dtype=np.int64)
+    total = known.count
+    for c in range(again.count):
+        own = by_line.get(lines[c], by_channel.get(int(again.channels[c])))
+        place[c] = total if own is None else own
+        total += own is None
+    fresh = place >= known.count
+    blocks = known.blocks
+    if blocks is not None and fresh.any():
+        blocks = np.concatenate([blocks, np.zeros(int(fresh.sum()), dtype=np.int64)])
+    merged_hidden = np.concatenate([known.hidden, np.zeros(int(fresh.sum()), dtype=bool)])
+    merged_hidden[place] |= again.hidden
+    return Consumer(
+        known.name,
+        known.kind,
+        known.sites + again.sites,
+        merged_cuts(known.cuts, again.cuts, place, total),
+        merged_hidden,
+        blocks,
+        np.concatenate([known.channels, again.channels[fresh]]),
+        np.concatenate([known.homes, again.homes[fresh]]),
+        [_placed(read, np.arange(known.count), total) for read in known.readings]
+        + [_placed(read, place, total) for read in again.readings],
+    )
+
+
+def _placed(read: Reading, place: Positions, total: int) -> Reading:
+    """A reading with its channels at their places among all that the calls of a consumer read."""
+    factors = []
+    for value, columns in read.factors:
+        wide = np.full((len(columns), total), -1, dtype=np.int64)
+        wide[:, place] = columns
+        factors.append((value, wide))
+    return Reading(read.node, tuple(factors))

@@ -1,0 +1,145 @@
+"""Pools: channels among which a share is removed, and which of them go together.
+
+Unconstrained, every consumer has a pool of its own; constrained, every tensor has one, whose units are channels of all
+its readers. A pool has one block per head; heads of one pool lose equally many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from upscale_fx.channels.positions import Mask
+from upscale_fx.masking.consumers.consumer import Consumer
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass
+class Removal:
+    """What one consumer loses: ``removed`` channels out of ``eligible`` ones, and why not more."""
+
+    consumer: Consumer
+    eligible: Mask
+    amount: float
+    removed: Mask
+    reason: str = ""
+
+    @property
+    def asked(self) -> int:
+        """Channels that the amount alone asks to remove, head by head."""
+        blocks = self.consumer.blocks
+        if blocks is None:
+            return round(self.amount * int(self.eligible.sum()))
+        return sum(round(self.amount * int(count)) for count in np.bincount(blocks[self.eligible]))
+
+
+@dataclass
+class Unit:
+    """Channels that go together: one, or one of each reader; ``members`` are (removal, channel) pairs."""
+
+    score: float
+    members: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
+class Pool:
+    """Channels among which a share is removed: one set per head, all of the same consumer or tied group."""
+
+    amount: float
+    blocks: list[list[Unit]]
+
+
+def own_pools(removals: Sequence[Removal], scores: Sequence[Scores]) -> list[Pool]:
+    """One pool per consumer: unconstrained."""
+    pools = []
+    for number, removal in enumerate(removals):
+        blocks = removal.consumer.blocks
+        by_block: dict[int, list[Unit]] = {}
+        for channel in np.flatnonzero(removal.eligible).tolist():
+            block = int(blocks[channel]) if blocks is not None else 0
+            by_block.setdefault(block, []).append(Unit(float(scores[number][channel]), [(number, channel)]))
+        if by_block:
+            pools.append(Pool(removal.amount, list(by_block.values())))
+    return pools
+
+
+def shared_pools(removals: Sequence[Removal], scores: Sequence[Scores], partly: bool = False) -> list[Pool]:
+    """One pool per tensor: all its consumers share one set. One that is ignored or raw keeps the channels it reads.
+
+    ``partly`` also takes channels that not all readers may lose, as units of those that may.
+    """
+    readers: dict[int, list[tuple[int, int]]] = {}
+    place: dict[int, tuple[int, int]] = {}
+    for number, removal in enumerate(removals):
+        consumer = removal.consumer
+        for channel, identity in enumerate(consumer.channels.tolist()):
+            readers.setdefault(identity, []).append((number, channel))
+            block = int(consumer.blocks[channel]) if consumer.blocks is not None else 0
+            home = int(consumer.homes[channel])
+            known = place.get(identity)
+            place[identity] = (home, block if known is None else max(block, known[1]))
+    pools: dict[int, dict[int, list[Unit]]] = {}
+    amounts: dict[int, float] = {}
+    for identity, reading in readers.items():
+        members = [(number, channel) for number, channel in reading if removals[number].eligible[channel]]
+        if not members or (len(members) < len(reading) and not partly):
+            continue
+        home, block = place[identity]
+        scale = [scores[n][c] / max(float(np.mean(scores[n])), 1e-300) for n, c in members]
+        pools.setdefault(home, {}).setdefault(block, []).append(Unit(float(sum(scale)), list(members)))
+        least = min(removals[number].amount for number, _ in members)
+        amounts[home] = min(amounts.get(home, 1.0), least)
+    return [Pool(amounts[home], list(blocks.values())) for home, blocks in pools.items()]
+
+
+def select(pools: Sequence[Pool], round_to: int) -> list[Unit]:
+    """The share of every block that its pool's amount asks for, lowest scores first."""
+    chosen = []
+    for pool in pools:
+        for block in pool.blocks:
+            chosen += lowest(block, removable(len(block), pool.amount, round_to))
+    return chosen
+
+
+def removable(count: int, amount: float, round_to: int = 1) -> int:
+    """How many of ``count`` channels go: ``round(amount * count)``, never all, the rest a multiple of ``round_to``."""
+    kept = max(count - round(amount * count), 1)
+    kept = min(math.ceil(kept / round_to) * round_to, count)
+    return count - kept
+
+
+def lowest(units: Sequence[Unit], count: int) -> list[Unit]:
+    """The lowest scores; ties go to the channel that comes first."""
+    order = sorted(range(len(units)), key=lambda i: (units[i].score, i))
+    return [units[i] for i in order[:count]]
+
+
+def select_global(pools: Sequence[Pool], round_to: int) -> list[Unit]:
+    """The lowest scores of all pools together. Heads of one pool lose equally many: one of each at a time."""
+    slots: list[tuple[float, int, int, list[Unit]]] = []
+    target = 0.0
+    for number, pool in enumerate(pools):
+        ranked = [lowest(block, len(block)) for block in pool.blocks]
+        shortest = min(len(block) for block in ranked)
+        target += pool.amount * sum(len(block) for block in ranked)
+        if pool.amount > 0:
+            for k in range(shortest - 1):  # never the last one
+                together = [block[k] for block in ranked]
+                slots.append((sum(u.score for u in together) / len(together), number, k, together))
+    budget = round(target)
+    chosen: dict[int, list[list[Unit]]] = {}
+    for _, number, _, together in sorted(slots, key=lambda slot: slot[:3]):
+        if len(together) <= budget:
+            budget -= len(together)
+            chosen.setdefault(number, []).append(together)
+    result: list[Unit] = []
+    for number, groups in chosen.items():
+        count = min(len(block) for block in pools[number].blocks)
+        kept = min(math.ceil((count - len(groups)) / round_to) * round_to, count)
+        result += [unit for together in groups[: count - kept] for unit in together]
+    return result

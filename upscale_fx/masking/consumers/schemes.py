@@ -1,0 +1,166 @@
+"""Pruning schemes: which channels of each consumer may go, by what inference will be done.
+
+From Zhou et al., "Accelerating Large Scale Real-Time GNN Inference using Channel Pruning" (VLDB 2021,
+arXiv:2105.04528), whose layers have a self branch ``x W_self`` and a neighbour branch ``(A x) W_neigh``:
+
+``"full"``
+    for inference over the whole graph, where every layer costs as much: all hidden channels, those the classifier
+    reads included; raw inputs stay.
+``"batched"``
+    for inference of a few nodes with sampled neighbours, where the raw features of the farthest neighbours are nearly
+    all of the work: raw inputs of the neighbour branch; the self branch and all hidden channels stay. That is what the
+    authors' configurations prune on Flickr, Arxiv, Reddit and Yelp. Where hidden layers are to be pruned too, join the
+    masks of both schemes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import fx
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.analysis.hops import LOOPS, Edges, data, find_edges, row_symbols
+from upscale_fx.analysis.stored import made_of_parameters
+from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.relations import Barrier, Contraction, Movement, Pointwise, Relation
+from upscale_fx.channels.relations.convolutions import Convolution
+from upscale_fx.channels.relations.products import Product, Recurrence
+from upscale_fx.channels.relations.regrouping import Regrouping
+from upscale_fx.compacting.layout import channel_ids
+from upscale_fx.errors import NothingToPruneError, PatternError
+from upscale_fx.masking.consumers.survey import Survey
+
+SCHEMES = ("full", "batched")
+
+
+def eligible_channels(flow: Dataflow, found: Survey, scheme: str) -> dict[str, Mask]:
+    """For every consumer by name, which of its input channels ``[I]`` a scheme may prune.
+
+    Under ``"batched"`` a raw input channel is in the neighbour branch if a neighbour's row of it reaches the consumer
+    (SAGE's ``lin_l``, GIN's network, the ``x_j`` of an edge convolution), or if the layer comes before the aggregation:
+    everything the layer makes is read along edges, some of it at the neighbours' end, before anything multiplies it
+    again (GCN and GAT, keys and values of a graph transformer, since ``A (x W)`` is ``(A x) W``). A layer that nodes
+    read of themselves is a self branch (SAGE's ``lin_r``, GATv2's ``lin_r``, queries, an encoder before the first
+    convolution) and stays. Where own and neighbours' features are added before one linear layer (GCN with self loops,
+    GIN) there is no self branch. Neighbours are those along one kind of edges between one kind of nodes, or in a dense
+    adjacency; in heterogeneous and bipartite graphs none are found.
+
+    Args:
+        flow: the analysed graph, as traced and not fused.
+        found: its consumers.
+        scheme: ``"full"`` or ``"batched"``.
+
+    Raises:
+        PatternError: unknown scheme.
+        NothingToPruneError: no consumer has channels that the scheme prunes.
+    """
+    if scheme not in SCHEMES:
+        raise PatternError(f"unknown scheme {scheme!r}: choose {' or '.join(map(repr, SCHEMES))}")
+    if scheme == "full":
+        masks = {consumer.name: consumer.hidden.copy() for consumer in found.consumers}
+    else:
+        masks = _raw_of_neighbours(flow, found)
+    if not any(mask.any() for mask in masks.values()):
+        raise NothingToPruneError(_nothing(found, scheme))
+    return masks
+
+
+def _nothing(found: Survey, scheme: str) -> str:
+    names = ", ".join(consumer.name for consumer in found.consumers) or "none"
+    if scheme == "full":
+        return f"nothing to prune: scheme 'full' prunes hidden channels, and no consumer reads any (consumers: {names})"
+    return (
+        "nothing to prune: scheme 'batched' prunes raw features that come from neighbours, and no consumer reads any "
+        f"(consumers: {names}). Where a layer on the nodes themselves comes before the first aggregation, scheme "
+        "'full' prunes what the convolutions read of it; in heterogeneous and bipartite graphs neighbours are not "
+        "found, and inputs=True with amounts by name prunes raw features"
+    )
+
+
+def _raw_of_neighbours(flow: Dataflow, found: Survey) -> dict[str, Mask]:
+    """Raw channels in the neighbour branch, for every consumer."""
+    edges = find_edges(flow)
+    fetched, weights = _fetched(flow, edges), made_of_parameters(flow)
+    ids = channel_ids(flow, through_cat=True)
+    masks: dict[str, Mask] = {}
+    for consumer in found.consumers:
+        masks[consumer.name] = np.zeros(consumer.count, dtype=bool)
+        for site in consumer.sites:
+            before = _is_before_aggregation(flow, edges, site)
+            for x, columns in _columns(flow, site, weights):
+                mask = np.logical_or.reduce(fetched[x][columns] | before, axis=0)
+                if len(mask) == consumer.count:
+                    masks[consumer.name] |= mask
+                else:  # one of several calls, which reads some of the channels
+                    masks[consumer.name] |= np.isin(consumer.channels, ids[x][columns[0]][mask])
+        masks[consumer.name] &= ~consumer.hidden
+    return masks
+
+
+def _columns(flow: Dataflow, site: fx.Node, weights: set[fx.Node]) -> Iterator[tuple[fx.Node, Positions]]:
+    """What a consumer reads at a site, and at which positions it reads each of its channels, ``[M, I]``."""
+    relation = flow.relations[site]
+    if isinstance(relation, Contraction):
+        yield relation.x, np.arange(flow.axes[relation.x].count, dtype=np.int64).reshape(relation.batch, -1)
+    elif isinstance(relation, Recurrence):
+        yield relation.x, np.arange(flow.axes[relation.x].count, dtype=np.int64).reshape(-1, len(relation.columns))
+    elif isinstance(relation, Convolution):
+        yield relation.x, relation.columns()[0]
+    elif isinstance(relation, Product):
+        left, right, _ = relation.positions
+        sides = ((relation.left, left.transpose(1, 0, 2)), (relation.right, right.transpose(2, 0, 1)))
+        for x, positions in sides:
+            if x not in weights:
+                yield x, positions.reshape(len(positions), -1)
+
+
+def _fetched(flow: Dataflow, edges: Edges) -> dict[fx.Node, Mask]:
+    """Which positions of every value hold something that a neighbour sent, as long as no layer mixes channels."""
+    learned = data(flow)
+    found: dict[fx.Node, Mask] = {}
+    for node in flow.nodes:
+        axes, relation = flow.axes.get(node), flow.relations.get(node)
+        if axes is None or relation is None:
+            continue
+        mask = found[node] = np.zeros(axes.count, dtype=bool)
+        if node not in learned:
+            continue
+        if "far" in edges.gathers.get(node, ()) or _sums_rows(relation):
+            mask[:] = True
+        elif isinstance(relation, Pointwise | Movement):
+            for flow_in in relation.flows:
+                here = np.flatnonzero(flow_in.index >= 0)
+                if isinstance(relation, Movement) or len(here) == flow.axes[flow_in.source].count:
+                    mask[here] |= found[flow_in.source][flow_in.index[here]]
+        elif isinstance(relation, Regrouping):
+            mask |= np.logical_or.reduce(found[relation.source][relation.index], axis=0)
+        elif isinstance(relation, Barrier):
+            mask[:] = any(found[source].any() for source in relation.sources)
+    return found
+
+
+def _sums_rows(relation: Relation | None) -> bool:
+    """Whether an operation is a product that sums over rows: with a dense adjacency matrix."""
+    return isinstance(relation, Product) and relation.positions[0].shape[-1] == 1
+
+
+def _is_before_aggregation(flow: Dataflow, edges: Edges, site: fx.Node) -> bool:
+    """Whether all that a layer on nodes makes is read along edges next, some of it at the neighbours' end."""
+    if row_symbols(flow, site) in LOOPS:
+        return False
+    far, seen, waiting = False, {site}, [site]
+    while waiting:
+        for user in waiting.pop().users:
+            relation = flow.relations.get(user)
+            if user in edges.gathers:
+                far |= "far" in edges.gathers[user]
+            elif _sums_rows(relation):
+                far = True
+            elif user.op == "output" or isinstance(relation, Contraction | Convolution | Product | Recurrence):
+                return False
+            elif user not in seen and row_symbols(flow, user):
+                seen.add(user)
+                waiting.append(user)
+    return far

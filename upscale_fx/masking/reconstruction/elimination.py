@@ -1,0 +1,171 @@
+"""Greedy backward elimination with optimal compensation: Optimal Brain Surgeon on whole input channels.
+
+Of all ways to drop one more channel, take the one after which the best weights on the channels that are left err
+least (Hassibi and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", NeurIPS 1992,
+equation 5, with several outputs). For a quadratic error with Hessian ``A`` and minimum ``W``, dropping the variables
+``S`` costs ``tr(W_S' (inv(A)_SS)^-1 W_S)``, moves the minimum by ``-inv(A)_:S (inv(A)_SS)^-1 W_S`` and downdates
+``inv(A)``.
+
+Only ``inv(A)`` and ``M = W W'`` are needed for the order, whatever the number of outputs. Both change by low-rank
+terms, which are gathered and applied together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from upscale_fx.channels.positions import Mask, Positions
+
+Numbers = npt.NDArray[np.float64]
+
+#: Low-rank terms that are gathered before they are applied.
+_PENDING = 64
+
+
+class Surgeon:
+    """One quadratic error over variables, from which units of variables are dropped.
+
+    Args:
+        left: ``[V, V]``, its Hessian, positive definite.
+        right: ``[V, O]``, so that ``inv(left) @ right`` is its minimum.
+        units: ``[U, S]``, the variables of each unit, padded with -1.
+        scale: what costs are divided by.
+    """
+
+    def __init__(self, left: Numbers, right: Numbers, units: Positions, scale: float = 1.0) -> None:
+        # In units in which the Hessian has a diagonal of ones: costs are the same, and rounding is least.
+        unit: Numbers = np.sqrt(np.diagonal(left))
+        scaled: Numbers = left / unit / unit[:, None]
+        self.inverse: Numbers = np.linalg.inv(scaled).astype(np.float64, copy=False)
+        self.right: Numbers = right / unit[:, None]
+        weight: Numbers = self.inverse @ self.right
+        self.weights: Numbers = weight @ weight.T
+        self.units = units
+        self.scale = scale
+        self._low = np.zeros((3, len(left), 0))
+        self._place = np.arange(len(left))
+        self._dropped = np.empty(0, dtype=np.int64)
+        self._a = self._blocks(self.inverse, 1.0)
+        self._m = self._blocks(self.weights, 0.0)
+
+    def _blocks(self, matrix: Numbers, empty: float) -> Numbers:
+        """``[U, S, S]``: the part of a matrix that belongs to each unit; ``empty`` on the diagonal where padded."""
+        found: Numbers = matrix[self.units[:, :, None], self.units[:, None, :]]
+        here = self.units >= 0
+        found *= here[:, :, None] & here[:, None, :]
+        axis = np.arange(self.units.shape[1])
+        found[:, axis, axis] += np.where(here, 0.0, empty)
+        return found
+
+    def costs(self) -> Numbers:
+        """``[U]``: by how much the error grows if a unit goes, and the others compensate."""
+        if self.units.shape[1] == 1:
+            found: Numbers = self._m[:, 0, 0] / np.maximum(self._a[:, 0, 0], 1.0)  # 1: with nobody to compensate
+        else:
+            found = np.trace(np.linalg.solve(self._a, self._m), axis1=1, axis2=2)
+        return np.maximum(found, 0.0) / self.scale
+
+    def drop(self, unit: int) -> None:
+        """Let a unit go."""
+        variables = self.units[unit][self.units[unit] >= 0]
+        at = self._place[variables]
+        u, p, n = self._low
+        columns = self.inverse[:, at] - u @ u[at].T
+        moments = self.weights[:, at] - p @ n[at].T - n @ p[at].T
+        block = np.linalg.inv(columns[at])
+        step = columns @ block
+        self._change(columns @ np.linalg.cholesky((block + block.T) / 2), step, moments - 0.5 * step @ moments[at])
+        # What is gone is not asked for again; these values keep its block regular.
+        self._a[unit], self._m[unit] = np.eye(self.units.shape[1]), 0.0
+        self._gone(variables)
+
+    def forget(self, outputs: Positions) -> None:
+        """Let outputs be computed however badly: nobody reads them any more."""
+        u = self._low[0]
+        right = self.right[:, outputs]
+        weight = self.inverse @ right - u @ (u.T @ right)
+        self._change(np.zeros_like(weight), weight, 0.5 * weight)
+        self._gone(np.empty(0, dtype=np.int64))
+
+    def _change(self, u: Numbers, p: Numbers, n: Numbers) -> None:
+        """Take ``u u'`` from the inverse and ``p n' + n p'`` from the products of weights."""
+        self._low = np.concatenate([self._low, np.stack([u, p, n])], axis=2)
+        here = (self.units >= 0)[:, :, None]
+        nu, np_, nn = (part[self._place[self.units]] * here for part in (u, p, n))
+        self._a -= nu @ nu.transpose(0, 2, 1)
+        crossed = np_ @ nn.transpose(0, 2, 1)
+        self._m -= crossed + crossed.transpose(0, 2, 1)
+
+    def _gone(self, variables: Positions) -> None:
+        self._dropped = np.concatenate([self._dropped, variables])
+        if self._low.shape[2] < _PENDING:
+            return
+        u, p, n = self._low
+        self.inverse -= u @ u.T
+        crossed = p @ n.T
+        self.weights -= crossed + crossed.T
+        stay = np.ones(len(self._place), dtype=bool)
+        stay[self._dropped] = False
+        here = np.zeros(len(self.inverse), dtype=bool)
+        here[self._place[stay]] = True
+        self.inverse, self.weights = self.inverse[np.ix_(here, here)], self.weights[np.ix_(here, here)]
+        self.right = self.right[here]
+        self._place = np.where(stay, np.cumsum(here)[np.minimum(self._place, len(here) - 1)] - 1, 0)
+        self._low = np.zeros((3, int(here.sum()), 0))
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Which units a surgeon's units are: ``units[k]`` is the number of its unit ``k`` among all."""
+
+    surgeon: Surgeon
+    units: Positions
+
+
+def eliminate(
+    problems: Sequence[Membership],
+    pools: Positions,
+    quotas: Positions,
+    unseen: Numbers | None = None,
+) -> list[tuple[int, float]]:
+    """Drop units one by one, the cheapest first, until every pool has lost its quota.
+
+    Args:
+        problems: quadratic errors, each over some of the units; the cost of a unit is the sum of its costs in all.
+        pools: ``[U]``, the pool of each unit; -1 for one that stays.
+        quotas: how many units of each pool go.
+        unseen: ``[U]``, costs that are added to those of the problems and do not change.
+
+    Returns:
+        The units in the order they went, each with what it cost then.
+    """
+    count = len(pools)
+    own = [np.zeros(count) for _ in problems]
+    where: list[list[int]] = [[] for _ in range(count)]
+    for number, problem in enumerate(problems):
+        own[number][problem.units] = problem.surgeon.costs()
+        for unit in problem.units.tolist():
+            where[unit].append(number)
+    total = (np.zeros(count) if unseen is None else unseen) + sum(own, start=np.zeros(count))
+    left = quotas.copy()
+    open_units: Mask = (pools >= 0) & (left[np.maximum(pools, 0)] > 0)
+    places = [{unit: k for k, unit in enumerate(problem.units.tolist())} for problem in problems]
+    order: list[tuple[int, float]] = []
+    while open_units.any():
+        unit = int(np.argmin(np.where(open_units, total, np.inf)))
+        order.append((unit, float(total[unit])))
+        open_units[unit] = False
+        left[pools[unit]] -= 1
+        if not left[pools[unit]]:
+            open_units &= pools != pools[unit]
+        for number in where[unit]:
+            problem = problems[number]
+            problem.surgeon.drop(places[number][unit])
+            fresh = problem.surgeon.costs()
+            total[problem.units] += fresh - own[number][problem.units]
+            own[number][problem.units] = fresh
+    return order

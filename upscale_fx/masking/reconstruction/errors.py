@@ -1,0 +1,142 @@
+"""The reconstruction error as a function of which channels go: what calibrated criteria choose by.
+
+For every block of every problem ``|X W - X W0|^2 + r |W - W0|^2``, a quadratic in the weights ``W [V, O]``, with
+the variables that belong to each unit of channels. Divided by ``scale``, the energy of the outputs around their mean,
+errors of different problems are shares that can be compared and added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx, nn
+
+from upscale_fx.channels.positions import Positions
+from upscale_fx.compacting.layout import channel_ids
+from upscale_fx.masking.consumers.pools import Pool, Removal, Unit
+from upscale_fx.masking.reconstruction.elimination import Numbers
+from upscale_fx.masking.reconstruction.gather import Problem, weight_of
+from upscale_fx.masking.reconstruction.moments import Moments
+from upscale_fx.masking.reconstruction.own import Own
+from upscale_fx.masking.reconstruction.solve import regularised
+from upscale_fx.masking.reconstruction.study import Study
+
+
+@dataclass(frozen=True)
+class ReconstructionError:
+    """One block of one least-squares problem.
+
+    Attributes:
+        gram: ``[V, V]``, the moments ``X'X`` of its inputs.
+        left: ``[V, V]``, ``X'X`` with the ridge: the Hessian.
+        weight: ``[V, O]``, the dense model's weights ``W0``, at which the error is 0.
+        scale: energy of the outputs around their mean.
+        units: ``[U]``, the numbers of the units that have variables here.
+        variables: ``[U, S]``, these variables, padded with -1.
+        outputs: ``[O]``, which channel each output is; None where outputs are no channels (logits, gates).
+        problem: number of the problem in the study.
+    """
+
+    gram: Numbers
+    left: Numbers
+    weight: Numbers
+    scale: float
+    units: Positions
+    variables: Positions
+    outputs: Positions | None
+    problem: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a calibrated criterion chooses from.
+
+    Attributes:
+        errors: the reconstruction errors.
+        pools: ``[U]``, for every unit the number of its block (of a pool).
+        quotas: how many units of each block go.
+        magnitudes: ``[U]``, the energy of each unit's weights as a share of their layers': for units without an error.
+    """
+
+    errors: Sequence[ReconstructionError]
+    pools: Positions
+    quotas: Positions
+    magnitudes: Numbers
+
+    @property
+    def unseen(self) -> Numbers:
+        """``[U]``: the magnitude of units that no error knows, 0 for the others."""
+        seen = np.zeros(len(self.pools), dtype=bool)
+        for error in self.errors:
+            seen[error.units] = True
+        return np.where(seen, 0.0, self.magnitudes)
+
+
+def units_of(pools: Sequence[Pool]) -> tuple[list[Unit], Positions]:
+    """All units of all blocks, with the number of the block of each."""
+    units, numbers, number = [], [], 0
+    for pool in pools:
+        for block in pool.blocks:
+            units += block
+            numbers += [number] * len(block)
+            number += 1
+    return units, np.array(numbers, dtype=np.int64)
+
+
+def reconstruction_errors(study: Study, units: Sequence[Unit], ridge: float) -> list[ReconstructionError]:
+    """The errors of all problems that some unit has variables in."""
+    owner = {member: number for number, unit in enumerate(units) for member in unit.members}
+    ids = channel_ids(study.flow, through_cat=True)
+    found = []
+    for number, (problem, moments) in enumerate(zip(study.problems, study.moments, strict=True)):
+        if moments is None:
+            continue
+        weight = weight_of(problem, study.root)
+        left = regularised(moments.gram, ridge, problem.variables[..., 0] < 0)
+        scale = _scale(moments, weight)
+        for block, variables in enumerate(problem.variables):
+            own: dict[int, list[int]] = {}
+            for place, (consumer, channel) in enumerate(variables.tolist()):
+                if (consumer, channel) in owner:
+                    own.setdefault(owner[consumer, channel], []).append(place)
+            if own:
+                found.append(
+                    ReconstructionError(
+                        moments.gram[block].numpy(), left[block].numpy(), weight[block].numpy(), scale,
+                        np.array(list(own), dtype=np.int64), _padded(list(own.values())),
+                        _outputs(problem, ids, weight.shape[2]), number,
+                    )
+                )  # fmt: skip
+    return found
+
+
+def _outputs(problem: Problem, ids: Mapping[fx.Node, Positions], count: int) -> Positions | None:
+    """The channels that a problem's outputs are, if they are one each."""
+    if isinstance(problem, Own):
+        return None
+    own = ids.get(problem.target)
+    return own if own is not None and len(own) == count else None
+
+
+def _scale(moments: Moments, weight: object) -> float:
+    return max(moments.spread(weight), np.finfo(float).tiny ** 0.5)  # type: ignore[arg-type]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Positions:
+    found = np.full((len(rows), max(len(row) for row in rows)), -1, dtype=np.int64)
+    for number, row in enumerate(rows):
+        found[number, : len(row)] = row
+    return found
+
+
+def energies(removals: Sequence[Removal], root: nn.Module) -> list[Numbers]:
+    """For each consumer ``[in]``: the squared weights of each channel, added up."""
+    return [removal.consumer.weight(root).double().square().sum(dim=0).cpu().numpy() for removal in removals]
+
+
+def magnitudes(squared: Sequence[Numbers], units: Sequence[Unit]) -> Numbers:
+    """``[U]``: squared weights of every unit as a share of those of its layers; see :func:`energies`."""
+    share = [energy / max(float(energy.sum()), np.finfo(float).tiny) for energy in squared]
+    return np.array([sum(share[number][channel] for number, channel in unit.members) for unit in units])

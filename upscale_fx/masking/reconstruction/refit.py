@@ -1,0 +1,188 @@
+"""Fits the weights that stay to the dense model's outputs, in graph order, with what has been pruned before them.
+
+A problem is solved when everything before it has been: its inputs are those of the pruned model so far. One batch is
+run once, and goes on after every solution; of several, those problems that do not depend on each other are gathered
+together, in as many passes over the data as there are problems one after another.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from upscale_fx.channels.positions import Mask
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.masking.reconstruction.gather import (
+    Problem,
+    consumers_of,
+    correct,
+    held_nodes,
+    last_node,
+    parameters_of,
+    shapes,
+    weight_of,
+    write,
+)
+from upscale_fx.masking.reconstruction.moments import Moments
+from upscale_fx.masking.reconstruction.own import Own
+from upscale_fx.masking.reconstruction.replay import Replay, descendants
+from upscale_fx.masking.reconstruction.solve import RIDGE, NotFittedError, fit, wanted
+from upscale_fx.masking.reconstruction.study import Study
+
+
+@dataclass
+class Refit:
+    """One refit under way.
+
+    Attributes:
+        study: the problems and the data.
+        removed: for each consumer, the channels that go.
+        ridge: see :mod:`solve`.
+        working: a copy of the dense model, whose parameters are fitted one problem after the other.
+        names: parameters that changed.
+        reasons: by consumer why its weights were left as they are.
+    """
+
+    study: Study
+    removed: Sequence[Mask]
+    ridge: float = RIDGE
+    names: set[str] = field(default_factory=set)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        study = self.study
+        self.working: CompiledGNN = copy.deepcopy(study.root)
+        lost = {c for c, mask in enumerate(self.removed) if mask.any()}
+        affected = descendants(study.flow.nodes, {site for c in lost for site in study.consumers[c].sites})
+        self.problems = [p for p in study.problems if any(site in affected for site in p.reads)]
+        targets = {cut.target for c in lost for cut in study.consumers[c].cuts}
+        targets |= {name for problem in self.problems for name in parameters_of(problem)}
+        owners = {target.rpartition(".")[0] for target in targets}
+        names = {"get_attr": targets, "call_module": owners}
+        self.changed = {node for node in study.flow.nodes if node.target in names.get(node.op, ())}
+
+    def run(self) -> dict[str, Tensor]:
+        """Fit everything; returns the parameters that changed, with removed channels zero.
+
+        Raises:
+            InputError: activations are not finite, or the model fails on a batch.
+        """
+        left = self._settled_by_the_dense_model()
+        if self.study.single:
+            self._one_batch(left)
+        else:
+            self._stream(left)
+        for number, mask in enumerate(self.removed):
+            if mask.any():  # also what is part of no problem
+                self._zero(number)
+        self.study.warn_of_few_rows()
+        return {name: self.working.get_parameter(name).detach() for name in sorted(self.names)}
+
+    def _settled_by_the_dense_model(self) -> list[Problem]:
+        """Solve what reads nothing that has changed, by the moments that are known; returns the other problems."""
+        known = {id(p): m for p, m in zip(self.study.problems, self.study.moments, strict=False) if m is not None}
+        left = []
+        for problem, stage in zip(self.problems, self._stages(self.problems), strict=True):
+            if stage == 0 and id(problem) in known:
+                self._solve(problem, known[id(problem)], weight_of(problem, self.working))
+            else:
+                left.append(problem)
+        return left
+
+    def _one_batch(self, problems: Sequence[Problem]) -> None:
+        study, place = self.study, self.study.place
+        replay: Replay | None = None
+        for number, problem in enumerate(study.told(problems, "refitting")):
+            later = problems[number + 1 :]
+            if replay is None:
+                held = {node for p in problems[number:] for node in held_nodes(p)}
+                batch = next(iter(study.batches))
+                replay = Replay(study.root, self.working, self.changed, batch, study.propagations, held)
+            replay.advance(last_node(problem, place))
+            moments, weight = shapes([problem], self.working)[0], weight_of(problem, self.working)
+            rows = study.gather(problem, moments, replay, weight, 0)
+            change = self._solve(problem, moments, weight)
+            if later and correct(problem, replay, rows, change):
+                replay.release(held_nodes(problem) - {node for p in later for node in held_nodes(p)})
+            else:
+                replay = None
+
+    def _stream(self, problems: Sequence[Problem]) -> None:
+        study = self.study
+        stages = self._stages(problems)
+        for stage in range(max(stages, default=-1) + 1):
+            now = [p for p, own in zip(problems, stages, strict=True) if own == stage]
+            moments = shapes(now, self.working)
+            weights = [weight_of(p, self.working) for p in now]
+            held = {node for problem in now for node in held_nodes(problem)}
+            for number, arguments in enumerate(study.bar(f"refitting {stage + 1}/{max(stages) + 1}")):
+                replay = Replay(study.root, self.working, self.changed, arguments, study.propagations, held)
+                for problem, own, weight in zip(now, moments, weights, strict=True):
+                    replay.advance(last_node(problem, study.place))
+                    study.gather(problem, own, replay, weight, number)
+            for problem, own, weight in zip(now, moments, weights, strict=True):
+                self._solve(problem, own, weight)
+
+    def _solve(self, problem: Problem, moments: Moments, weight: Tensor) -> Tensor:
+        """Fit a problem and write its weights; returns by how much they changed ``[B, V, O]``."""
+        self.study.check(problem, moments)
+        kept = self._kept(problem)
+        reason = self._fit(problem, moments, weight, kept)
+        consumers = consumers_of(problem)
+        for number in consumers:
+            self._zero(number)
+        if reason:
+            self.reasons |= dict.fromkeys(consumers, reason)
+        return weight_of(problem, self.working) - weight  # as they are stored, rounded to their dtype
+
+    def _fit(self, problem: Problem, moments: Moments, weight: Tensor, kept: Tensor) -> str:
+        """Fit a problem and write its weights; returns why not, if they stay as they are."""
+        reason = self.study.reasons.get(id(problem), "")
+        reason = problem.reason if isinstance(problem, Own) and problem.reason else reason
+        if reason or (bool(kept.all()) and not moments.error):  # or nothing is lacking
+            return reason
+        free = kept[:, :, None] & self._free(problem, weight)
+        try:
+            found = fit(*wanted(moments, weight, self.ridge, problem.variables[..., 0] < 0), free)
+        except NotFittedError as error:
+            return str(error)
+        self.names |= write(problem, self.working, found)
+        return ""
+
+    def _free(self, problem: Problem, weight: Tensor) -> Tensor:
+        """``[B, V, O]``: entries that may be other than zero; a bias that is zero everywhere was never trained."""
+        found = weight != 0
+        bias = torch.from_numpy(problem.variables[..., 0] < 0)
+        found[bias] |= ~found[bias].any(dim=-1, keepdim=True)
+        return found
+
+    def _zero(self, number: int) -> None:
+        if self.removed[number].any():
+            consumer = self.study.consumers[number]
+            consumer.zero(self.working, self.removed[number])
+            self.names |= {cut.target for cut in consumer.cuts}
+
+    def _kept(self, problem: Problem) -> Tensor:
+        variables = problem.variables
+        kept = np.ones(variables.shape[:2], dtype=bool)
+        for number in consumers_of(problem):
+            own = variables[..., 0] == number
+            kept[own] = ~self.removed[number][variables[..., 1][own]]
+        return torch.from_numpy(kept)
+
+    def _stages(self, problems: Sequence[Problem]) -> list[int]:
+        """For each problem how many problems, one after another, come before it."""
+        study = self.study
+        found: list[int] = []
+        reached: list[set[fx.Node]] = []
+        for problem in problems:
+            held = held_nodes(problem)
+            before = [k for k, seen in enumerate(reached) if not seen.isdisjoint(held)]
+            found.append(max((found[k] for k in before), default=-1) + 1)
+            reached.append(descendants(study.flow.nodes, set(problem.reads)) - set(problem.reads))
+        return found

@@ -1,0 +1,53 @@
+"""What attention feels of its logits: neither a shift of all logits of a target, nor much of edges with small shares.
+
+For logits ``z`` with shares ``a = softmax(z)`` over the edges of a target, an error ``d`` changes the shares by a
+divergence of ``1/2 sum of a (d - sum of a d)^2``, to second order. So the rows of such a problem are taken without
+their mean over the edges of the same target, weighted by the shares, and times the root of the share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.analysis.linear_rows import is_linear_along_rows
+from upscale_fx.passes.fuse_propagate import softmax_index
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The softmax that some logits go into.
+
+    Attributes:
+        shares: its node: ``[E]`` or one per head ``[E, H]``.
+        index: the node that names the target of every edge, ``[E]``.
+    """
+
+    shares: fx.Node
+    index: fx.Node
+
+
+def compared_in(flow: Dataflow, logits: fx.Node) -> Comparison | None:
+    """The softmax that compares logits, if nothing else reads them."""
+    node = logits
+    while True:
+        users = [user for user in node.users if user in flow.axes or user.op == "output"]
+        if len(users) != 1:
+            return None
+        if (index := softmax_index(flow, users[0])) is not None:
+            return Comparison(users[0], index) if users[0].args[0] is node else None
+        if not is_linear_along_rows(flow, users[0], node):
+            return None
+        node = users[0]
+
+
+def as_felt(rows: Tensor, shares: Tensor, index: Tensor) -> Tensor:
+    """Rows ``[E, H, C]`` as a softmax with ``shares [E, H]`` over the edges of the targets ``index [E]`` feels them."""
+    shares = shares.reshape(len(shares), -1)
+    if shares.shape != rows.shape[:2] or not len(index):
+        return rows
+    share = shares.to(rows)[:, :, None]
+    mean = rows.new_zeros((int(index.max()) + 1, *rows.shape[1:])).index_add_(0, index, share * rows)
+    return (rows - mean[index]) * share.sqrt()

@@ -1,0 +1,88 @@
+"""Compiled loops on several threads: as many as ``torch.get_num_threads()``, the calling one included."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from upscale_fx.operators.kernels.jit import OK
+
+#: Work below which one thread is faster, measured: waking another takes 50 us, in which one does a sixth of this.
+SMALL = 1 << 22
+#: What an edge costs whatever it moves, counted in numbers that it could have moved.
+_PER_EDGE = 64
+#: Ranges per thread, so that one which is held up or got the larger hubs leaves its share to the others.
+_RANGES = 4
+#: Threads that own channels start at multiples of this many: two cache lines of float32, so none is shared.
+_CHANNELS = 32
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+# A forked process has none of its parent's threads: it must not wait for them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)
+
+
+def over_rows(loop: Callable[..., int], rowptr: Any, width: int, *arguments: Any) -> int:
+    """Run ``loop(rowptr, *arguments, lo, hi)`` over ranges of rows with equal numbers of edges.
+
+    Args:
+        loop: returns OK or what went wrong.
+        rowptr: of the graph, ``[N + 1]``.
+        width: how many numbers an edge moves.
+        arguments: what else the loop takes.
+
+    Returns:
+        OK, or the first thing that went wrong.
+    """
+    num_rows, threads = rowptr.size - 1, torch.get_num_threads()
+    if threads == 1 or _is_small(rowptr, width):
+        return loop(rowptr, *arguments, 0, num_rows)
+    edges = np.linspace(0, rowptr[-1], threads * _RANGES + 1)[1:-1]
+    bounds = sorted([0, *np.searchsorted(rowptr[:-1], edges).tolist(), num_rows])  # unsorted: rowptr is wrong
+    return _share(lambda lo, hi: loop(rowptr, *arguments, lo, hi), bounds, threads)
+
+
+def over_channels(loop: Callable[..., int], rowptr: Any, width: int, *arguments: Any) -> int:
+    """Run ``loop(rowptr, *arguments, lo, hi)`` over ranges of ``width`` channels; the rest as in ``over_rows``."""
+    threads = min(torch.get_num_threads(), width // _CHANNELS)
+    if threads <= 1 or _is_small(rowptr, width):
+        return loop(rowptr, *arguments, 0, width)
+    blocks = width // _CHANNELS
+    bounds = [_CHANNELS * (blocks * k // threads) for k in range(threads)] + [width]
+    return _share(lambda lo, hi: loop(rowptr, *arguments, lo, hi), bounds, threads)
+
+
+def _is_small(rowptr: Any, width: int) -> bool:
+    work: int = (int(rowptr[-1]) + rowptr.size) * (_PER_EDGE + width)
+    return work < SMALL
+
+
+def _share(run: Callable[[int, int], int], bounds: list[int], threads: int) -> int:
+    """Run all ranges; every thread takes the next that is left."""
+    ranges, taken = list(itertools.pairwise(bounds)), itertools.count()
+
+    def work() -> int:
+        for k in taken:  # shared: counting on is atomic
+            if k >= len(ranges):
+                return OK
+            if (outcome := run(*ranges[k])) != OK:
+                return outcome
+        return OK
+
+    futures = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    outcomes = [work()]
+    outcomes += [future.result() for future in futures if not future.cancel()]  # nothing is left for who has not begun
+    return next((outcome for outcome in outcomes if outcome != OK), OK)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; made once."""
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="upscale_fx")
+    return _pools[threads]

@@ -1,0 +1,1 @@
+"""The calls put together: prune once, in steps, to a target, at many amounts."""

@@ -1,0 +1,58 @@
+"""Compaction of a traced graph, and what it would cost under masks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from upscale_fx.channels.positions import Mask
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.masking.allocation.call_rows import CallRows
+from upscale_fx.masking.allocation.cost import Cost, cost_of
+from upscale_fx.masking.consumers.consumer import Consumer
+from upscale_fx.passes import (
+    ApproximateNorms,
+    CompactChannels,
+    FixStatistics,
+    FoldAttention,
+    FoldConstants,
+    Pass,
+    Pipeline,
+    RemoveDeadNodes,
+    RemoveZeroTerms,
+    ShareStructure,
+)
+from upscale_fx.passes.base import Callback
+
+
+def compacted(traced: CompiledGNN, callback: Callback | None, approximate_norms: bool) -> CompiledGNN:
+    """The graph without the channels that are not live."""
+    # What does not pay at full width may pay at the width that is left, so attention is looked at twice.
+    compaction: list[Pass] = [FoldAttention(), CompactChannels(), FoldAttention(), CompactChannels()]
+    if approximate_norms:
+        compaction = [ApproximateNorms(), *compaction, FixStatistics()]
+    passes = Pipeline([ShareStructure(), RemoveZeroTerms(), FoldConstants(), *compaction, RemoveDeadNodes()], callback)
+    found: CompiledGNN = passes(traced).graph_module
+    return found
+
+
+@dataclass(frozen=True)
+class CompactedCost:
+    """What a traced model costs when channels of its consumers have been masked and it has been compacted.
+
+    Attributes:
+        traced: the traced model.
+        approximate_norms: see :func:`upscale_fx.compact`.
+    """
+
+    traced: CompiledGNN
+    approximate_norms: bool = False
+
+    def __call__(self, consumers: Sequence[Consumer], removed: Sequence[Mask], rows: CallRows) -> Cost:
+        """The cost, with ``rows`` in one call."""
+        masked = copy.deepcopy(self.traced)
+        for consumer, mask in zip(consumers, removed, strict=True):
+            consumer.zero(masked, mask)
+        masked.meta.pop("compacted", None)
+        return cost_of(compacted(masked, None, self.approximate_norms), rows)

@@ -1,0 +1,51 @@
+"""What a model is worth: one number from a function of the user's, asked for in ``eval()`` and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from torch import Tensor, nn
+
+from upscale_fx.compiled.inputs import in_mode
+from upscale_fx.errors import EvaluationError
+
+#: What a model is worth, such as its accuracy on validation nodes: higher is better.
+Evaluate = Callable[[nn.Module], Any]
+
+
+def score_of(evaluate: Evaluate, module: nn.Module, name: str) -> float:
+    """The number that ``evaluate`` gives a module, which is in ``eval()`` meanwhile; every layer gets its mode back.
+
+    Args:
+        evaluate: returns a number, or a tensor of one element.
+        module: the model to evaluate. What ``evaluate`` does to it besides its mode stays done.
+        name: what the module is, for errors.
+
+    Raises:
+        EvaluationError: what came back is no number, NaN or infinite.
+    """
+    if not callable(evaluate):
+        raise EvaluationError(
+            f"evaluate must be a function from a model to a number (higher is better), got a {type(evaluate).__name__}"
+        )
+    with in_mode(module, training=False):
+        returned = evaluate(module)
+    value: Any = returned
+    if isinstance(returned, Tensor):
+        if returned.numel() != 1 or returned.is_complex():
+            raise EvaluationError(
+                f"evaluate returned a tensor of shape {list(returned.shape)} and {returned.dtype} for {name}; expected "
+                f"one real number, as .mean() makes of one per node"
+            )
+        value = returned.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise EvaluationError(f"evaluate returned a {type(returned).__name__} for {name}; expected one number")
+    if not math.isfinite(float(value)):
+        raise EvaluationError(
+            f"evaluate returned {float(value)} for {name}; expected a finite number. Check what it divides by, and the "
+            f"model's outputs"
+        )
+    return float(value)

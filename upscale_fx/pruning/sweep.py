@@ -1,0 +1,165 @@
+"""Several amounts side by side: what a model is worth, and what it costs, at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from numbers import Real
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.analysis.size import Size, size_of
+from upscale_fx.api import optimize, prune
+from upscale_fx.compiled.batches import Batches
+from upscale_fx.compiled.inputs import ModelInputs, in_mode
+from upscale_fx.compiled.module import CompiledGNN, call_by_name
+from upscale_fx.compiled.ownership import own_copy
+from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
+from upscale_fx.masking.allocation.budget import Budget
+from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
+from upscale_fx.masking.options import check_amount
+from upscale_fx.masking.plan import trace_like
+from upscale_fx.pruning.evaluation import Evaluate, score_of
+from upscale_fx.reports.latency import latencies
+from upscale_fx.reports.sweep_table import Row, Sweep
+from upscale_fx.tracing.describe import bind_examples
+
+__all__ = ["Row", "Sweep", "sweep"]
+
+
+def sweep(
+    model: nn.Module,
+    amounts: Iterable[Any],
+    evaluate: Evaluate,
+    *,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    timed: bool = True,
+    progress: bool = True,
+    **options: Any,
+) -> Sweep:
+    """Prune at several amounts; evaluate, count and time every result beside the dense model.
+
+    Args:
+        model: the dense model; never touched, but evaluated.
+        amounts: what ``prune`` takes as ``amount``, or as ``budget``, several times.
+        evaluate: what a model is worth, higher is better: a number or a tensor of one element. Models are in
+            ``eval()``.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)``: what is timed, and what tells
+            how many edges there are per node. They are passed to ``prune`` as well.
+        example_kwargs: keyword arguments of that call.
+        timed: whether to measure latencies where there is an example: of all models in one run, in turns, after
+            warming up, without gradients. They are medians, with quartiles, in milliseconds; and ratios to the dense
+            model, compiled too (``optimize(trace(model))``), round by round. All models are held until then.
+        progress: show a progress bar, where standard error is a terminal.
+        **options: passed to ``prune`` as they are.
+
+    Returns:
+        A table: ``print`` it, or use ``.rows``, ``.to_markdown()``, ``.to_csv(path)``, ``.draw(path)``. Multiply-adds
+        are those of products with a weight, per node: all of one call on the example over its nodes, or, without one,
+        what is done per node. An amount that fails has a row that says why.
+
+    Raises:
+        AmountError: an amount is a number outside [0, 1).
+        InputError: there are no amounts.
+        EvaluationError: the dense model's evaluation is not one finite number.
+        TraceError, InputError: the model cannot be traced; see :func:`upscale_fx.trace`.
+        NothingToPruneError and other errors of ``prune``: every single amount fails; this is the first one's.
+    """
+    asked = _checked(amounts)
+    if options.get("calibration") is not None:  # every amount goes over it, whatever it is
+        options["calibration"] = Batches.replayed(options["calibration"])
+    examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
+    traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
+    dense = optimize(traced)
+    given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
+    rows_per_call = rows_in_call(analyse(traced), given[0]) if given is not None else CallRows()
+    models: list[CompiledGNN | None] = [dense]
+    first = _row("dense", dense, score_of(evaluate, model, "the dense model"), rows_per_call)
+    rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # those that nobody reads too
+    errors = []
+    with tqdm(total=len(asked), desc="sweeping", unit="model", disable=None if progress else True) as bar:
+        for amount in asked:
+            bar.set_postfix(amount=str(amount))
+            try:
+                how = {"budget": amount} if isinstance(amount, Budget) else {"amount": amount}
+                compiled = prune(model, **how, **examples, **options)
+                score = score_of(evaluate, compiled, f"the model pruned by {amount}")
+            except UpscaleError as error:
+                errors.append(error)
+                rows.append(Row(str(amount), note=_reason(error)))
+                models.append(None)
+            else:
+                rows.append(_row(str(amount), compiled, score, rows_per_call))
+                models.append(compiled if timed and given is not None else None)
+            bar.update()
+    if len(errors) == len(asked):
+        raise errors[0]
+    if not timed or given is None:
+        return Sweep(tuple(rows))
+    return _timed(rows, models, model, given, progress)
+
+
+def _checked(amounts: Iterable[Any]) -> list[Any]:
+    if isinstance(amounts, str | Mapping) or not isinstance(amounts, Iterable):
+        raise InputError(f"sweep takes several amounts, such as [0.25, 0.5, 0.75]; got {amounts!r}")
+    asked = list(amounts)
+    if not asked:
+        raise InputError("sweep takes at least one amount, such as [0.25, 0.5, 0.75]; got none")
+    for place, amount in enumerate(asked):
+        if isinstance(amount, Real):
+            check_amount(amount, f"amounts[{place}]")
+    return asked
+
+
+def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> Row:
+    size = size_of(compiled)
+    per_node, note = _macs_per_node(size, rows_per_call)
+    return Row(amount, score, size.parameters, size.macs, per_node, note=note)
+
+
+def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
+    """Multiply-adds of a call over its nodes of all kinds, or, if no call is known, those per node and what is left."""
+    nodes = sum(count for symbol, count in rows.symbols.items() if symbol.startswith("N"))
+    if nodes:
+        return rows.multiply_adds(size) / nodes, ""
+    other = [f"{count:,} per {symbol}" for symbol, count in size.macs.items() if symbol != "N"]
+    return float(size.macs.get("N", 0)), f"and {' + '.join(other)} MACs" if other else ""
+
+
+def _reason(error: UpscaleError) -> str:
+    """One line for an amount that failed."""
+    if isinstance(error, NothingToPruneError):
+        return "nothing to prune"
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+
+
+def _timed(
+    rows: Sequence[Row],
+    models: Sequence[CompiledGNN | None],
+    model: nn.Module,
+    given: tuple[Mapping[str, Any], ModelInputs],
+    progress: bool,
+) -> Sweep:
+    """The rows with latencies: all models that there are and the one that came, in turns."""
+    arguments, described = given
+    there: list[nn.Module] = [compiled for compiled in models if compiled is not None]
+    there.append(own_copy(model))  # PyG's layers may keep caches of what they are called with
+    calls = [partial(call_by_name, one, described, arguments) for one in there]
+    with ExitStack() as stack, tqdm(desc="timing", unit="round", disable=None if progress else True) as bar:
+        for one in there:
+            stack.enter_context(in_mode(one, training=False))
+        *found, eager = latencies(calls, described.device, bar.update)
+    taken = iter(found)
+    return Sweep(
+        tuple(
+            row if compiled is None else replace(row, latency=next(taken))
+            for row, compiled in zip(rows, models, strict=True)
+        ),
+        eager,
+    )

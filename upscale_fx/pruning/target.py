@@ -1,0 +1,216 @@
+"""The largest amount that an evaluation puts up with: a search over amounts that keeps what it saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, NoReturn
+
+from tabulate import tabulate
+from torch import nn
+from tqdm import tqdm
+
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.errors import NothingToPruneError, TargetError
+from upscale_fx.pruning.evaluation import Evaluate, score_of
+
+#: The first amount that is tried. Models pruned hard are made and evaluated in a fraction of the dense one's time.
+_FIRST = 7 / 8
+#: A drop that exceeds what is allowed by this share of the dense score is rounding: accuracies are float32 means.
+_ROUNDING = 1e-7
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One amount that was tried.
+
+    Attributes:
+        amount: the share of channels asked to go, in [0, 1).
+        score: what the evaluation gave; the dense model's where the amount rounds to no channel.
+        drop: the dense model's score minus this one; below 0 the pruned model is better.
+        parameters: how many were left.
+        within: whether the drop is at most what was allowed (up to rounding, 1e-7 of the score).
+        removed: whether anything was removed.
+    """
+
+    amount: float
+    score: float
+    drop: float
+    parameters: int
+    within: bool
+    removed: bool = True
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What a search tried, in the order in which it did; prints as a table.
+
+    Attributes:
+        rows: one per amount.
+        dense: the dense model's score.
+        parameters: the dense model's parameters.
+        max_drop: by how much the score was allowed to be lower.
+    """
+
+    rows: tuple[Trial, ...]
+    dense: float
+    parameters: int
+    max_drop: float
+
+    @property
+    def best(self) -> Trial | None:
+        """The largest amount within the drop that removes something, if there is one."""
+        good = [row for row in self.rows if row.within and row.removed]
+        return max(good, key=lambda row: row.amount, default=None)
+
+    def __str__(self) -> str:
+        rows = [("dense", f"{self.dense:.6g}", "", f"{self.parameters:,}", "")]
+        for row in self.rows:
+            verdict = ("yes" if row.within else "no") if row.removed else "nothing removed"
+            chosen = " <-" if row == self.best else ""
+            drop = f"{row.drop:+.4g}"
+            rows.append((f"{row.amount:.4g}", f"{row.score:.6g}", drop, f"{row.parameters:,}", verdict + chosen))
+        headers = ["amount", "score", "drop", "parameters", f"drop <= {self.max_drop:g}"]
+        aligned = ("right", "right", "right", "right", "left")
+        return str(tabulate(rows, headers=headers, colalign=aligned, disable_numparse=True))
+
+
+@dataclass
+class _Search:
+    """What is tried, what came of it, and the best model so far; others are let go at once."""
+
+    prune_at: Callable[[float], CompiledGNN]
+    evaluate: Evaluate
+    dense: Trail
+    bar: Any
+    rows: list[Trial] = field(default_factory=list)
+    best: CompiledGNN | None = None
+    nothing: NothingToPruneError | None = None
+
+    def within(self, amount: float) -> bool:
+        """Try one amount; amounts come in such an order that one within the drop is the largest so far."""
+        self.bar.set_postfix(amount=f"{amount:.4g}", refresh=True)
+        try:
+            compiled = self.prune_at(amount)
+        except NothingToPruneError as error:
+            self.nothing = error
+            row = Trial(amount, self.dense.dense, 0.0, self.dense.parameters, within=True, removed=False)
+        else:
+            score = score_of(self.evaluate, compiled, f"the model pruned by {amount:.4g}")
+            drop = self.dense.dense - score
+            allowed = self.dense.max_drop + _ROUNDING * max(1.0, abs(self.dense.dense))
+            row = Trial(amount, score, drop, _parameters(compiled), drop <= allowed)
+            if row.within:
+                self.best = compiled
+        self.rows.append(row)
+        self.bar.set_postfix(amount=f"{amount:.4g}", value=f"{row.score:.6g}", drop=f"{row.drop:+.4g}")
+        self.bar.update()
+        return row.within
+
+    @property
+    def trail(self) -> Trail:
+        """What was tried so far."""
+        return Trail(tuple(self.rows), self.dense.dense, self.dense.parameters, self.dense.max_drop)
+
+
+def prune_to_target(
+    prune_at: Callable[[float], CompiledGNN],
+    evaluate: Evaluate,
+    model: nn.Module,
+    max_drop: float,
+    *,
+    tolerance: float = 1 / 64,
+    progress: bool = True,
+) -> tuple[CompiledGNN, Trail]:
+    """Search for the largest amount whose model scores at most ``max_drop`` below the dense one.
+
+    Amounts are tried from 7/8 downwards, ``3/4, 1/2, 1/4, 1/8, ...``, until one is within the drop (or, where 7/8 is,
+    upwards: ``15/16, ...``), and the gap to the next larger one is halved until it is no wider than ``tolerance``.
+
+    What is promised: the model that is handed back was itself evaluated and is within the drop, and no larger amount
+    that was tried is. Accuracy is not monotone in the amount, so that a larger one, never tried, may be within the
+    drop too; the trail tells which were. The score is chosen by, so what it is measured on (validation nodes) is not
+    what the result should be reported on.
+
+    Args:
+        prune_at: makes the model of an amount in (0, 1).
+        evaluate: what a model is worth, higher is better: a number or a tensor of one element. It is given the dense
+            model and every pruned one, each in ``eval()``; all get their modes back.
+        model: the dense model.
+        max_drop: by how much the score may be lower, in units of the score; 0 allows none.
+        tolerance: how close to the next larger amount that is not within the drop the result has to be, in (0, 1).
+        progress: show a progress bar with amount and value, where standard error is a terminal.
+
+    Returns:
+        The pruned model, whose ``meta["report"]`` holds the trail as ``"trail"``, and the trail.
+
+    Raises:
+        TargetError: every amount that removes something drops more, with the trail; or ``max_drop`` or ``tolerance``
+            is not a number in its range.
+        EvaluationError: ``evaluate`` returned something other than one finite number.
+        NothingToPruneError: nothing can be removed at any amount. A single amount that rounds to no channel counts
+            as within the drop.
+    """
+    allowed = _checked(max_drop, "max_drop", "by how much the score may be lower, a number of at least 0", math.inf)
+    step = _checked(tolerance, "tolerance", "how finely amounts are tried, a number in (0, 1)", 1.0)
+    if step == 0:
+        raise TargetError("tolerance must be above 0: an amount cannot be found exactly; try 1/64")
+    dense = Trail((), score_of(evaluate, model, "the dense model"), _parameters(model), allowed)
+    with tqdm(desc="pruning to target", unit="model", disable=None if progress else True) as bar:
+        search = _Search(prune_at, evaluate, dense, bar)
+        low, high = _probe(search.within, step)
+        while high - low > step:
+            middle = (low + high) / 2
+            low, high = (middle, high) if search.within(middle) else (low, middle)
+    if search.best is None:
+        _give_up(search)
+    if "report" in search.best.meta:
+        search.best.meta["report"] = {**search.best.meta["report"], "trail": search.trail}
+    return search.best, search.trail
+
+
+def _probe(within: Callable[[float], bool], step: float) -> tuple[float, float]:
+    """The largest amount of the probe that is within the drop (0 if none is), and the next larger one, which is not."""
+    amount, high = _FIRST, 1.0
+    if within(amount):
+        low = amount
+        while 1.0 - low > step:
+            amount = (1.0 + low) / 2
+            if not within(amount):
+                return low, amount
+            low = amount
+        return low, high
+    while amount > step:
+        high = amount
+        amount = 2 * amount - 1 if amount > 1 / 2 else amount / 2
+        if within(amount):
+            return amount, high
+    return 0.0, amount
+
+
+def _give_up(search: _Search) -> NoReturn:
+    """Raise what tells why there is no model to hand back."""
+    trail = search.trail
+    if search.nothing is not None and not any(row.removed for row in trail.rows):
+        raise search.nothing
+    smallest = min(row.amount for row in trail.rows)
+    least = min((row for row in trail.rows if row.removed), key=lambda row: row.drop)
+    raise TargetError(
+        f"no amount that removes channels keeps the score within {trail.max_drop:g} of the dense model's "
+        f"{trail.dense:.6g}; the least drop was {least.drop:.4g}, at amount {least.amount:.4g}:\n{trail}\n"
+        f"Allow a larger max_drop, choose channels better (calibration=..., another criterion), fine-tune between "
+        f"steps (steps=..., between=...), or try smaller amounts (tolerance below {smallest:.4g})"
+    )
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _checked(value: Any, name: str, what: str, limit: float) -> float:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number and 0 <= float(value) < limit:  # NaN fails both comparisons
+        return float(value)
+    raise TargetError(f"{name} is {what}; got {value!r}")

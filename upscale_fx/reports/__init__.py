@@ -1,0 +1,1 @@
+"""What people read: diffs, reports, groups, costs, tables and pictures."""

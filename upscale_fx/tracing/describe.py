@@ -1,0 +1,109 @@
+"""Describing a model's arguments: from examples, or from PyG's argument names and the widths modules declare."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
+from upscale_fx.compiled.signatures import bind, named_arguments, signature_of
+from upscale_fx.errors import InputError
+from upscale_fx.tracing.examples import device_of, inputs_from_examples
+
+
+def describe_inputs(
+    model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None
+) -> Iterator[ModelInputs]:
+    """Yield candidate descriptions of the model's arguments, the likeliest first.
+
+    With examples there is one; without, argument names and declared widths give a few to be tried.
+
+    Raises:
+        InputError: an argument is missing, unknown, or of a kind that cannot be described.
+    """
+    signature = signature_of(model)
+    if example_inputs is None and not example_kwargs:
+        yield from _from_conventions(model, signature)
+        return
+    given = bind(signature, example_inputs, example_kwargs or {})
+    yield inputs_from_examples(model, signature, given)
+
+
+def bind_examples(
+    model: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], ModelInputs]:
+    """Example arguments by name, and their description; raises InputError where they do not fit ``forward``."""
+    signature = signature_of(model)
+    given = bind(signature, example_inputs, example_kwargs or {})
+    return named_arguments(signature, given)[0], inputs_from_examples(model, signature, given)
+
+
+def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterator[ModelInputs]:
+    """Arguments by PyG's naming, widths by what the modules declare (in_channels, in_features, edge_dim, ...)."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    required = [
+        name
+        for name, p in signature.parameters.items()
+        if p.default is inspect.Parameter.empty and p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    edge_width, relations = _declared(model, "edge_dim"), _declared(model, "num_relations")
+    widths = _declared_widths(model)
+    for width in widths:
+        arguments: dict[str, Any] = {}
+        for name in required:
+            spec = _conventional_spec(name, width, dtype, edge_width, relations)
+            if spec is None:
+                raise InputError(
+                    f"argument '{name}' of forward{signature} is not one whose shape its name tells; pass examples, "
+                    f"as in example_inputs=({', '.join(required)},)"
+                )
+            arguments[name] = spec
+        yield ModelInputs(arguments, tuple(signature.parameters), device_of(model))
+    if not widths:
+        raise InputError(
+            f"no module declares an input width, so the shape of '{(required or ['x'])[0]}' is unknown; pass examples, "
+            f"as in example_inputs=({', '.join(required)},)"
+        )
+
+
+def _conventional_spec(
+    name: str, width: int, dtype: torch.dtype, edge_width: int | None, relations: int | None
+) -> TensorSpec | None:
+    long = torch.long
+    if name in ("x", "h"):
+        return TensorSpec(("N", width), dtype)
+    if name == "edge_index":
+        return TensorSpec((2, "E"), long, "edges")
+    if name == "edge_weight":
+        return TensorSpec(("E",), dtype)
+    if name == "edge_attr" and edge_width is not None:
+        return TensorSpec(("E", edge_width), dtype)
+    if name == "edge_type" and relations is not None:
+        return TensorSpec(("E",), long, "index", torch.arange(relations))
+    if name == "batch":
+        return TensorSpec(("N",), long, "batch")
+    if name == "pos":
+        return TensorSpec(("N", 3), dtype)
+    return None
+
+
+def _declared(model: nn.Module, attribute: str) -> int | None:
+    """The first module's integer attribute of this name."""
+    values = (getattr(module, attribute, None) for module in model.modules())
+    return next((value for value in values if isinstance(value, int)), None)
+
+
+def _declared_widths(model: nn.Module) -> list[int]:
+    found: list[int] = []
+    for module in model.modules():
+        for attribute in ("in_channels", "in_features", "num_features", "input_dim", "channels", "in_dim"):
+            width = getattr(module, attribute, None)
+            if isinstance(width, tuple | list) and width:
+                width = width[0]
+            if isinstance(width, int) and width > 0 and width not in found:
+                found.append(width)
+    return found

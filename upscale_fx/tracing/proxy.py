@@ -1,0 +1,242 @@
+"""Proxies that carry their value on two example graphs, so that shapes, dtypes and branches answer by themselves.
+
+Whatever is equal on both graphs is a constant of the model and becomes one; whatever differs depends on the graph's
+size and stays in the FX graph. A branch on something that differs cannot be traced and says so.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+if TYPE_CHECKING:
+    from upscale_fx.tracing.tracer import GraphTracer
+
+Pair = tuple[Any, Any]
+
+#: Attributes of a tensor that are facts, not computations.
+_FACTS = frozenset({
+    "device", "layout", "ndim", "is_cuda", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_meta",
+    "is_mkldnn", "requires_grad", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
+    "_is_param", "grad", "is_complex",
+})  # fmt: skip
+#: Attributes that are computations without parentheses, and the method that is the same.
+_PROPERTIES = {"T": "t", "mT": "mT", "data": "detach"}
+
+
+class CannotTrace(Exception):
+    """Why tracing cannot go on. Not a RuntimeError: PyG catches those around gathers and scatters."""
+
+
+class ExampleProxy(fx.Proxy):
+    """A proxy with its values on the two example graphs; to ``isinstance`` it is what its values are."""
+
+    def __init__(self, node: fx.Node, tracer: GraphTracer, pair: Pair) -> None:
+        super().__init__(node, tracer)
+        self.tracer: GraphTracer = tracer
+        self.pair = pair
+        self.view_of: tuple[Any, Any] | None = None  # the tensor this is a part of, and which part
+
+    @property
+    def __class__(self) -> type:
+        return type(self.pair[0])
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:  # fx never sets it; object requires the setter to exist
+        raise TypeError("the class of a proxy follows its value")
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.pair[0]
+        if name in _FACTS:
+            return getattr(value, name)
+        if not isinstance(value, Tensor):
+            attribute = getattr(value, name)  # AttributeError, as the value itself would raise
+            return self._method(name) if callable(attribute) else attribute
+        if name == "shape":
+            return self.size()
+        if name == "dtype":
+            return self.tracer.record_dtype(self)
+        if name in _PROPERTIES:
+            return self._method(_PROPERTIES[name])() if name != "mT" else self.transpose(-2, -1)
+        attribute = getattr(value, name)  # AttributeError, as the tensor itself would raise
+        if not callable(attribute):
+            raise CannotTrace(f"attribute '.{name}' of a tensor is read, which depends on its values")
+        return self._method(name)
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        if name == "item" and isinstance(self.pair[0], Tensor) and self.pair[0].dtype == torch.long:
+            return lambda: self.tracer.create_proxy("call_function", int, (self,), {})
+        if name in ("item", "tolist", "numpy", "cpu_numpy", "__array__"):
+
+            def refuse(*_: Any, **__: Any) -> Any:
+                raise CannotTrace(f"'.{name}()' turns tensor values into Python values")
+
+            return refuse
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
+
+        return call
+
+    def size(self, dim: int | None = None) -> Any:
+        """Static sizes as ints, row sizes as proxies."""
+        if dim is not None:
+            return self.tracer.create_proxy("call_method", "size", (self, dim), {})
+        return SizeTuple(self.size(axis) for axis in range(self.pair[0].dim()))
+
+    def __len__(self) -> int:
+        length = len(self.pair[0])
+        if length != len(self.pair[1]):
+            raise CannotTrace("len() of a row axis was taken, which must stay symbolic; use x.size(0)")
+        return length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([operator.getitem(self, i) for i in range(len(self))])
+
+    def __bool__(self) -> bool:
+        if isinstance(self.pair[0], Tensor):
+            raise CannotTrace("a branch depends on tensor values")
+        if type(self.pair[0]) is int and all(self.pair):
+            return True  # as a comparison with 0; the check of the trace covers it
+        raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
+
+    def __contains__(self, item: Any) -> bool:
+        raise CannotTrace("'in' looks at tensor values")
+
+    def __index__(self) -> int:
+        raise CannotTrace(_python_number(self.pair))
+
+    def __int__(self) -> int:
+        raise CannotTrace(_python_number(self.pair))
+
+    def __floor__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.floor, (self,), {})
+
+    def __ceil__(self) -> Any:
+        return self.tracer.create_proxy("call_function", math.ceil, (self,), {})
+
+    def __float__(self) -> float:
+        raise CannotTrace(_python_number(self.pair))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.assign_item(self, key, value)
+
+
+class SizeTuple(tuple[Any, ...]):
+    """A ``torch.Size`` whose row sizes are proxies."""
+
+    def numel(self) -> Any:
+        """Product of all sizes."""
+        total: Any = 1
+        for size in self:
+            total = total * size
+        return total
+
+
+def _python_number(pair: Pair) -> str:
+    if isinstance(pair[0], Tensor):
+        return "a tensor's value is turned into a Python number"
+    return (
+        "a row count (nodes, edges or graphs), or a number read off a tensor, is used where Python needs a "
+        "fixed integer, as in range() or indexing"
+    )
+
+
+def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(self: ExampleProxy, other: Any) -> Any:
+        if not isinstance(self.pair[0], Tensor):
+            return function(self, other)
+        return self.tracer.assign(self, function(self, other))
+
+    return apply
+
+
+# ``x += y`` changes x for everyone who holds it; the proxy therefore moves on to the new value.
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and_", "or_"):
+    _plain = getattr(operator, _name)
+    setattr(ExampleProxy, f"__i{_name.rstrip('_')}__", _in_place_operator(_plain))
+
+
+def is_proxy(value: Any) -> bool:
+    """Whether a value is one of our proxies (``isinstance`` would be told the class of the example)."""
+    return issubclass(type(value), ExampleProxy)
+
+
+def values_equal(a: Any, b: Any) -> bool:
+    """Whether two example values are the same Python constant."""
+    if type(a) is not type(b) or isinstance(a, Tensor):
+        return False
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(values_equal, a, b))
+    if isinstance(a, bool | int | float | str | type(None) | torch.dtype | torch.device | torch.Size | torch.layout):
+        return bool(a == b)
+    return False
+
+
+#: Calls on tensors whose result is a fact of the model where both examples agree, not something read off values.
+_SHAPE_FACTS = frozenset({
+    "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex", "is_contiguous", "is_signed",
+    "element_size", "get_device", "stride", "is_same_size", "is_tensor",
+})  # fmt: skip
+_COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
+
+
+def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
+    """Whether a result that is equal on both examples is so on every graph.
+
+    Shapes and dtypes are. What is computed from a row count or from tensor values is not: ``7 // 20 == 11 // 20``.
+    Row counts may be compared with each other where they are the same on both examples, and with 0 and 1, which the
+    check of the trace covers.
+    """
+    if value is None:
+        return True
+    proxies = [argument for argument in arguments if is_proxy(argument)]
+    if proxies and all(isinstance(proxy.pair[0], torch.dtype) for proxy in proxies):
+        return True
+    if target in _COMPARISONS and all(isinstance(proxy.pair[0], int) for proxy in proxies):
+        others = [argument for argument in arguments if not is_proxy(argument)]
+        same = len(proxies) == 2 and proxies[0].pair == proxies[1].pair
+        if same or (len(proxies) == 1 and others[0] in (0, 1, None)):
+            return True
+        raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)
+
+
+def any_proxy(value: Any) -> bool:
+    """Whether nested arguments hold a proxy."""
+    found = False
+
+    def look(leaf: Any) -> Any:
+        nonlocal found
+        found = found or is_proxy(leaf)
+        return leaf
+
+    _map_values(value, look)
+    return found
+
+
+def example_side(value: Any, side: int) -> Any:
+    """Nested arguments with every proxy replaced by its value on one of the examples."""
+    return _map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
+
+
+def _map_values(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Like FX's map_aggregate, but a proxy that passes as a tuple is a leaf, and subclasses of tuple are tuples."""
+    if is_proxy(value):
+        return function(value)
+    if isinstance(value, slice):
+        return slice(*(_map_values(v, function) for v in (value.start, value.stop, value.step)))
+    if isinstance(value, dict):
+        return {key: _map_values(item, function) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_map_values(item, function) for item in value]
+        return (
+            items if isinstance(value, list) else (type(value)(*items) if hasattr(value, "_fields") else tuple(items))
+        )
+    return function(value)

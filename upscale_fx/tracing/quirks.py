@@ -1,0 +1,81 @@
+"""What of torch and PyG behaves otherwise while a model is traced."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch_geometric
+from torch_geometric.nn.aggr import Aggregation
+
+from upscale_fx.tracing.proxy import CannotTrace, any_proxy, is_proxy
+
+Recorder = Callable[..., Any]
+
+
+def traced_builtins(record: Callable[[Callable[..., Any]], Recorder], size: Callable[[Any], Any]) -> dict[str, Any]:
+    """``int``, ``min``, ``max`` and ``len`` as traced modules see them: of proxies they stay in the graph.
+
+    Args:
+        record: makes of a function one that is recorded where an argument is a proxy.
+        size: the number of rows of a proxy.
+    """
+    recorded = record(builtins.int)
+
+    class int_(metaclass=_TracedInt):
+        def __new__(cls, value: Any = 0, *args: Any) -> Any:
+            return recorded(value) if is_proxy(value) else builtins.int(value, *args)
+
+    def len_(value: Any) -> Any:
+        rows = is_proxy(value) and isinstance(value.pair[0], torch.Tensor)
+        return size(value) if rows else builtins.len(value)
+
+    return {"int": int_, "len": len_, "min": record(builtins.min), "max": record(builtins.max)}
+
+
+class _TracedInt(type):
+    """``int`` as traced modules see it: the same type, but ``int(proxy)`` stays in the graph."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, builtins.int)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, builtins.int)
+
+
+@contextmanager
+def tracing_quirks() -> Iterator[None]:
+    """Choose the paths through PyG that do not look at values, and refuse what would lead proxies into C++."""
+    function, backend, aggregation = torch.autograd.Function, torch_geometric.backend, Aggregation
+    undo = [
+        (owner, name, owner.__dict__[name])
+        for owner, name in (
+            (function, "apply"), (torch.autograd, "grad"), (backend, "use_segment_matmul"),
+            (aggregation, "assert_sorted_index"),
+        )
+    ]  # fmt: skip
+    original_apply, original_grad = function.__dict__["apply"], torch.autograd.grad
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if any_proxy((args, kwargs)):
+            raise CannotTrace(f"the autograd function '{cls.__name__}' is opaque; call tensor operations instead")
+        return original_apply.__get__(None, cls)(*args, **kwargs)
+
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        if any_proxy((args, kwargs)):
+            raise CannotTrace("forward() takes gradients (torch.autograd.grad), which no graph of tensors can hold")
+        return original_grad(*args, **kwargs)
+
+    try:
+        function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+        torch.autograd.grad = grad
+        backend.use_segment_matmul = False
+        # Whether an index is sorted is a demand on the caller; a graph does not repeat the check in every call.
+        aggregation.assert_sorted_index = lambda self, index: None
+        yield
+    finally:
+        for owner, name, value in undo:
+            setattr(owner, name, value)

@@ -1,0 +1,300 @@
+"""The symbolic tracer: a PyG model, run once on two example graphs at the same time, becomes an FX graph.
+
+Modules, functions and methods are recorded at torch level. PyG's ``propagate`` traces straight through: a layer becomes
+its gathers, messages and aggregations. In-place changes are recorded as pure ones.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from upscale_fx.channels.rules.registry import OPAQUE_FUNCTIONS, OPAQUE_MODULES
+from upscale_fx.compiled import functions
+from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
+from upscale_fx.compiled.selections import told_apart
+from upscale_fx.compiled.source_lines import source_line
+from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
+from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
+from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
+from upscale_fx.tracing.proxy import (
+    CannotTrace,
+    ExampleProxy,
+    Pair,
+    any_proxy,
+    example_side,
+    is_constant,
+    is_proxy,
+    values_equal,
+)
+from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
+
+
+class GraphTracer(fx.Tracer):
+    """Traces one module in its current mode. ``place`` names where tracing stands, for errors."""
+
+    def __init__(self, replace_builtins: bool = True) -> None:
+        super().__init__()
+        self.replace_builtins = replace_builtins  # also int, len, min and max in the model's own modules
+        self.path: list[str] = []
+        self.failed_in = ""  # the innermost module an exception came through
+        self.place = ""
+        self._aside = False  # an example value is being computed: record nothing
+        self._live: list[weakref.ref[ExampleProxy]] = []
+        self._attributes: dict[str, ExampleProxy] = {}
+
+    # The run -----------------------------------------------------------------------------------------------------
+
+    def trace(self, root: nn.Module, inputs: ModelInputs) -> fx.Graph:  # type: ignore[override]
+        """Record ``root.forward`` as a graph; raises CannotTrace, or whatever the model itself raises."""
+        self.root = root
+        self.graph = fx.Graph(tracer_cls=type(self))
+        self.tensor_attrs = {}
+        self._names: dict[int, str] = {}
+        for name, value in (
+            *root.named_parameters(remove_duplicate=False),
+            *root.named_buffers(remove_duplicate=False),
+        ):
+            self._names.setdefault(id(value), name)
+        self._paths = {id(module): path for path, module in root.named_modules()}
+        arguments = self._placeholders(inputs)
+        replacements = {id(f): self._recorder(f) for f in (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)}
+        builtin = traced_builtins(self._recorder, lambda value: value.size(0))
+        spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
+        spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
+        own = spaces if self.replace_builtins else set()
+        with (
+            patched(replacements, builtin, spaces, own),
+            tracing_quirks(),
+            self._patched_modules(),
+            torch.no_grad(),
+        ):
+            args, kwargs = inputs.bind(arguments)
+            lowered = lowered_module(root)
+            result = lowered(root, *args, **kwargs) if lowered else root.forward(*args, **kwargs)
+        for name, buffer in root.named_buffers():
+            if is_proxy(buffer):
+                raise CannotTrace(f"the buffer '{name}' is replaced during forward()")
+        self.create_node("output", "output", (self.create_arg(result),), {})
+        return self.graph
+
+    def _placeholders(self, inputs: ModelInputs) -> dict[str, Any]:
+        small, large = inputs.example(SMALL), inputs.example(LARGE)
+        arguments: dict[str, Any] = {}
+        nodes: dict[str, fx.Node] = {}
+        optional = False
+        for name in inputs.order:
+            optional = optional or name not in inputs.arguments
+            known = inputs.arguments.get(name)
+            constant = known if isinstance(known, bool | int | float | str) else None
+            optional = optional or constant is not None
+            default = {"default_value": constant} if optional else {}
+            nodes[name] = self.graph.placeholder(name, **default)
+        for name in inputs.arguments:
+            arguments[name] = self._wrap(nodes[name], (small[name], large[name]))
+        return arguments
+
+    def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def record(*args: Any, **kwargs: Any) -> Any:
+            if self._aside or not any_proxy((args, kwargs)):
+                return function(*args, **kwargs)
+            return self.create_proxy("call_function", function, args, kwargs)
+
+        return record
+
+    def _patched_modules(self) -> Any:
+        original_call, original_getattr = nn.Module.__call__, nn.Module.__getattr__
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            path = None if self._aside else self._paths.get(id(module))
+            if path is None:
+                return original_call(module, *args, **kwargs)
+            if isinstance(module, (*MODULES, *OPAQUE_MODULES)):
+                return self.create_proxy("call_module", path, args, kwargs)
+            lowered = lowered_module(module)
+            self.path.append(path)
+            try:
+                return lowered(module, *args, **kwargs) if lowered else original_call(module, *args, **kwargs)
+            except Exception:
+                self.failed_in = self.failed_in or path
+                raise
+            finally:
+                self.path.pop()
+
+        def get_attribute(module: nn.Module, name: str) -> Any:
+            value = original_getattr(module, name)
+            return self._attribute(value) if isinstance(value, Tensor) and not self._aside else value
+
+        patcher = fx._symbolic_trace._Patcher()
+        patcher.patch_method(nn.Module, "__getattr__", get_attribute, deduplicate=False)
+        patcher.patch_method(nn.Module, "__call__", call, deduplicate=False)
+        return patcher
+
+    def _attribute(self, value: Tensor) -> Any:
+        name = self._names.get(id(value))
+        if name is None or is_proxy(value):
+            return value
+        if name not in self._attributes:
+            node = self.create_node("get_attr", name, (), {})
+            self._attributes[name] = ExampleProxy(node, self, (value.detach(), value.detach()))
+        return self._attributes[name]
+
+    # Recording ---------------------------------------------------------------------------------------------------
+
+    def create_arg(self, a: Any) -> Any:
+        """Turn an argument into what a node may hold; proxies first, for they pass as tensors."""
+        if is_proxy(a):
+            return a.node
+        if isinstance(a, Tensor) and id(a) in self._names:
+            return self._attribute(a).node
+        if isinstance(a, type) and a in (float, int, bool):  # as a dtype
+            return {float: torch.float64, int: torch.int64, bool: torch.bool}[a]
+        if isinstance(a, tuple) and type(a) is not tuple and not hasattr(a, "_fields"):
+            return tuple(self.create_arg(item) for item in a)
+        if isinstance(a, dict):
+            return {key: self.create_arg(item) for key, item in a.items()}
+        return super().create_arg(a)
+
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any, **__: Any
+    ) -> Any:
+        """Record one operation, unless its result is a constant of the model."""
+        if kind == "call_function" and target in LOWERED:
+            lowered = LOWERED[target](*args, **kwargs)
+            if lowered is not NotImplemented:
+                return lowered
+        if is_largest_index(target, args, kwargs):
+            kind, target = "call_function", functions.largest_index
+        if target is operator.getitem:
+            args = (args[0], self._indices(args[1]))
+        target = ZEROED.get(target, target)
+        target, kwargs, changed = pure_form(kind, target, args, kwargs)
+        pair = self._evaluate(kind, target, args, kwargs)
+        if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
+            return pair[0]
+        pair = told_apart(target, pair)
+        node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
+        result = self._wrap(node, pair)
+        if target is operator.getitem and is_proxy(result) and shares_storage(args[0].pair[0], pair[0]):
+            result.view_of = (args[0], args[1])
+        return self.assign(args[0], result) if changed else result
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Record a node with the module and source line it came from."""
+        node = super().create_node(*args, **kwargs)
+        node.meta["module"] = self.path[-1] if self.path else ""
+        node.meta["source"] = source_line()
+        return node
+
+    def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
+        self._aside = True
+        self.place = _describe(kind, target)
+        try:
+            results = []
+            for side in (0, 1):
+                a, k = example_side(tuple(args), side), example_side(dict(kwargs), side)
+                results.append(self._compute(kind, target, a, k))
+            return results[0], results[1]
+        finally:
+            self._aside = False
+
+    def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        if kind == "call_function":
+            return target(*args, **kwargs)
+        if kind == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        module = self.root.get_submodule(target)
+        was, module.training = module.training, False  # a single row or running statistics must not matter here
+        try:
+            return module.forward(*args, **kwargs)
+        finally:
+            module.training = was
+
+    def _wrap(self, node: fx.Node, pair: Pair) -> Any:
+        """Proxies for a result; containers become real containers of proxies, None and constants themselves."""
+        first, second = pair
+        if first is None and second is None:
+            return None
+        if isinstance(first, tuple | list) and len(first) == len(second):
+            items = [self._item(node, i, (first[i], second[i])) for i in range(len(first))]
+            if isinstance(first, list) or type(first) is tuple:
+                return type(first)(items)
+            return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+        if isinstance(first, dict) and first.keys() == second.keys():
+            return {key: self._item(node, key, (first[key], second[key])) for key in first}
+        if not isinstance(first, Tensor) and node.op == "placeholder" and values_equal(first, second):
+            return first
+        proxy = ExampleProxy(node, self, pair)
+        if isinstance(first, Tensor):
+            self._live.append(weakref.ref(proxy))
+        return proxy
+
+    def _item(self, node: fx.Node, key: Any, pair: Pair) -> Any:
+        if pair[0] is None and pair[1] is None:
+            return None
+        item = self.create_node("call_function", operator.getitem, (node, key), {})
+        return self._wrap(item, pair)
+
+    def record_dtype(self, proxy: ExampleProxy) -> Any:
+        """A floating dtype stays in the graph, so that it follows ``.to(dtype)``; integers are integers for good."""
+        dtype = proxy.pair[0].dtype
+        if not dtype.is_floating_point:
+            return dtype
+        node = self.create_node("call_function", getattr, (proxy.node, "dtype"), {})
+        return ExampleProxy(node, self, (dtype, dtype))
+
+    # In-place changes --------------------------------------------------------------------------------------------
+
+    def assign(self, proxy: Any, result: Any) -> Any:
+        """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
+        if not is_proxy(proxy):
+            raise CannotTrace("an in-place operation changes a tensor that is not part of the graph")
+        if proxy.node.op == "get_attr":
+            raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
+        if proxy.node.op == "placeholder":
+            raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
+        base, key = proxy.view_of or (None, None)
+        for reference in self._live:
+            other = reference()
+            if other is None or other is proxy or other.node is proxy.node or other is result:
+                continue
+            if base is not None and other.node is base.node:
+                continue
+            if proxy.pair[0].numel() and shares_storage(other.pair[0], proxy.pair[0]):
+                raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
+        proxy.node, proxy.pair = result.node, result.pair
+        if base is not None:  # x[0] += 1 changes x
+            proxy.view_of = None
+            self.assign_item(base, key, result)
+        return proxy
+
+    def _indices(self, key: Any) -> Any:
+        """A key in which computed masks are replaced by the indices they select, so that it is known how many."""
+        if is_proxy(key):
+            key = (key,) if is_mask(key) else key
+        if type(key) is not tuple or not any(map(is_mask, key)):
+            return key
+        found: list[Any] = []
+        for part in key:
+            found += part.nonzero().unbind(1) if is_mask(part) else (part,)
+        return tuple(found) if len(found) > 1 else found[0]
+
+    def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
+        """``x[key] = value`` as a pure operation."""
+        self.assign(
+            proxy, self.create_proxy("call_function", functions.set_item, (proxy, self._indices(key), value), {})
+        )
+
+
+_BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
+
+
+def _describe(kind: str, target: Any) -> str:
+    if kind == "call_function":
+        return getattr(target, "__name__", str(target))
+    return f"Tensor.{target}" if kind == "call_method" else f"module {target}"

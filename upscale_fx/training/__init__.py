@@ -1,0 +1,1 @@
+"""Training what is left: fine-tuning, distillation, optimizer state carried over."""

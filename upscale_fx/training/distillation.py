@@ -1,0 +1,102 @@
+"""What a model is trained towards: a loss of the user's, the outputs of a teacher, or both.
+
+Distillation is that of Hinton et al. (2015, arXiv:1503.02531, section 2): with temperature ``T``, the loss of a row is
+``T^2 KL(softmax(t / T) || softmax(s / T))`` of the teacher's logits ``t`` and the student's ``s``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from upscale_fx.compiled.batches import Transform, arguments_of
+from upscale_fx.errors import InputError
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def distillation(student: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
+    """The loss of one output towards another of the same structure, summed over all its floating-point tensors.
+
+    It is the mean over rows of the divergence at the head of this module for tensors ``[..., C > 1]``, of the squared
+    difference for ``C = 1`` and for vectors.
+
+    Args:
+        student: a tensor ``[..., C]``, or tuples, lists and dictionaries of them.
+        teacher: what it should be like.
+        temperature: ``T``.
+
+    Raises:
+        InputError: the outputs have other tensors, other shapes, or no floating-point tensor.
+    """
+    found, wanted = pytree.tree_leaves(student), pytree.tree_leaves(teacher)
+    shapes = [[list(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (found, wanted)]
+    if len(found) != len(wanted) or shapes[0] != shapes[1]:
+        raise InputError(
+            f"the outputs have shapes {shapes[0]}, those of the teacher {shapes[1]}: they cannot be matched"
+        )
+    losses = [_divergence(s, t, temperature) for s, t in zip(found, wanted, strict=True) if _is_matched(s)]
+    if not losses:
+        raise InputError(
+            "the model returns no floating-point tensor that could be matched to a teacher's; pass loss_fn"
+        )
+    return torch.stack(losses).sum()
+
+
+def _is_matched(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    teacher = teacher.detach().to(student)
+    if student.dim() < 2 or student.shape[-1] == 1:
+        return F.mse_loss(student, teacher)
+    s, t = (F.log_softmax(x.reshape(-1, x.shape[-1]) / temperature, dim=-1) for x in (student, teacher))
+    return F.kl_div(s, t, reduction="batchmean", log_target=True) * temperature**2
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a batch: the user's, distillation, or both; see :func:`upscale_fx.training.finetune.finetune`."""
+
+    model: nn.Module
+    loss_fn: Loss | None
+    teacher: nn.Module | None
+    teacher_weight: float
+    temperature: float
+    transform: Transform | None
+
+    def __post_init__(self) -> None:
+        if self.loss_fn is None and self.teacher is None:
+            raise InputError("there is nothing to train towards: pass loss_fn(output, batch), a teacher, or both")
+        if self.teacher is self.model:
+            raise InputError("the teacher is the model itself; pass the model it was pruned from")
+
+    def __call__(self, batch: Any) -> Tensor:
+        """The loss of one batch, a tensor without axes."""
+        given = batch if self.transform is None else self.transform(batch)  # once, should it draw random numbers
+        args, kwargs = arguments_of(given, self.model)
+        output = self.model(*args, **kwargs)
+        own = None if self.loss_fn is None else _scalar(self.loss_fn(output, batch))
+        if self.teacher is None:
+            assert own is not None
+            return own
+        args, kwargs = arguments_of(given, self.teacher)
+        with torch.no_grad():
+            wanted = self.teacher(*args, **kwargs)
+        matched = distillation(output, wanted, self.temperature)
+        return matched if own is None else (1 - self.teacher_weight) * own + self.teacher_weight * matched
+
+
+def _scalar(value: Any) -> Tensor:
+    """A loss without axes; raises InputError where it has more than one number."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(())
+    found = f"one of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise InputError(f"loss_fn must return a tensor with one number, got {found}")

@@ -1,0 +1,170 @@
+"""Training a pruned graph further, on its own loss or towards the outputs of the model it was pruned from."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from upscale_fx.compiled.batches import Batches, Transform
+from upscale_fx.compiled.inputs import in_mode
+from upscale_fx.errors import InputError, ModeError, UpscaleWarning
+from upscale_fx.training.distillation import Loss, Objective
+from upscale_fx.training.loop import Epoch, Training
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What :func:`finetune` did.
+
+    Attributes:
+        model: the model that was trained, in the state it had after the best epoch.
+        history: every epoch, from 0, the state before.
+        best: number of the epoch that was kept.
+    """
+
+    model: nn.Module
+    history: tuple[Epoch, ...]
+    best: int
+
+    def __str__(self) -> str:
+        rows = [("*" if e.number == self.best else "", e.number, e.loss, e.score) for e in self.history]
+        table = tabulate(rows, headers=["", "epoch", "loss", "score"], floatfmt=".4f", missingval="-")
+        first, best = self.history[0].score, self.history[self.best].score
+        return f"{table}\nkept epoch {self.best}: score {first:.4f} -> {best:.4f}"
+
+
+def finetune(
+    compiled: nn.Module,
+    batches: Any,
+    loss_fn: Loss | None = None,
+    epochs: int = 10,
+    *,
+    teacher: nn.Module | None = None,
+    teacher_weight: float = 0.5,
+    temperature: float = 1.0,
+    optimizer: Optimizer | None = None,
+    lr: float = 1e-3,
+    validate: Callable[[nn.Module], float] | None = None,
+    patience: int | None = None,
+    transform: Transform | None = None,
+    progress: bool = True,
+) -> FinetuneResult:
+    """Train a pruned graph, or any module, in place, and leave it in the best state it went through.
+
+    That is the one after the epoch with the highest score, where the state before the first step counts as epoch 0:
+    judged by ``validate``, the result is never worse than the start. The model's mode is put back as it was, also where
+    training stops with an error, and frozen parameters stay as they are. Batch norm and dropout do what they do in
+    ``train()``; a graph that is for ``eval()`` only is trained in ``eval()``, with a warning.
+
+    Random numbers come from torch's global generators: dropout draws from them, and so do loaders that shuffle or
+    sample; evaluation and the teacher, both in ``eval()``, draw none. ``torch.manual_seed`` before makes it repeatable.
+
+    Args:
+        compiled: the module to train, which is changed.
+        batches: one batch (a tuple, dictionary or ``Data``), or an iterable of batches (a list, a loader), gone over
+            once per epoch, and once more to score it where there is no ``validate``. Batches are used where they lie:
+            bring them to the model's device.
+        loss_fn: ``loss_fn(output, batch)``, a scalar; ``batch`` is what ``batches`` gave.
+        epochs: most epochs to train for.
+        teacher: a model, such as the one that was pruned, whose outputs are to be matched: the loss is
+            ``training.distillation.distillation``, a divergence of softmaxes for outputs ``[..., C > 1]`` and a
+            squared difference for ``C = 1`` and for vectors. The teacher is called in ``eval()``, without gradients,
+            and gets its mode back.
+        teacher_weight: with both, the loss is ``(1 - teacher_weight) * loss_fn + teacher_weight * distillation``.
+        temperature: ``T``; above 1, small logits count for more.
+        optimizer: what makes the steps, such as :func:`transfer_optimizer` gives; else Adam with ``lr``.
+        lr: learning rate of that Adam.
+        validate: ``validate(compiled)``, a number, higher is better; called in ``eval()``, without gradients.
+        patience: stop after so many epochs in a row without a better score; None: never.
+        transform: from a batch to a tuple of positional or a dictionary of keyword arguments; without, see
+            :func:`upscale_fx.compiled.batches.arguments_of`.
+        progress: show a bar, where standard error is a terminal.
+
+    Raises:
+        InputError: neither a loss nor a teacher; no batches, or a generator where several passes are needed; a batch
+            that does not fit; nothing to train; an optimizer of other parameters; numbers out of range.
+        UpscaleError: the loss became infinite or NaN.
+    """
+    _check_numbers(epochs, patience, teacher_weight, temperature)
+    stream = _stream(batches, epochs, validate is None)
+    only_eval = not _can_train(compiled)
+    objective = Objective(compiled, loss_fn, teacher, teacher_weight, temperature, transform)
+    optimizer = _optimizer(compiled, optimizer, lr)
+    with _modes_kept(compiled), nullcontext() if teacher is None else in_mode(teacher, training=False):
+        training = Training(objective, stream, optimizer, validate, only_eval)
+        total = None if stream.length is None else epochs * stream.length
+        with tqdm(total=total, desc="fine-tune", unit="batch", disable=None if progress else True) as bar:
+            training.run(epochs, patience, bar)
+    return FinetuneResult(compiled, tuple(training.history), training.best)
+
+
+def _check_numbers(epochs: int, patience: int | None, teacher_weight: float, temperature: float) -> None:
+    if epochs < 1:
+        raise InputError(f"epochs must be at least 1, got {epochs}")
+    if patience is not None and patience < 1:
+        raise InputError(f"patience must be at least 1 epoch, or None, got {patience}")
+    if not 0 <= teacher_weight <= 1:
+        raise InputError(f"teacher_weight must be between 0 and 1, got {teacher_weight}")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise InputError(f"temperature must be a positive number, got {temperature}")
+
+
+def _stream(batches: Any, epochs: int, scored: bool) -> Batches:
+    """The batches; those of a generator are spooled where its one epoch is also scored."""
+    stream = Batches(batches, replay=epochs == 1 and scored)
+    if stream.one_shot and epochs > 1:
+        raise InputError(
+            f"a {type(batches).__name__} gives its batches once, and {epochs} epochs go over them {epochs} times; pass "
+            f"a list of batches, or a loader"
+        )
+    return stream
+
+
+def _optimizer(compiled: nn.Module, optimizer: Optimizer | None, lr: float) -> Optimizer:
+    trained = [parameter for parameter in compiled.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError(
+            f"no parameter of this {type(compiled).__name__} requires a gradient: there is nothing to train"
+        )
+    if optimizer is None:
+        return torch.optim.Adam(trained, lr=lr)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not held & {id(parameter) for parameter in trained}:
+        raise InputError(
+            f"the {type(optimizer).__name__} optimises none of this model's parameters; one made for the model before "
+            f"pruning goes on with transfer_optimizer(optimizer, model, compiled)"
+        )
+    return optimizer
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every module its mode back."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _can_train(model: nn.Module) -> bool:
+    """Whether a model has a ``train()``; a warning says where it has none."""
+    with _modes_kept(model):
+        try:
+            model.train()
+        except ModeError as error:
+            text = f"trained in eval(), where dropout is off and batch norms do not change their statistics: {error}"
+            warnings.warn(text, UpscaleWarning, stacklevel=3)
+            return False
+    return True
