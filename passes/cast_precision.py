@@ -23,11 +23,12 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from upscale_fx.analysis.dataflow import example_values
 from upscale_fx.analysis.precision import Casting
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.inputs import CHECKED, LARGE, SMALL, in_mode, undisturbed
+from upscale_fx.compiled.example_values import example_values
+from upscale_fx.compiled.inputs import CHECKED, LARGE, SMALL
 from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, plain, remember_plain
+from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, UpscaleError
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)

@@ -17,15 +17,10 @@ from torch.nn import functional as F
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.channels.positions import Axes
+from upscale_fx.channels.relations.statistics import Normalisation, Statistic
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
-from upscale_fx.compiled.statistics import (
-    Normalisation,
-    Statistic,
-    approximate_layer_norm,
-    approximate_normalize,
-    approximate_statistic,
-)
+from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_normalize, approximate_statistic
 
 _FUNCTIONS = {approximate_layer_norm, approximate_normalize, approximate_statistic}
 

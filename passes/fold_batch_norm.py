@@ -21,8 +21,7 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, put
 from upscale_fx.channels.relations import Contraction, Pointwise
 from upscale_fx.compacting.rewrite.origins import note_folded
-from upscale_fx.compiled.module import CompiledGNN, make_module
-from upscale_fx.passes.fold_constants import FOR_INFERENCE
+from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
 
 
 @dataclass(frozen=True)

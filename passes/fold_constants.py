@@ -25,14 +25,7 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, owns_parameters, parameter, put
 from upscale_fx.channels.positions import Mask
 from upscale_fx.channels.relations import Contraction
-from upscale_fx.compiled.module import CompiledGNN, make_module
-
-#: What ``meta`` of a graph says that is right in ``eval()`` only, because running statistics were taken for constants.
-FOR_INFERENCE = {
-    "mode": "eval",
-    "mode_reason": "it was optimized with inference=True, which takes dropout and running statistics as they are in "
-    "eval(); optimize without it to train",
-}
+from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
 
 
 @dataclass(frozen=True)

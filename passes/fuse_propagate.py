@@ -11,20 +11,16 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch_geometric.utils as pyg
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import operators
+from upscale_fx.analysis.aggregations import Aggregation, aggregation, softmax_index
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
-from upscale_fx.compiled.calls import PRODUCTS
+from upscale_fx.compiled.calls import PRODUCTS, RESHAPES
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
-from upscale_fx.passes.sort_edges import Aggregation, aggregation
-
-#: What only gives a tensor another shape.
-RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")
 
 
 @dataclass(frozen=True)
@@ -78,18 +74,6 @@ def _is_fusable(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], found: Agg
     """Whether rows with channels are combined in the order in which they are sorted."""
     same = found.index in edges and edges[found.index].count == found.count
     return same and len(flow.axes[found.messages].sizes) > 1
-
-
-def softmax_index(flow: Dataflow, node: fx.Node) -> fx.Node | None:
-    """The index of a softmax over edges; None for other nodes and forms."""
-    if node.target is not pyg.softmax or set(node.kwargs) - {"num_nodes", "dim", "ptr", "index"}:
-        return None
-    given = dict(zip(("src", "index", "ptr", "num_nodes", "dim"), node.args, strict=False)) | node.kwargs
-    index = given.get("index")
-    dim = given.get("dim", 0)
-    over_rows = node in flow.axes and isinstance(dim, int) and dim % len(flow.axes[node].sizes) == 0
-    plain = over_rows and isinstance(given.get("src"), fx.Node) and given.get("ptr") is None
-    return index if plain and isinstance(index, fx.Node) and node.args else None
 
 
 def _message(flow: Dataflow, found: Aggregation) -> Message:

@@ -15,11 +15,11 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.linear_layers import Layer, layer_of
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import SUMS
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
-from upscale_fx.passes.reassociate import Layer, layer_of
 
 
 @dataclass(frozen=True)

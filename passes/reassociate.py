@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from upscale_fx import operators
 from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.linear_layers import layer_of
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
 
@@ -39,26 +40,6 @@ def reassociate(gm: CompiledGNN) -> int:
     count = sum(aggregate_last(flow, node) or aggregate_first(flow, node) for node in flow.nodes)
     drop_dead_nodes(gm.graph)
     return count
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A call of a linear layer with a weight ``[O, I]``."""
-
-    x: fx.Node
-    weight: fx.Node
-    bias: fx.Node | None
-
-
-def layer_of(flow: Dataflow, node: object) -> Layer | None:
-    """A node as a linear layer of ``[N, I]`` values."""
-    if not isinstance(node, fx.Node) or node.target is not F.linear or node not in flow.axes:
-        return None
-    given = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | node.kwargs
-    x, weight, bias = given.get("input"), given.get("weight"), given.get("bias")
-    if not isinstance(x, fx.Node) or not isinstance(weight, fx.Node) or len(flow.axes[node].sizes) != 2:
-        return None
-    return Layer(x, weight, bias if isinstance(bias, fx.Node) else None)
 
 
 def _is_linear_sum(flow: Dataflow, node: object) -> bool:

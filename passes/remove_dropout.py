@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.functions import ByMode
-from upscale_fx.compiled.module import CompiledGNN, make_module
-from upscale_fx.passes.fold_constants import FOR_INFERENCE
+from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
 
 _MODULES = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout}
 #: Functions with what ``training`` is where it is not given.

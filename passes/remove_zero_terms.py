@@ -15,12 +15,12 @@ from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.row_origin import row_origin
 from upscale_fx.analysis.stored import made_of_parameters
 from upscale_fx.channels.relations import Contraction, Pointwise
 from upscale_fx.compiled.calls import SUMS
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
-from upscale_fx.passes.share_structure import row_origin
 
 
 @dataclass(frozen=True)

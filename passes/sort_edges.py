@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch_geometric.utils as pyg
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import operators
+from upscale_fx.analysis.aggregations import Aggregation, aggregation
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.row_order import Order, order_of
 from upscale_fx.analysis.sorted_edges import gathered
@@ -26,9 +26,6 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.compiled.topology import sort_topologically
-
-#: How messages may be combined for sorting to pay.
-REDUCTIONS = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,6 @@ class SortEdges:
             return PassResult(gm, False)
         drop_dead_nodes(new.graph)
         return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """``scatter(messages, index, 0, count, reduce)``: its target index and how many targets there are."""
-
-    messages: fx.Node
-    index: fx.Node
-    count: fx.Node | int
-    reduce: str
 
 
 @dataclass
@@ -73,26 +60,6 @@ class EdgeGroup:
     outside: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
     targets: Counter[tuple[fx.Node, fx.Node | int]] = field(default_factory=Counter)
     gathers: bool = False
-
-
-def aggregation(flow: Dataflow, node: fx.Node) -> Aggregation | None:
-    """A node as an aggregation of rows into as many targets as it says; None for everything else."""
-    if node.target is not pyg.scatter:
-        return None
-    names = ("src", "index", "dim", "dim_size", "reduce")
-    given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    messages, index, count = given["src"], given["index"], given.get("dim_size")
-    reduce = REDUCTIONS.get(str(given.get("reduce", "sum")))
-    if not isinstance(messages, fx.Node) or not isinstance(index, fx.Node) or reduce is None:
-        return None
-    if not isinstance(count, fx.Node | int) or messages not in flow.axes or index not in flow.axes:
-        return None
-    value = flow.values[messages][0]
-    assert isinstance(value, Tensor)
-    dim = given.get("dim", 0)
-    if not isinstance(dim, int) or dim % value.dim() or len(flow.axes[index].sizes) != 1:
-        return None
-    return Aggregation(messages, index, count, reduce) if value.is_floating_point() else None
 
 
 def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.compiled import functions
+from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.compiled.structure.half import Half, HalfPart, argument_name, find_structure
@@ -43,7 +43,7 @@ class SplitStructure:
 def split(gm: CompiledGNN, half: Half) -> None:
     """Move the structure half into a module."""
     graph = gm.graph
-    check = next(node for node in graph.nodes if node.target is functions.check_inputs)
+    check = next(node for node in graph.nodes if node.target is check_inputs)
     _put_first(graph, [*(node for node in graph.nodes if node.op == "placeholder"), check])
     given = _inputs(graph, half, check)
     built = [_build(part, given, check) for part in half.parts]

@@ -18,10 +18,9 @@ from torch.nn import functional as F
 from upscale_fx import operators
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, SUMS
+from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, RESHAPES, SUMS
 from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.operators.kernels import memory
-from upscale_fx.passes.fuse_propagate import RESHAPES
 
 _FRESH = (F.linear, memory.linear, operators.spmm, operators.attend,
           functions.add_linear, functions.add_into, functions.relu_into, functions.elu_into)  # fmt: skip

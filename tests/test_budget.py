@@ -9,7 +9,7 @@ from torch_geometric.nn import GATConv, GCNConv, HeteroConv, RGATConv, RGCNConv,
 import upscale_fx
 from upscale_fx import Budget
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.analysis.size import rows_of_symbol
+from upscale_fx.analysis.row_symbols import rows_of_symbol
 from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.masking.allocation.allocate import Allocation
 from upscale_fx.masking.allocation.bill import Bill

@@ -12,7 +12,7 @@ from torch_geometric.loader import DataLoader
 import prune_gnn
 import upscale_fx
 from tests import zoo
-from upscale_fx.compiled.inputs import in_mode
+from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import InputError, UpscaleError, UpscaleWarning
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
 from upscale_fx.training.distillation import distillation

@@ -24,12 +24,12 @@ from upscale_fx.errors import (
 )
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.pruning.sweep import sweep
-from upscale_fx.pruning.target import Trail
 from upscale_fx.reports.diff import Diff, diff
 from upscale_fx.reports.groups import Groups, groups
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
 from upscale_fx.reports.report import Report, report
 from upscale_fx.reports.sweep_table import Sweep
+from upscale_fx.reports.trail import Trail
 from upscale_fx.reports.verify import verify
 from upscale_fx.training.finetune import FinetuneResult, finetune
 from upscale_fx.training.transfer_optimizer import transfer_optimizer

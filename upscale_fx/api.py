@@ -17,17 +17,17 @@ from upscale_fx.compiled.ownership import own_copy, trainable
 from upscale_fx.errors import PatternError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.consumers.survey import survey
-from upscale_fx.masking.options import CriterionChoice, MaskOptions, check_options, check_steps, check_target
-from upscale_fx.masking.plan import make_plan, trace_like
+from upscale_fx.masking.options import CriterionChoice, MaskOptions, check_options
+from upscale_fx.masking.plan import make_plan
 from upscale_fx.passes.base import Callback
 from upscale_fx.pruning.compaction import CompactedCost
 from upscale_fx.pruning.evaluation import Evaluate
 from upscale_fx.pruning.once import compact_recorded, prune_once
 from upscale_fx.pruning.optimization import optimized
-from upscale_fx.pruning.steps import Between, prune_in_steps
-from upscale_fx.pruning.target import prune_to_target
+from upscale_fx.pruning.steps import Between, check_steps, prune_in_steps
+from upscale_fx.pruning.target import check_target, prune_to_target
 from upscale_fx.reports.report import record
-from upscale_fx.tracing.trace import trace_model
+from upscale_fx.tracing.trace import trace_like, trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
 

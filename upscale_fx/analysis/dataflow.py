@@ -11,22 +11,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from upscale_fx.analysis.rectangles import Level, closure
 from upscale_fx.channels.positions import Axes, Mask, Positions, axes_of
 from upscale_fx.channels.relations import Relation
 from upscale_fx.channels.rules import relation_of
-from upscale_fx.compiled.inputs import LARGE, SMALL, in_mode, undisturbed
+from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.module import CompiledGNN
-from upscale_fx.compiled.selections import told_apart
-from upscale_fx.errors import UpscaleError
 
 
 @dataclass
@@ -57,32 +52,6 @@ class Dataflow:
         self.values[by] = self.values[node]
         if node in self.axes:
             self.axes[by] = self.axes[node]
-
-
-def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
-    """Every node's value on the two example graphs, in eval mode and without gradients."""
-    sides = [module.inputs.example(SMALL), module.inputs.example(LARGE)]
-    results: list[dict[fx.Node, Any]] = [{}, {}]
-    interpreter = fx.Interpreter(module, garbage_collect_values=False)
-    with in_mode(module, training=False), torch.no_grad(), undisturbed(module):
-        for node in module.graph.nodes:
-            pair = [_run(interpreter, node, *side) for side in zip(sides, results, strict=True)]
-            results[0][node], results[1][node] = told_apart(node.target, (pair[0], pair[1]))
-    return {node: (results[0][node], results[1][node]) for node in results[0]}
-
-
-def _run(
-    interpreter: fx.Interpreter, node: fx.Node, arguments: Mapping[str, object], found: Mapping[fx.Node, Any]
-) -> Any:
-    if node.op == "placeholder":
-        return arguments.get(str(node.target))
-    args = map_arg(node.args, lambda source: found[source])
-    kwargs = map_arg(node.kwargs, lambda source: found[source])
-    try:
-        return getattr(interpreter, node.op)(node.target, args, kwargs)
-    except Exception as error:
-        where = f"node {node.name} ({node.meta.get('source', '')})"
-        raise UpscaleError(f"{where} failed on an example graph: {error}") from error
 
 
 def analyse(module: CompiledGNN) -> Dataflow:

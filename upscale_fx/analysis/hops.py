@@ -16,12 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.size import rows_of
-from upscale_fx.channels.positions import Axes, axes_of
+from upscale_fx.analysis.row_symbols import LOOPS, _axes, describe, row_symbols
 from upscale_fx.errors import InputError
-
-#: Row symbols of edges, with how many self loops each node has beside its neighbours.
-LOOPS = {"E": 0, "E+N": 1}
 
 End = Literal["own", "far"]
 
@@ -100,25 +96,6 @@ def _ends(flow: Dataflow, index: fx.Node | None, targets: set[fx.Node]) -> froze
     return frozenset(found)
 
 
-def row_symbols(flow: Dataflow, node: fx.Node) -> str:
-    """``"N"``, ``"E"``, ``"E+N"``, ...; ``"call"`` for a tensor without rows, ``""`` for what is none.
-
-    A tuple has the rows of its first tensor.
-    """
-    axes = _axes(flow, node)
-    return "" if axes is None else rows_of(axes)
-
-
-def _axes(flow: Dataflow, node: fx.Node) -> Axes | None:
-    if node in flow.axes or node not in flow.values:
-        return flow.axes.get(node)
-    first, second = flow.values[node]
-    if not isinstance(first, tuple | list) or not isinstance(second, tuple | list):
-        return None
-    found = (axes_of(pair) for pair in zip(first, second, strict=False))
-    return next((axes for axes in found if axes is not None), None)
-
-
 def data(flow: Dataflow) -> set[fx.Node]:
     """Tensors, and tuples of them, that are made of features or parameters; all others are structure."""
     found: set[fx.Node] = set()
@@ -175,9 +152,3 @@ def _hops_before(flow: Dataflow, edges: Edges, source: fx.Node, node: fx.Node, h
         f"{'one value for the whole graph' if after == 'call' else f'rows of kind {after}'}, by no index of edges; ask "
         f"without fanouts"
     )
-
-
-def describe(node: fx.Node) -> str:
-    """A node with its module path and source line, for errors."""
-    where = ", ".join(str(part) for part in (node.meta.get("module"), node.meta.get("source")) if part)
-    return f"node {node.name} ({where})" if where else f"node {node.name}"

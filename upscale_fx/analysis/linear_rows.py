@@ -15,7 +15,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import operation_of
 from upscale_fx.compiled.calls import SUMS
-from upscale_fx.compiled.inputs import in_mode, undisturbed
+from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 
 #: Relative tolerance of the comparison, for float32.
 _TOLERANCE = 1e-4

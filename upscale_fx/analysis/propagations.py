@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, fx
 
 from upscale_fx import operators
+from upscale_fx.analysis.aggregations import aggregation
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.sorted_edges import gathered
 from upscale_fx.compiled.calls import PRODUCTS
-from upscale_fx.passes.sort_edges import aggregation
 
 #: By the node of the targets: where the edges of each begin, and their order.
 Structure = dict[fx.Node, tuple[Tensor, Tensor]]

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.rules.registry import operation_of
-from upscale_fx.compiled.inputs import in_mode, undisturbed
+from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 
 
 class Order(Enum):

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 from typing import Any
 
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.channels.positions import Axes
+from upscale_fx.analysis.row_symbols import RowAxes, row_axes, symbols_of
 from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product
-from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, RowCount, TensorSpec
+from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, parameter_bytes, plain
-
-#: The sizes of a value's row axes in the two example graphs.
-RowAxes = tuple[tuple[int, int], ...]
-
-_PAIRS = {(SMALL[s], LARGE[s]): s for s in SMALL}
-for _a, _b in combinations_with_replacement("NEB", 2):
-    _PAIRS.setdefault((SMALL[_a] + SMALL[_b], LARGE[_a] + LARGE[_b]), "E+N" if (_a, _b) == ("N", "E") else f"{_a}+{_b}")
-for _s in SMALL:
-    _PAIRS.setdefault((SMALL[_s] + 1, LARGE[_s] + 1), f"{_s}+1")
-
-
-def row_symbol(pair: tuple[int, int]) -> str:
-    """``N`` nodes, ``E`` edges, ``B`` graphs, their sums and multiples, or ``*`` for another row count."""
-    if pair in _PAIRS:
-        return _PAIRS[pair]
-    times = next((s for s in SMALL if pair[0] * LARGE[s] == pair[1] * SMALL[s] and pair[0] % SMALL[s] == 0), None)
-    return "*" if times is None else f"{pair[0] // SMALL[times]}{times}"
-
-
-def shape_text(axes: Axes) -> str:
-    """A shape as people write it: ``[N, 256]``."""
-    sizes = [row_symbol(p) if s is None else str(s) for s, p in zip(axes.sizes, axes.pairs, strict=True)]
-    return f"[{', '.join(sizes)}]"
 
 
 @dataclass(frozen=True)
@@ -83,21 +58,6 @@ def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     return Size(sum(p.numel() for p in module.parameters()), parameter_bytes(module), dict(by_rows))
 
 
-def rows_of(axes: Axes) -> str:
-    """The row symbols of a value, multiplied."""
-    return symbols_of(row_axes(axes))
-
-
-def symbols_of(rows: RowAxes) -> str:
-    """The symbols of row axes, multiplied."""
-    return "*".join(map(row_symbol, rows)) or "call"
-
-
-def row_axes(axes: Axes) -> RowAxes:
-    """The sizes of the row axes of a value in the two example graphs."""
-    return tuple(pair for size, pair in zip(axes.sizes, axes.pairs, strict=True) if size is None)
-
-
 def counts_macs(flow: Dataflow, node: fx.Node) -> bool:
     """Whether a call has multiply-adds that are counted: it contracts over channels."""
     return isinstance(flow.relations.get(node), Contraction | Convolution | Product)
@@ -128,31 +88,3 @@ def row_counts(described: ModelInputs, arguments: Mapping[str, Any]) -> dict[str
         elif isinstance(spec, RowCount) and isinstance(value, int):
             rows[spec.symbol] = value
     return rows
-
-
-def rows_of_symbol(symbol: str, rows: Mapping[str, float]) -> float | None:
-    """The rows that a symbol of :class:`Size` stands for (``E``, ``E+N``, ``2N``, ``N+1``, ``N*N``, ...).
-
-    None for a count that is none of nodes, edges and graphs, or that the call does not have.
-    """
-    if symbol == "call":
-        return 1.0
-    total = 1.0
-    for factor in symbol.split("*"):
-        parts = [_rows_of_term(term, rows) for term in factor.split("+")]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        total *= sum(known)
-    return total
-
-
-def _rows_of_term(term: str, rows: Mapping[str, float]) -> float | None:
-    found = re.fullmatch(r"(\d*)([A-Z]?)", term)
-    if found is None or not term:
-        return None
-    times, kind = found.groups()
-    if not kind:
-        return float(times)
-    count = rows.get(kind)
-    return None if count is None else float(times or 1) * count

@@ -9,3 +9,7 @@ import torch
 SUMS = (torch.add, operator.add, "add")
 DIFFERENCES = (torch.sub, operator.sub, "sub")
 PRODUCTS = (torch.mul, operator.mul, "mul")
+
+
+#: What only gives a tensor another shape.
+RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")

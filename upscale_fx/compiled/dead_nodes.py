@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import fx
 
-from upscale_fx.compiled import functions
+from upscale_fx.compiled.check_inputs import check_inputs
 
 
 def drop_dead_nodes(graph: fx.Graph) -> int:
     """Erase what no output needs; returns how many nodes. Dropout counts as pure: its draws are nobody's business."""
     count = 0
     for node in reversed(list(graph.nodes)):
-        keep = node.op in ("placeholder", "output") or node.target is functions.check_inputs
+        keep = node.op in ("placeholder", "output") or node.target is check_inputs
         if not keep and not node.users:
             graph.erase_node(node)
             count += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx.node import has_side_effect
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from upscale_fx.compiled.prepared import PreparedGraph
+from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.errors import InputError
 
 
@@ -140,85 +140,6 @@ def knn_by_features(x: Tensor, per_graph: int, k: int, dilation: int = 1) -> Ten
     nearest = distances.topk(k * dilation, dim=-1, largest=False).indices[..., ::dilation]
     first = torch.arange(nodes.size(0), device=x.device) * per_graph
     return (nearest + first.view(-1, 1, 1)).flatten(0, 1)
-
-
-def check_inputs(
-    values: Sequence[Any], names: Sequence[str], shapes: Sequence[Any], structure: Mapping[str, Any] | None = None
-) -> None:
-    """Raise an InputError unless every value has the kind and widths its argument was traced with.
-
-    Args:
-        values: the arguments of this call.
-        names: their names.
-        shapes: per argument the sizes it must have (None: any size), None where the traced argument was None, or the
-            value itself where it was a number, a flag or a string.
-        structure: the arguments of this call by name that a PreparedGraph may stand in for.
-    """
-    graph = next((value for value in (structure or {}).values() if isinstance(value, PreparedGraph)), None)
-    for value, name, shape in zip(values, names, shapes, strict=True):
-        if shape is None:
-            if value is not None:
-                raise InputError(
-                    f"argument '{name}' was None when this graph was traced and cannot be given now; "
-                    f"trace again with example inputs that contain '{name}'"
-                )
-        elif not isinstance(shape, tuple):
-            if type(value) is not type(shape) or value != shape:
-                raise InputError(
-                    f"argument '{name}' was {shape!r} when this graph was traced and is built in, got {value!r}; "
-                    f"trace again with example inputs that contain {name}={value!r}"
-                )
-        elif not _stands_in(graph, value, name, structure or {}):
-            check_tensor(value, name, shape)
-
-
-def _stands_in(graph: PreparedGraph | None, value: Any, name: str, structure: Mapping[str, Any]) -> bool:
-    """Whether a prepared graph has what this argument is for; raises InputError where it is in the wrong place."""
-    if isinstance(value, PreparedGraph) and name not in structure:
-        if structure:
-            raise InputError(f"argument '{name}' is a PreparedGraph, which can stand in for {_listed(structure)} only")
-        raise InputError(
-            f"argument '{name}' is a PreparedGraph, but this graph has no structure half that it could stand in for; "
-            f"call what optimize() or prune() returned, with a handle prepared for it"
-        )
-    if graph is not None and value is None and name in structure and name not in graph.arguments:
-        raise InputError(
-            f"argument '{name}' is missing: the prepared graph holds {_listed(graph.arguments)} only; give '{name}' "
-            f"too, or call upscale_fx.prepare(compiled, ..., {name}={name})"
-        )
-    return isinstance(value, PreparedGraph) or (graph is not None and value is None and name in structure)
-
-
-def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
-    """Raise an InputError unless an argument is a dense tensor of these sizes (None: any size)."""
-    if not isinstance(value, Tensor):
-        raise InputError(
-            f"argument '{name}' must be a dense torch.Tensor of shape {_shape_text(shape)}, got "
-            f"{type(value).__name__}; a sparse adj_t is not what this graph was traced with, pass edge_index"
-        )
-    if value.layout != torch.strided:
-        raise InputError(
-            f"argument '{name}' is a sparse tensor ({value.layout}), but the graph was traced with a dense one of "
-            f"shape {_shape_text(shape)}; pass edge_index (torch_geometric.utils.to_edge_index converts adj_t.t())"
-        )
-    if value.dim() != len(shape):
-        raise InputError(
-            f"argument '{name}' must have {len(shape)} dimensions {_shape_text(shape)}, got {list(value.shape)}"
-        )
-    for given, expected in zip(value.shape, shape, strict=True):
-        if expected is not None and given != expected:
-            raise InputError(
-                f"argument '{name}' has shape {list(value.shape)}, expected {_shape_text(shape)} "
-                f"(width {expected}, got {given})"
-            )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
-def _shape_text(shape: Sequence[int | None]) -> str:
-    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
 
 
 # The check has no users in the graph; without this dead code elimination would drop it.

@@ -6,14 +6,12 @@ two is a *row axis* (nodes, edges, graphs); an axis that does not is a *channel 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 #: Row counts of the example graphs. All sums that PyG forms (N + E, N + 1, ...) differ between SMALL and LARGE, and so
@@ -25,41 +23,6 @@ OTHER = {"N": 13, "E": 41, "B": 4}
 #: Graphs on which a trace is compared with the model: the traced ones, one with self loops, a single node, a single
 #: edge, and one larger than the thresholds people write.
 CHECKED = (SMALL, LARGE, OTHER, SINGLE, {"N": 2, "E": 1, "B": 1}, {"N": 300, "E": 900, "B": 5})
-
-
-def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
-    """A context that leaves the random number generators of the CPU and of the model's devices as they were."""
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    return torch.random.fork_rng(devices=sorted(devices, key=str))
-
-
-@contextmanager
-def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode for a while; each gets its own back (train() itself may refuse)."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        for module in modes:
-            module.training = training
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run example graphs without leaving a trace in the RNGs, and on one thread.
-
-    On graphs this small, waiting for other threads costs a thousand times the work where cores are busy.
-    """
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with preserved_rng(model), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the user's own call shows them
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

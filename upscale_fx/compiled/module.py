@@ -187,3 +187,11 @@ def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, 
     """
     args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
     return (model.forward if quiet else model)(*args, **kwargs)
+
+
+#: What ``meta`` of a graph says that is right in ``eval()`` only, because running statistics were taken for constants.
+FOR_INFERENCE = {
+    "mode": "eval",
+    "mode_reason": "it was optimized with inference=True, which takes dropout and running statistics as they are in "
+    "eval(); optimize without it to train",
+}

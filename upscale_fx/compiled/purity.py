@@ -10,10 +10,11 @@ from torch import fx
 from torch.nn import functional as F
 
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.check_inputs import check_inputs
 
 #: Functions that draw random numbers and that torch has no operator for.
 _RANDOM = {"rrelu", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax", "alpha_dropout", "feature_alpha_dropout"}
-_IMPURE = {functions.check_inputs, functions.set_item, pyg.dropout_edge, pyg.dropout_node, F.dropout}
+_IMPURE = {check_inputs, functions.set_item, pyg.dropout_edge, pyg.dropout_node, F.dropout}
 
 
 def is_pure(node: fx.Node) -> bool:

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 
 from torch import fx
 
-from upscale_fx.compiled import functions
+from upscale_fx.compiled.check_inputs import check_inputs
 
 
 def sort_topologically(graph: fx.Graph, early: Collection[fx.Node] = ()) -> bool:
@@ -36,6 +36,6 @@ def sort_topologically(graph: fx.Graph, early: Collection[fx.Node] = ()) -> bool
 
 def _rank(node: fx.Node, early: Collection[fx.Node]) -> int:
     """Arguments come first, and are checked before anything is done with them."""
-    if node.op == "placeholder" or node.target is functions.check_inputs:
+    if node.op == "placeholder" or node.target is check_inputs:
         return 0
     return 1 if node in early else 2

@@ -13,7 +13,6 @@ from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.consumers.schemes import SCHEMES
 from upscale_fx.masking.criteria import Criterion, OutputCriterion, ReconstructionCriterion, resolve_criterion
-from upscale_fx.pruning.evaluation import Evaluate
 
 Amount = float | Mapping[str, float]
 CriterionChoice = str | Criterion | ReconstructionCriterion | OutputCriterion | None
@@ -93,22 +92,3 @@ def _check_kinds(options: MaskOptions) -> None:
     for name in ("inputs", "constrained", "refit"):
         if not isinstance(getattr(options, name), Integral | np.bool_):
             raise PatternError(f"{name} must be True or False, got {getattr(options, name)!r}")
-
-
-def check_target(
-    evaluate: Evaluate | None, max_drop: float | None, options: MaskOptions, steps: int
-) -> tuple[Evaluate, float]:
-    """What a search for an amount needs; raises AmountError if half of it is missing."""
-    if evaluate is None or max_drop is None:
-        missing, given = ("max_drop", "evaluate") if max_drop is None else ("evaluate", "max_drop")
-        raise AmountError(f"{given} needs {missing} too: prune(model, evaluate=function, max_drop=0.003)")
-    if steps != 1:
-        raise AmountError("steps go towards a given amount: leave them out, or pass an amount instead of evaluate")
-    return evaluate, max_drop
-
-
-def check_steps(options: MaskOptions) -> None:
-    """What pruning in steps cannot do; raises PatternError."""
-    for name, asked in (("budget", options.budget), ("scheme", options.scheme)):
-        if asked is not None:
-            raise PatternError(f"steps and {name} do not go together: prune in one step")

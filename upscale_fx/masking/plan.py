@@ -15,7 +15,7 @@ from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.signatures import signature_of
-from upscale_fx.errors import InputError, NothingToPruneError, PatternError, TraceError
+from upscale_fx.errors import NothingToPruneError, PatternError
 from upscale_fx.masking.allocation.allocate import Allocation
 from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.masking.allocation.cost import Measured
@@ -30,7 +30,6 @@ from upscale_fx.masking.reconstruction.gather import put_back
 from upscale_fx.masking.reconstruction.refit import Refit
 from upscale_fx.masking.reconstruction.study import Study
 from upscale_fx.masking.removals import nothing_to_prune, plan_removals
-from upscale_fx.tracing.trace import trace_model
 
 
 class Arguments:
@@ -54,23 +53,6 @@ class Arguments:
 
     def __len__(self) -> int:
         return len(self.batches)
-
-
-def trace_like(
-    model: nn.Module,
-    example_inputs: Any,
-    example_kwargs: Mapping[str, Any] | None,
-    calibration: Batches | None,
-    transform: Callable[[Any], Any] | None,
-) -> CompiledGNN:
-    """Trace a model; with the first calibration batch for an example, where it cannot be traced without one."""
-    given = example_inputs is not None or example_kwargs is not None
-    try:
-        return trace_model(model, example_inputs, example_kwargs)
-    except (InputError, TraceError):
-        if given or calibration is None:
-            raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from upscale_fx.compiled.inputs import in_mode
+from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import EvaluationError
 
 #: What a model is worth, such as its accuracy on validation nodes: higher is better.

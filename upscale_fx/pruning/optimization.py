@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from upscale_fx.compiled.module import CompiledGNN, make_module, remember_plain
+from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module, remember_plain
 from upscale_fx.passes import (
     CastPrecision,
     CompactChannels,
@@ -28,7 +28,6 @@ from upscale_fx.passes import (
     WriteInPlace,
 )
 from upscale_fx.passes.base import Callback
-from upscale_fx.passes.fold_constants import FOR_INFERENCE
 
 #: What only evaluation allows.
 FOLDING: list[Pass] = [

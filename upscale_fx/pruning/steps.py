@@ -178,3 +178,10 @@ def _reason(goal: Goal, masked: int) -> str:
     if goal.reason or masked >= goal.asked:
         return goal.reason
     return "fewer go: one channel (of each head) stays, heads lose equal shares, sets are shared"
+
+
+def check_steps(options: MaskOptions) -> None:
+    """What pruning in steps cannot do; raises PatternError."""
+    for name, asked in (("budget", options.budget), ("scheme", options.scheme)):
+        if asked is not None:
+            raise PatternError(f"steps and {name} do not go together: prune in one step")

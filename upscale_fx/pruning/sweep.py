@@ -16,18 +16,19 @@ from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.analysis.size import Size, size_of
 from upscale_fx.api import optimize, prune
 from upscale_fx.compiled.batches import Batches
-from upscale_fx.compiled.inputs import ModelInputs, in_mode
+from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, call_by_name
 from upscale_fx.compiled.ownership import own_copy
+from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.masking.options import check_amount
-from upscale_fx.masking.plan import trace_like
 from upscale_fx.pruning.evaluation import Evaluate, score_of
 from upscale_fx.reports.latency import latencies
 from upscale_fx.reports.sweep_table import Row, Sweep
 from upscale_fx.tracing.describe import bind_examples
+from upscale_fx.tracing.trace import trace_like
 
 __all__ = ["Row", "Sweep", "sweep"]
 

@@ -8,73 +8,19 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NoReturn
 
-from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
 from upscale_fx.compiled.module import CompiledGNN
-from upscale_fx.errors import NothingToPruneError, TargetError
+from upscale_fx.errors import AmountError, NothingToPruneError, TargetError
+from upscale_fx.masking.options import MaskOptions
 from upscale_fx.pruning.evaluation import Evaluate, score_of
+from upscale_fx.reports.trail import Trail, Trial
 
 #: The first amount that is tried. Models pruned hard are made and evaluated in a fraction of the dense one's time.
 _FIRST = 7 / 8
 #: A drop that exceeds what is allowed by this share of the dense score is rounding: accuracies are float32 means.
 _ROUNDING = 1e-7
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One amount that was tried.
-
-    Attributes:
-        amount: the share of channels asked to go, in [0, 1).
-        score: what the evaluation gave; the dense model's where the amount rounds to no channel.
-        drop: the dense model's score minus this one; below 0 the pruned model is better.
-        parameters: how many were left.
-        within: whether the drop is at most what was allowed (up to rounding, 1e-7 of the score).
-        removed: whether anything was removed.
-    """
-
-    amount: float
-    score: float
-    drop: float
-    parameters: int
-    within: bool
-    removed: bool = True
-
-
-@dataclass(frozen=True)
-class Trail:
-    """What a search tried, in the order in which it did; prints as a table.
-
-    Attributes:
-        rows: one per amount.
-        dense: the dense model's score.
-        parameters: the dense model's parameters.
-        max_drop: by how much the score was allowed to be lower.
-    """
-
-    rows: tuple[Trial, ...]
-    dense: float
-    parameters: int
-    max_drop: float
-
-    @property
-    def best(self) -> Trial | None:
-        """The largest amount within the drop that removes something, if there is one."""
-        good = [row for row in self.rows if row.within and row.removed]
-        return max(good, key=lambda row: row.amount, default=None)
-
-    def __str__(self) -> str:
-        rows = [("dense", f"{self.dense:.6g}", "", f"{self.parameters:,}", "")]
-        for row in self.rows:
-            verdict = ("yes" if row.within else "no") if row.removed else "nothing removed"
-            chosen = " <-" if row == self.best else ""
-            drop = f"{row.drop:+.4g}"
-            rows.append((f"{row.amount:.4g}", f"{row.score:.6g}", drop, f"{row.parameters:,}", verdict + chosen))
-        headers = ["amount", "score", "drop", "parameters", f"drop <= {self.max_drop:g}"]
-        aligned = ("right", "right", "right", "right", "left")
-        return str(tabulate(rows, headers=headers, colalign=aligned, disable_numparse=True))
 
 
 @dataclass
@@ -214,3 +160,15 @@ def _checked(value: Any, name: str, what: str, limit: float) -> float:
     if number and 0 <= float(value) < limit:  # NaN fails both comparisons
         return float(value)
     raise TargetError(f"{name} is {what}; got {value!r}")
+
+
+def check_target(
+    evaluate: Evaluate | None, max_drop: float | None, options: MaskOptions, steps: int
+) -> tuple[Evaluate, float]:
+    """What a search for an amount needs; raises AmountError if half of it is missing."""
+    if evaluate is None or max_drop is None:
+        missing, given = ("max_drop", "evaluate") if max_drop is None else ("evaluate", "max_drop")
+        raise AmountError(f"{given} needs {missing} too: prune(model, evaluate=function, max_drop=0.003)")
+    if steps != 1:
+        raise AmountError("steps go towards a given amount: leave them out, or pass an amount instead of evaluate")
+    return evaluate, max_drop

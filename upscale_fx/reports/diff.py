@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 
 from upscale_fx import operators
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.size import Size, shape_text, size_of
+from upscale_fx.analysis.row_symbols import shape_text
+from upscale_fx.analysis.size import Size, size_of
 from upscale_fx.compiled.module import CompiledGNN, all_nodes, plain
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.errors import InputError

@@ -12,14 +12,14 @@ import networkx as nx
 from tabulate import tabulate
 from torch import Tensor, fx, nn
 
+from upscale_fx.analysis.barriers import holds_channels
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.size import shape_text
+from upscale_fx.analysis.identity import channel_ids, components
+from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduction, Relation, Source
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
-from upscale_fx.compacting.layout import channel_ids, components
 from upscale_fx.masking.consumers.survey import find_consumers
-from upscale_fx.reports.report import holds_channels
 from upscale_fx.tracing.trace import trace_model
 
 _COLOURS = {"layer": "#4c72b0", "concat": "#dd8452", "barrier": "#c44e52", "value": "#cccccc", "input": "#55a868"}

@@ -18,7 +18,8 @@ from typing import Any
 from torch import fx, nn
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.hops import LOOPS, Edges, data, describe, find_edges, hops_needed, row_symbols
+from upscale_fx.analysis.hops import Edges, data, find_edges, hops_needed
+from upscale_fx.analysis.row_symbols import LOOPS, describe, row_symbols
 from upscale_fx.analysis.size import counts_macs, macs_of
 from upscale_fx.channels.relations import Relation
 from upscale_fx.channels.relations.products import Recurrence

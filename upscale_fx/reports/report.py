@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from tabulate import tabulate
-from torch import fx, nn
+from torch import nn
 
+from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import Size, size_of
-from upscale_fx.channels.relations import Barrier
-from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compiled.module import CompiledGNN, plain
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal
 from upscale_fx.masking.consumers.survey import Survey, find_consumers
-from upscale_fx.pruning.target import Trail
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
+from upscale_fx.reports.trail import Trail
 
 
 @dataclass(frozen=True)
@@ -180,36 +178,6 @@ def warn_of_leftovers(found: Report) -> None:
         UpscaleWarning,
         stacklevel=4,
     )
-
-
-def barriers(flow: Dataflow) -> list[str]:
-    """Barriers that hold channels, with op and source line."""
-    found = []
-    for node, relation in flow.relations.items():
-        value = flow.values[node][0]
-        structure = isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
-        if structure or not isinstance(relation, Barrier) or not holds_channels(flow, node, relation):
-            continue
-        where = ", ".join(filter(None, (_operation(flow, node), node.meta.get("module"), node.meta.get("source"))))
-        found.append(f"{node.name} ({where}): {relation.reason}")
-    return found
-
-
-def holds_channels(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
-    """Whether a barrier holds more than structure: some floating-point operand with several channels."""
-    for source in relation.sources:
-        value = flow.values[source][0]
-        wide = isinstance(value, torch.Tensor) and value.is_floating_point() and flow.axes[source].count > 1
-        if wide and source.op != "get_attr":
-            return True
-    return False
-
-
-def _operation(flow: Dataflow, node: fx.Node) -> str:
-    call, _ = call_of(node, flow.values)
-    if call.op == "call_module":
-        return type(flow.module.get_submodule(str(call.target))).__name__
-    return call.target if isinstance(call.target, str) else getattr(call.target, "__name__", str(call.target))
 
 
 def record(

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from upscale_fx.compiled.inputs import ModelInputs, in_mode, preserved_rng
+from upscale_fx.compiled.comparison import largest_difference
+from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import call_by_name
 from upscale_fx.compiled.ownership import check_model
+from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError, VerificationError
 from upscale_fx.tracing.describe import bind_examples
-from upscale_fx.tracing.trace import expected_width, largest_difference
+from upscale_fx.tracing.trace import expected_width
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 

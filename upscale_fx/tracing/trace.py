@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
-from upscale_fx.compiled import functions
+from upscale_fx.compiled.batches import Batches, arguments_of
+from upscale_fx.compiled.check_inputs import check_inputs
+from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec, in_mode, undisturbed
+from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, parameter_bytes, plain
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.source_lines import line_of
+from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, TraceError, UpscaleWarning
 from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.modes import merge_modes
@@ -197,7 +199,7 @@ def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
             names.append(str(node.target))
             shapes.append(spec.shape if isinstance(spec, TensorSpec) else spec)
     with graph.inserting_after(placeholders[-1]):
-        node = graph.call_function(functions.check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
+        node = graph.call_function(check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
     node.meta.update(module="", source="")
 
 
@@ -240,22 +242,18 @@ def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
     )
 
 
-def largest_difference(expected: Any, found: Any) -> float:
-    """Largest absolute difference of all tensors in two outputs, relative to the largest value (at least 1)."""
-    first, second = pytree.tree_leaves(expected), pytree.tree_leaves(found)
-    if len(first) != len(second):
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(first, second, strict=True):
-        if not isinstance(a, Tensor):
-            worst = worst if a == b else float("inf")
-            continue
-        if not isinstance(b, Tensor) or a.shape != b.shape:
-            return float("inf")
-        if a.numel() and not torch.equal(a, b):
-            x, y = a.detach().double(), b.detach().double()
-            same = (x == y) | (x.isnan() & y.isnan())
-            gap = torch.where(same, torch.zeros_like(x), (x - y).abs())
-            scale = max(1.0, float(x[x.isfinite()].abs().max()) if bool(x.isfinite().any()) else 1.0)
-            worst = max(worst, float("inf") if bool(gap.isnan().any()) else float(gap.max()) / scale)
-    return worst
+def trace_like(
+    model: nn.Module,
+    example_inputs: Any,
+    example_kwargs: Mapping[str, Any] | None,
+    calibration: Batches | None,
+    transform: Callable[[Any], Any] | None,
+) -> CompiledGNN:
+    """Trace a model; with the first calibration batch for an example, where it cannot be traced without one."""
+    given = example_inputs is not None or example_kwargs is not None
+    try:
+        return trace_model(model, example_inputs, example_kwargs)
+    except (InputError, TraceError):
+        if given or calibration is None:
+            raise
+    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))

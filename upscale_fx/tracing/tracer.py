@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.channels.rules.registry import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
+from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import told_apart
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched

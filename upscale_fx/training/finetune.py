@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from upscale_fx.compiled.batches import Batches, Transform
-from upscale_fx.compiled.inputs import in_mode
+from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import InputError, ModeError, UpscaleWarning
 from upscale_fx.training.distillation import Loss, Objective
 from upscale_fx.training.loop import Epoch, Training

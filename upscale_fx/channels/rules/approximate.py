@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from upscale_fx.channels.relations import Relation
+from upscale_fx.channels.relations.statistics import SCALINGS, Normalisation, Statistic, fibres_of
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import register
-from upscale_fx.compiled.statistics import (
-    SCALINGS,
-    Normalisation,
-    Statistic,
-    approximate_layer_norm,
-    approximate_normalize,
-    approximate_statistic,
-    fibres_of,
-)
+from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_normalize, approximate_statistic
 
 
 @register(approximate_layer_norm)

@@ -15,6 +15,7 @@ from upscale_fx.channels.positions import Flow, axes_of
 from upscale_fx.channels.relations import Barrier, Movement, Relation, Source, Structure
 from upscale_fx.channels.rules.operation import Operation, Pair
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.errors import InputError, UpscaleError
 
 Rule = Callable[[Operation], Relation | None]
@@ -58,10 +59,6 @@ def register(*operations: Any) -> Callable[[Rule], Rule]:
 
     return add
 
-
-#: Functions and module types of users that have a rule, so that traces do not look into them.
-OPAQUE_FUNCTIONS: list[Callable[..., Any]] = []
-OPAQUE_MODULES: list[type] = []
 
 #: What tracing knows already, as a leaf or by what it is made of.
 _TRACED = ("torch.", "torch_geometric.", "upscale_fx.")

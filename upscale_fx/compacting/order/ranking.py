@@ -10,10 +10,10 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.analysis.identity import channel_ids, components
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduction, Source
 from upscale_fx.channels.relations.products import Recurrence
-from upscale_fx.compacting.layout import channel_ids, components
 from upscale_fx.compacting.order.choose import choose_order, contiguous, copies_lower_bound
 from upscale_fx.compacting.order.groups import Reader
 

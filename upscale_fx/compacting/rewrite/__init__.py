@@ -18,6 +18,7 @@ from upscale_fx.channels.relations import Barrier, Contraction, Movement, Pointw
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Lookup, Product, Recurrence
 from upscale_fx.channels.relations.regrouping import Neighbours, Regrouping
+from upscale_fx.channels.relations.statistics import Normalisation, Statistic
 from upscale_fx.compacting.rewrite.approximate import emit_statistic
 from upscale_fx.compacting.rewrite.convolution import emit_convolution
 from upscale_fx.compacting.rewrite.movement import emit_movement
@@ -32,7 +33,6 @@ from upscale_fx.compacting.rewrite.relations import (
 )
 from upscale_fx.compacting.rewrite.rewriter import Emitter, Misaligned, Rewriter
 from upscale_fx.compiled.module import CompiledGNN
-from upscale_fx.compiled.statistics import Normalisation, Statistic
 
 _EMIT: dict[type, Emitter] = {
     Source: emit_source, Barrier: emit_barrier, Pointwise: emit_pointwise, Contraction: emit_contraction,

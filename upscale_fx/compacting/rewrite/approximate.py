@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import fx
 
+from upscale_fx.channels.relations.statistics import Normalisation, Statistic, new_share
 from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
-from upscale_fx.compiled.statistics import Normalisation, Statistic, new_share
 
 
 def emit_statistic(rw: Rewriter, node: fx.Node, relation: Statistic | Normalisation) -> fx.Node:

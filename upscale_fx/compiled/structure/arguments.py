@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from upscale_fx.compiled.functions import check_tensor
+from upscale_fx.compiled.check_inputs import check_tensor
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
 from upscale_fx.errors import InputError
 

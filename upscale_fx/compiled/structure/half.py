@@ -20,8 +20,8 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from upscale_fx.analysis.dataflow import example_values
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.purity import is_pure

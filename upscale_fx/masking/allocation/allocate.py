@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from upscale_fx.analysis.size import counts_macs, row_axes
+from upscale_fx.analysis.identity import channel_ids
+from upscale_fx.analysis.row_symbols import row_axes
+from upscale_fx.analysis.size import counts_macs
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations import Source
-from upscale_fx.compacting.layout import channel_ids
 from upscale_fx.errors import AmountError
 from upscale_fx.masking.allocation.bill import Bill
 from upscale_fx.masking.allocation.budget import Budget

@@ -10,7 +10,8 @@ from torch import Tensor, fx
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.propagations import find_propagations
-from upscale_fx.analysis.size import RowAxes, Size, counts_macs, row_axes, row_counts, row_symbol, rows_of_symbol
+from upscale_fx.analysis.row_symbols import RowAxes, row_axes, row_symbol, rows_of_symbol
+from upscale_fx.analysis.size import Size, counts_macs, row_counts
 from upscale_fx.compiled.inputs import LARGE, SMALL, row_count
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.masking.reconstruction.replay import Replay

@@ -10,8 +10,10 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.attention import attention_products, foldable
 from upscale_fx.analysis.dataflow import Dataflow, analyse, needed, nonzero
+from upscale_fx.analysis.entries import initial_levels, with_entries
 from upscale_fx.analysis.heads import head_blocks
-from upscale_fx.analysis.size import counts_macs, macs_of, row_axes
+from upscale_fx.analysis.row_symbols import row_axes
+from upscale_fx.analysis.size import counts_macs, macs_of
 from upscale_fx.channels.positions import Mask
 from upscale_fx.channels.relations import Contraction, Source
 from upscale_fx.channels.relations.convolutions import Convolution
@@ -20,7 +22,6 @@ from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.masking.allocation.call_rows import CallRows
 from upscale_fx.masking.allocation.cost import Cost
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.passes.compact_channels import initial_levels, with_entries
 
 
 @dataclass

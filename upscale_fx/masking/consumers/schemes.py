@@ -21,14 +21,15 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.hops import LOOPS, Edges, data, find_edges, row_symbols
+from upscale_fx.analysis.hops import Edges, data, find_edges
+from upscale_fx.analysis.identity import channel_ids
+from upscale_fx.analysis.row_symbols import LOOPS, row_symbols
 from upscale_fx.analysis.stored import made_of_parameters
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Pointwise, Relation
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.channels.relations.regrouping import Regrouping
-from upscale_fx.compacting.layout import channel_ids
 from upscale_fx.errors import NothingToPruneError, PatternError
 from upscale_fx.masking.consumers.survey import Survey
 

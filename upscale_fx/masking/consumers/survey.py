@@ -18,6 +18,7 @@ from torch import fx
 from upscale_fx.analysis.attention import AttentionProduct, attention_products, foldable, own_layers, row_cuts
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.heads import head_blocks
+from upscale_fx.analysis.identity import channel_ids, components
 from upscale_fx.analysis.provenance import hidden
 from upscale_fx.analysis.rectangles import cells
 from upscale_fx.analysis.stored import Cut, NotStored, is_parameter, made_of_parameters, weight_cuts
@@ -25,7 +26,6 @@ from upscale_fx.channels.positions import Flow, Mask, Positions
 from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
-from upscale_fx.compacting.layout import channel_ids, components
 from upscale_fx.masking.consumers.consumer import Consumer, Reading, merged
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx, nn
 
+from upscale_fx.analysis.identity import channel_ids
 from upscale_fx.channels.positions import Positions
-from upscale_fx.compacting.layout import channel_ids
 from upscale_fx.masking.consumers.pools import Pool, Removal, Unit
 from upscale_fx.masking.reconstruction.elimination import Numbers
 from upscale_fx.masking.reconstruction.gather import Problem, weight_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.size import rows_of
+from upscale_fx.analysis.row_symbols import rows_of
 from upscale_fx.masking.consumers.consumer import Reading, own_parameter
 from upscale_fx.masking.reconstruction.moments import Moments
 from upscale_fx.masking.reconstruction.own import Own, flattened, rows_of_reading

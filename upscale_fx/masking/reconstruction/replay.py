@@ -20,8 +20,8 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from upscale_fx.analysis.propagations import Propagation, Structure
-from upscale_fx.compiled.inputs import in_mode, preserved_rng
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError
 
 Values = dict[fx.Node, Any]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
+from upscale_fx.analysis.aggregations import softmax_index
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.linear_rows import is_linear_along_rows
-from upscale_fx.passes.fuse_propagate import softmax_index
 
 
 @dataclass(frozen=True)

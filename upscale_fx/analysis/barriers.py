@@ -1,0 +1,40 @@
+"""Barriers that hold channels, for people."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.channels.relations import Barrier
+from upscale_fx.channels.rules.registry import call_of
+
+
+def barriers(flow: Dataflow) -> list[str]:
+    """Barriers that hold channels, with op and source line."""
+    found = []
+    for node, relation in flow.relations.items():
+        value = flow.values[node][0]
+        structure = isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
+        if structure or not isinstance(relation, Barrier) or not holds_channels(flow, node, relation):
+            continue
+        where = ", ".join(filter(None, (_operation(flow, node), node.meta.get("module"), node.meta.get("source"))))
+        found.append(f"{node.name} ({where}): {relation.reason}")
+    return found
+
+
+def holds_channels(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
+    """Whether a barrier holds more than structure: some floating-point operand with several channels."""
+    for source in relation.sources:
+        value = flow.values[source][0]
+        wide = isinstance(value, torch.Tensor) and value.is_floating_point() and flow.axes[source].count > 1
+        if wide and source.op != "get_attr":
+            return True
+    return False
+
+
+def _operation(flow: Dataflow, node: fx.Node) -> str:
+    call, _ = call_of(node, flow.values)
+    if call.op == "call_module":
+        return type(flow.module.get_submodule(str(call.target))).__name__
+    return call.target if isinstance(call.target, str) else getattr(call.target, "__name__", str(call.target))
