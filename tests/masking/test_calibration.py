@@ -24,10 +24,10 @@ import upscale_fx
 from tests import zoo
 from tests.conformance import CASES
 from tests.conformance.case import Graph
+from tests.masking.test_refit import Checked
 from tests.random_models import programs
 from tests.random_models.check import pruned_and_masked
 from tests.random_models.graphs import EXAMPLES, OTHERS
-from tests.test_refit import Checked
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.errors import InputError
 from upscale_fx.masking.consumers.survey import survey

@@ -16,7 +16,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import dropout_edge
 
 import upscale_fx
-from tests import test_hetero, zoo
+from tests import zoo
+from tests.whole import test_hetero
 from upscale_fx import InputError, PreparedGraph
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.structure.modules import Structure, structure_of
