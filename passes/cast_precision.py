@@ -3,7 +3,7 @@
 Not exact. Arguments and results keep their dtypes: features are cast at the entry and results back at the end. What
 becomes narrow and what does not is defined in ``analysis.precision``; a parameter or buffer is stored in the
 narrow dtype iff every call that reads it wants it so. How far the outputs move is measured on example graphs and kept
-in ``meta["precision"]``: real features can be better or worse.
+in the record: real features can be better or worse.
 
 A pass for fused graphs, before activations write in place: their operators accumulate in float32, where a plain
 ``scatter`` has to be given float32 messages.
@@ -27,35 +27,23 @@ from upscale_fx.analysis.precision import Casting
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.inputs import CHECKED, LARGE, SMALL
-from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, plain, remember_plain
+from upscale_fx.compiled.module import (
+    CompiledGNN,
+    call_by_name,
+    inputs_of,
+    is_fused,
+    make_module,
+    meta_with,
+    note,
+    plain,
+    record_of,
+)
+from upscale_fx.compiled.record.nodes import record_nodes
+from upscale_fx.compiled.record.precision import Precision
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, UpscaleError
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What a cast did to the outputs on example graphs.
-
-    Attributes:
-        dtype: name of the dtype, such as ``"bfloat16"``.
-        largest: largest difference, as a share of the largest number of that output.
-        mean: mean difference, as a share of the mean magnitude of that output; of the output where that is most.
-    """
-
-    dtype: str
-    largest: float
-    mean: float
-
-    def after(self, other: Precision | None) -> Precision:
-        """What both casts do, this one to a graph that the other one made: at most the sum."""
-        return self if other is None else Precision(self.dtype, self.largest + other.largest, self.mean + other.mean)
-
-    def __str__(self) -> str:
-        if not math.isfinite(self.largest):
-            return f"{self.dtype}: outputs cannot be compared on example graphs: they overflow, or select other rows"
-        return f"{self.dtype}: outputs differ by at most {100 * self.largest:.2g} % of the largest"
 
 
 @dataclass(frozen=True)
@@ -80,12 +68,12 @@ class CastPrecision:
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
         new = copy.deepcopy(gm)
-        graphs = [new, plain(new)] if "plain" in new.meta else [new]
+        graphs = [new, plain(new)] if is_fused(new) else [new]
         before = [example_values(graph) for graph in graphs]
         for graph in graphs:
             cast_modules(graph, self.dtype)
         castings = [
-            Casting(graph, self.dtype, new.inputs.example(LARGE), {node: pair[1] for node, pair in values.items()})
+            Casting(graph, self.dtype, inputs_of(new).example(LARGE), {node: pair[1] for node, pair in values.items()})
             for graph, values in zip(graphs, before, strict=True)
         ]
         for casting in castings:
@@ -95,13 +83,9 @@ class CastPrecision:
         stored = store_narrow(castings)
         if not stored and not any(casting.casts & set(casting.graph.nodes) for casting in castings):
             return PassResult(gm, False)
-        meta = dict(gm.meta)
-        for casting in castings[1:]:
-            remembered = make_module(new, casting.graph, {}, gm.training)
-            remember_plain(remembered)
-            meta |= remembered.meta
-        cast = make_module(new, castings[0].graph, meta, gm.training)
-        cast.meta["precision"] = measure(gm, cast, self.name).after(gm.meta.get("precision"))
+        remembered = record_nodes(castings[1].graph) if len(castings) > 1 else None
+        cast = make_module(new, castings[0].graph, meta_with(gm, plain=remembered), gm.training)
+        note(cast, precision=measure(gm, cast, self.name).after(record_of(gm).precision))
         return PassResult(cast, True)
 
     @property
@@ -157,7 +141,7 @@ def measure(before: CompiledGNN, after: CompiledGNN, name: str) -> Precision:
     """
     largest = mean = 0.0
     for rows in (SMALL, LARGE, CHECKED[-1]):
-        arguments = before.inputs.example(rows)
+        arguments = inputs_of(before).example(rows)
         try:
             expected = pytree.tree_leaves(_run(before, arguments))
         except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
@@ -187,4 +171,4 @@ def _gaps(expected: Tensor, found: Tensor) -> tuple[float, float]:
 
 def _run(gm: CompiledGNN, arguments: dict[str, Any]) -> Any:
     with in_mode(gm, training=False), torch.no_grad(), undisturbed(gm):
-        return call_by_name(gm, gm.inputs, arguments, quiet=True)
+        return call_by_name(gm, inputs_of(gm), arguments, quiet=True)

@@ -23,7 +23,7 @@ from upscale_fx.compacting.order.ranking import Ranking, rank_channels
 from upscale_fx.compacting.rewrite import Misaligned, rewrite
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, note, record_of
 from upscale_fx.errors import PassError
 
 
@@ -34,10 +34,10 @@ class CompactChannels:
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
         flow = analyse(with_entries(gm))
-        if gm.meta.get("compacted") and keeps_everything(flow):
+        if record_of(gm).compacted and keeps_everything(flow):
             return PassResult(gm, False)  # another order would do as well, but a compacted graph stays as it is
         # Where wider reads leave nothing to remove, copies may; a compacted graph has made that choice.
-        for widen in (True,) if gm.meta.get("compacted") else (True, False):
+        for widen in (True,) if record_of(gm).compacted else (True, False):
             new = compact_channels(flow, widen)
             if _shapes(new) != _shapes(gm):
                 return PassResult(_settled(new), True)
@@ -46,7 +46,7 @@ class CompactChannels:
 
 def _settled(gm: CompiledGNN) -> CompiledGNN:
     """Compact again while that removes something: what padded a rectangle may be dead once the rectangle is smaller."""
-    gm.meta["compacted"] = True
+    note(gm, compacted=True)
     flow = analyse(with_entries(gm))
     if keeps_everything(flow):
         return gm
@@ -84,7 +84,7 @@ def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
             continue
         drop_dead_nodes(new.graph)
         new.recompile()
-        new.meta["unviewable"] = max(ranking.unviewable, flow.module.meta.get("unviewable", 0))
+        note(new, unviewable=max(ranking.unviewable, record_of(new).unviewable))
         return new
     raise PassError("compaction found no layouts that can be expressed")
 

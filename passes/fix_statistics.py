@@ -1,7 +1,7 @@
 """Estimated statistics become plain operations on the channels that are left, so that later passes are exact again.
 
 What compaction left of the functions of ``compiled.statistics`` is replaced by the torch operations they stand
-for. Those that lost channels are entered into ``meta["approximate"]`` of the graph, for the report.
+for. Those that lost channels are entered into the record of the graph, for the report.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.channels.positions import Axes
 from upscale_fx.channels.relations.statistics import Normalisation, Statistic
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, record_of
+from upscale_fx.compiled.record import KeptChannels
 from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_normalize, approximate_statistic
 
 _FUNCTIONS = {approximate_layer_norm, approximate_normalize, approximate_statistic}
@@ -35,7 +36,7 @@ class FixStatistics:
             return PassResult(gm, False)
         new = copy.deepcopy(gm)
         flow = analyse(new)
-        known = dict(gm.meta.get("approximate", {}))
+        known = dict(record_of(gm).estimates)
         for node, relation in flow.relations.items():
             if isinstance(relation, Statistic | Normalisation):
                 _note(known, node, _width(flow.axes[relation.source], relation.axes))
@@ -44,7 +45,7 @@ class FixStatistics:
                 else:
                     _fix(node)
         drop_dead_nodes(new.graph)
-        meta = {**gm.meta, "approximate": known} if known else gm.meta
+        meta = meta_with(gm, estimates=known) if known else gm.meta
         return PassResult(make_module(new, new.graph, meta, gm.training), True)
 
 
@@ -55,11 +56,11 @@ def _width(axes: Axes, reduced: tuple[int, ...]) -> int:
     return count
 
 
-def _note(known: dict[str, tuple[int, int]], node: fx.Node, kept: int) -> None:
+def _note(known: dict[str, KeptChannels], node: fx.Node, kept: int) -> None:
     """Enter how many channels were and are left, if these are fewer."""
     name, width = node.meta["estimate"]
     if kept < width:
-        known[name] = (width, kept)
+        known[name] = KeptChannels(width, kept)
 
 
 def _fix(node: fx.Node) -> None:

@@ -21,7 +21,8 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, put
 from upscale_fx.channels.relations import Contraction, Pointwise
 from upscale_fx.compacting.rewrite.origins import note_folded
-from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
+from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class FoldBatchNorm:
         """Run the pass."""
         new, count = copy.deepcopy(gm), 0
         while folded := fold_batch_norms(new):  # one between two layers that both have one waits for the first
-            new, count = make_module(new, new.graph, {**new.meta, **FOR_INFERENCE}, gm.training), count + folded
+            meta = meta_with(new, eval_only=EVAL_ONLY_INFERENCE)
+            new, count = make_module(new, new.graph, meta, gm.training), count + folded
         return PassResult(new, True) if count else PassResult(gm, False)
 
 

@@ -25,7 +25,8 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, owns_parameters, parameter, put
 from upscale_fx.channels.positions import Mask
 from upscale_fx.channels.relations import Contraction
-from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, record_of
+from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class FoldConstants:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        folds = find_folds(analyse(gm), self.inference or gm.meta.get("mode") == "eval")
+        folds = find_folds(analyse(gm), self.inference or bool(record_of(gm).eval_only))
         if not folds:
             return PassResult(gm, False)
         new = copy.deepcopy(gm)
         nodes = {node.name: node for node in new.graph.nodes}
         for fold in folds:
             apply(new, nodes[fold.node.name], fold)
-        meta = {**gm.meta, **FOR_INFERENCE} if self.inference else gm.meta
+        meta = meta_with(gm, eval_only=EVAL_ONLY_INFERENCE) if self.inference else gm.meta
         return PassResult(make_module(new, new.graph, meta, gm.training), True)
 
 

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.functions import ByMode
-from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
+from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 
 _MODULES = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout}
 #: Functions with what ``training`` is where it is not given.
@@ -50,7 +51,7 @@ class RemoveDropout:
             node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
             new.graph.erase_node(node)
         drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, {**gm.meta, **FOR_INFERENCE}, gm.training), True)
+        return PassResult(make_module(new, new.graph, meta_with(gm, eval_only=EVAL_ONLY_INFERENCE), gm.training), True)
 
 
 def does_nothing(gm: CompiledGNN, node: fx.Node) -> bool:

@@ -6,6 +6,7 @@ from upscale_fx.channels.rules import register
 from upscale_fx.compat import MaskingManager, PruningManager
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.prepared import PreparedGraph
+from upscale_fx.compiled.record.trail import Trail
 from upscale_fx.compiled.structure.prepare import prepare
 from upscale_fx.errors import (
     AmountError,
@@ -29,7 +30,6 @@ from upscale_fx.reports.groups import Groups, groups
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
 from upscale_fx.reports.report import Report, report
 from upscale_fx.reports.sweep_table import Sweep
-from upscale_fx.reports.trail import Trail
 from upscale_fx.reports.verify import verify
 from upscale_fx.training.finetune import FinetuneResult, finetune
 from upscale_fx.training.transfer_optimizer import transfer_optimizer

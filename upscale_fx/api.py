@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.batches import Batches
-from upscale_fx.compiled.module import CompiledGNN, plain
-from upscale_fx.compiled.ownership import own_copy, trainable
-from upscale_fx.errors import PatternError
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.ownership import trainable
 from upscale_fx.masking.allocation.budget import Budget
-from upscale_fx.masking.consumers.survey import survey
-from upscale_fx.masking.options import CriterionChoice, MaskOptions, check_options
-from upscale_fx.masking.plan import make_plan
+from upscale_fx.masking.options import CriterionChoice, MaskOptions
 from upscale_fx.passes.base import Callback
-from upscale_fx.pruning.compaction import CompactedCost
 from upscale_fx.pruning.evaluation import Evaluate
-from upscale_fx.pruning.once import compact_recorded, prune_once
-from upscale_fx.pruning.optimization import optimized
-from upscale_fx.pruning.steps import Between, check_steps, prune_in_steps
-from upscale_fx.pruning.target import check_target, prune_to_target
-from upscale_fx.reports.report import record
-from upscale_fx.tracing.trace import trace_like, trace_model
+from upscale_fx.pruning.once import CompactOptions
+from upscale_fx.pruning.prune import (
+    Example,
+    PruneOptions,
+    compact_model,
+    mask_model,
+    optimize_model,
+    prune_model,
+)
+from upscale_fx.pruning.steps import Between
+from upscale_fx.tracing.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -113,17 +110,12 @@ def mask(
         NothingToPruneError: nothing can be removed; lists every consumer and why.
         TraceError, InputError: see :func:`trace`.
     """
-    calibration = Batches.replayed(calibration)
     options = MaskOptions(
-        amount, criterion, inputs, constrained, ignore, scope, round_to, calibration, transform, refit, seed, progress,
-        budget, scheme,
+        amount=amount, criterion=criterion, calibration=calibration, inputs=inputs, constrained=constrained,
+        scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
+        seed=seed, progress=progress,
     )  # fmt: skip
-    check_options(options)
-    traced = trace_like(model, example_inputs, example_kwargs, options.calibration, transform)
-    masked = cast(Model, own_copy(model))
-    flow = analyse(traced)
-    make_plan(flow, survey(flow), options, CompactedCost(traced)).apply(masked)
-    return masked
+    return mask_model(model, options, Example(example_inputs, example_kwargs))
 
 
 @trainable
@@ -152,9 +144,8 @@ def compact(
     Raises:
         TraceError, InputError: see :func:`trace`.
     """
-    traced = trace(model, example_inputs, example_kwargs)
-    flow = analyse(traced)
-    return compact_recorded(traced, record(traced, flow, survey(flow), None), callback, approximate_norms)
+    options = CompactOptions(callback=callback, approximate_norms=approximate_norms)
+    return compact_model(model, options, Example(example_inputs, example_kwargs))
 
 
 @trainable
@@ -185,8 +176,7 @@ def optimize(
         InputError: ``dtype`` is not one of these.
         TraceError, InputError: see :func:`trace`.
     """
-    module = plain(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
-    return optimized(module, gm, callback, inference, dtype)
+    return optimize_model(gm, Example(example_inputs, example_kwargs), callback, inference, dtype)
 
 
 @trainable
@@ -253,27 +243,11 @@ def prune(
         AmountError, PatternError, TraceError, InputError: see :func:`mask`.
         TargetError, EvaluationError: no amount keeps ``evaluate`` within ``max_drop``, or it returned no number.
     """
-    calibration = Batches.replayed(calibration)
-    options = MaskOptions(
-        amount, criterion, inputs, constrained, ignore, scope, round_to, calibration, transform, refit, seed, progress,
-        budget, scheme,
+    options = PruneOptions.of(
+        amount=amount, criterion=criterion, calibration=calibration, inputs=inputs, constrained=constrained,
+        scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
+        seed=seed, progress=progress, steps=steps, schedule=schedule, between=between, evaluate=evaluate,
+        max_drop=max_drop, tolerance=tolerance, example_inputs=example_inputs, example_kwargs=example_kwargs,
+        callback=callback, approximate_norms=approximate_norms,
     )  # fmt: skip
-    check_options(options, sought=evaluate is not None or max_drop is not None)
-    if between is not None and steps == 1:
-        raise PatternError("between is called between steps: pass steps=2 or more too")
-    traced = trace_like(model, example_inputs, example_kwargs, calibration, transform)
-    if steps != 1:
-        options = replace(options, ignore=())  # what is ignored has an amount of 0 in every step
-    once = partial(prune_once, options=options, callback=callback, approximate_norms=approximate_norms)
-    if evaluate is not None or max_drop is not None:
-        worth, drop = check_target(evaluate, max_drop, options, steps)
-        at = partial(once, traced)
-        return prune_to_target(at, worth, model, drop, tolerance=tolerance, progress=progress)[0]
-    if steps == 1:
-        return once(traced, amount)
-    check_steps(options)
-    assert amount is not None
-    return prune_in_steps(
-        traced, amount, steps, once, between, schedule, progress,
-        inputs=inputs, ignore=ignore, scope=scope, constrained=constrained,
-    )  # fmt: skip
+    return prune_model(model, options)

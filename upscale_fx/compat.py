@@ -7,15 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.api import compact, trace
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.errors import InputError
-from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import CriterionChoice, MaskOptions
-from upscale_fx.masking.plan import make_plan
-from upscale_fx.pruning.compaction import CompactedCost
+from upscale_fx.pruning.once import plan_of
 
 
 class MaskingManager:
@@ -38,8 +35,7 @@ class MaskingManager:
         Takes the options of :func:`upscale_fx.mask` and raises what it raises; returns the model.
         """
         traced = trace(self.model, self.example_inputs)
-        flow, asked = analyse(traced), MaskOptions(amount, self._criterion, **options)
-        make_plan(flow, survey(flow), asked, CompactedCost(traced)).apply(self.model)
+        plan_of(traced, MaskOptions(amount=amount, criterion=self._criterion, **options)).apply(self.model)
         return self.model
 
 

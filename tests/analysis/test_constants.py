@@ -15,6 +15,7 @@ from torch_geometric.utils import add_remaining_self_loops, add_self_loops, scat
 import upscale_fx
 from upscale_fx.analysis.constants import _Analysis, constants
 from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.compiled.module import record_of
 from upscale_fx.passes import CompactChannels, FoldConstants, ShareStructure
 
 IN, WIDTH, OUT = 5, 8, 3
@@ -297,7 +298,7 @@ def test_for_inference_means_for_eval_only():
     fast = upscale_fx.optimize(upscale_fx.trace(model.train()), inference=True)
     assert not any(part.training for part in fast.modules())
     for one in (fast, copy.deepcopy(fast), upscale_fx.compact(fast)):
-        assert one.meta["mode"] == "eval"
+        assert record_of(one).eval_only
         with pytest.raises(upscale_fx.ModeError, match="inference=True"):
             one.train()
     assert same(model.eval(), fast)

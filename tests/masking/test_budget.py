@@ -9,7 +9,7 @@ from torch_geometric.nn import GATConv, GCNConv, HeteroConv, RGATConv, RGCNConv,
 import upscale_fx
 from upscale_fx import Budget
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.analysis.row_symbols import rows_of_symbol
+from upscale_fx.compiled.record.row_axes import rows_of_symbol
 from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.masking.allocation.allocate import Allocation
 from upscale_fx.masking.allocation.bill import Bill
@@ -417,7 +417,7 @@ def allocation(name, budget):
     traced = upscale_fx.trace(make(name))
     flow = analyse(traced)
     found = survey(flow)
-    options = MaskOptions(0.0, calibration=calibration(name), progress=False)
+    options = MaskOptions(amount=0.0, calibration=calibration(name), progress=False)
     removals = plan_removals(found, traced, options)
     batches = Arguments(calibration(name), None, traced)
     study = Study(flow, found.consumers, [r.eligible for r in removals], batches, 0, False)

@@ -10,6 +10,7 @@ import upscale_fx
 from upscale_fx import Budget
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.analysis.size import size_of
+from upscale_fx.compiled.module import inputs_of
 from upscale_fx.masking.allocation.call_rows import rows_in_call
 
 pytestmark = pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning")
@@ -119,7 +120,7 @@ def test_rows_of_a_call_are_those_that_run(model, arguments):
     model, arguments = made(model, arguments)
     traced = upscale_fx.trace(model, arguments)
     flow = analyse(traced)
-    names = list(traced.inputs.arguments)
+    names = list(inputs_of(traced).arguments)
     rows = rows_in_call(flow, dict(zip(names, arguments, strict=True)))
     assert rows.multiply_adds(size_of(traced, flow)) == multiply_adds(model, arguments)
 

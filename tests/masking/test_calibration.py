@@ -128,7 +128,7 @@ def counts(model, arguments, **options):
     """By consumer how many channels of each head go."""
     traced = upscale_fx.trace(model, None, arguments)
     flow = analyse(traced)
-    plan = make_plan(flow, survey(flow), MaskOptions(0.4, **options))
+    plan = make_plan(flow, survey(flow), MaskOptions(amount=0.4, **options))
     found = {}
     for removal in plan.removals:
         blocks = removal.consumer.blocks
@@ -449,7 +449,7 @@ def test_a_layer_without_rows_keeps_its_weights():
     traced = upscale_fx.trace(model)
     flow = analyse(traced)
     with pytest.warns(upscale_fx.UpscaleWarning, match="edge: 0 rows"):
-        plan = make_plan(flow, survey(flow), MaskOptions(0.5, calibration=given))
+        plan = make_plan(flow, survey(flow), MaskOptions(amount=0.5, calibration=given))
     assert plan.notes == {"edge": "the calibration data has no rows for it"}
     masked = copy.deepcopy(model)
     plan.apply(masked)

@@ -281,7 +281,7 @@ def observed(criterion, model, batches, name, seed=0):
     """The scores of one layer's channels."""
     traced = upscale_fx.trace(model)
     flow = analyse(traced)
-    options = MaskOptions(0.5)
+    options = MaskOptions(amount=0.5)
     removals = plan_removals(survey(flow), traced, options)
     pairs = list(Arguments(batches, None, traced).with_batches())
     scores = criterion.observe(flow, removals, pairs, seed)
@@ -487,7 +487,7 @@ def test_images_have_their_own_maps():
     model = Images()
     traced = upscale_fx.trace(model, (images,))
     flow = analyse(traced)
-    removals = plan_removals(survey(flow), traced, MaskOptions(0.5))
+    removals = plan_removals(survey(flow), traced, MaskOptions(amount=0.5))
     scores = HRank().observe(flow, removals, [(images, {"images": images})], 0)
     found = next(s for s, r in zip(scores, removals, strict=True) if r.consumer.name == "last")
     assert found.tolist() == [1, 2, 5, 4]

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import upscale_fx
 from upscale_fx.compiled.functions import knn_by_features
+from upscale_fx.compiled.module import inputs_of
 from upscale_fx.errors import InputError
 from upscale_fx.models import ViG
 from upscale_fx.models.vig import Grapher
@@ -179,7 +180,7 @@ def test_pruning_twice():
 
 def test_image_sizes_are_part_of_the_graph():
     compiled, _ = pruned(vig())
-    assert compiled.inputs.arguments["images"].axes == ("B", 3, SIDE, SIDE)
+    assert inputs_of(compiled).arguments["images"].axes == ("B", 3, SIDE, SIDE)
     with pytest.raises(InputError, match=r"argument 'images' has shape \[2, 3, 8, 8\]"):
         compiled(torch.randn(2, 3, 8, 8))
     with pytest.raises(InputError, match=r"as in example_inputs=\(images,\)"):

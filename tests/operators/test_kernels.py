@@ -73,9 +73,9 @@ def test_without_numba_torch_kernels_run(monkeypatch, unresolved, missing):
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_missing_numba(monkeypatch, unresolved):
-    monkeypatch.setattr(choice.importlib, "import_module", cannot_import("upscale_fx.kernels.compiled"))
+    monkeypatch.setattr(choice.importlib, "import_module", cannot_import("upscale_fx.operators.kernels.jit"))
     monkeypatch.setattr(choice, "_asked", [""])
-    with pytest.raises(ImportError, match=r"upscale_fx\.kernels"):
+    with pytest.raises(ImportError, match=r"kernels\.jit"):
         kernels.name()
 
 

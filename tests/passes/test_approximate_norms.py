@@ -15,6 +15,7 @@ from torch_geometric.nn import LayerNorm, MessageNorm, PairNorm, SAGEConv
 from torch_geometric.nn.models import GCN
 
 import upscale_fx
+from upscale_fx.compiled.module import record_of
 from upscale_fx.passes import ApproximateNorms, FixStatistics
 
 WIDTH = 24
@@ -188,7 +189,7 @@ def test_where_all_channels_are_kept_nothing_changes(case):
     model, _ = case
     compiled = upscale_fx.compact(model, example_inputs=EXAMPLE, approximate_norms=True)
     assert_same(model(*EXAMPLE), compiled(*EXAMPLE))
-    assert "approximate" not in compiled.meta
+    assert not record_of(compiled).estimates
     traced = upscale_fx.trace(model, EXAMPLE)
     opened = ApproximateNorms()(traced)
     assert opened.modified
@@ -311,7 +312,7 @@ def test_what_is_no_norm_of_hidden_channels_stays_exact(mix):
     options = {"example_inputs": (X,), "inputs": True}
     compiled = upscale_fx.prune(model, 0.5, approximate_norms=True, **options)
     assert_same(upscale_fx.mask(model, 0.5, **options)(X), compiled(X))
-    assert "approximate" not in compiled.meta
+    assert not record_of(compiled).estimates
 
 
 def test_a_model_without_norms_is_compacted_as_ever():
@@ -385,7 +386,7 @@ def test_it_is_compacted_and_copied_like_any_other(pruned):
     ):
         assert_same(expected, again(X, EDGES))
         assert parameters(again) == parameters(compiled)
-        assert again.meta["approximate"] == compiled.meta["approximate"]
+        assert record_of(again).estimates == record_of(compiled).estimates
         assert "approximate: " in str(upscale_fx.report(again))
     single = copy.deepcopy(compiled).float()(X.float(), EDGES)
     torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-4)
@@ -405,5 +406,5 @@ def test_pruned_again_it_is_exact_unless_asked(pruned):
     assert upscale_fx.verify(masked, exact, (X, EDGES)) < 1e-10
     smaller = upscale_fx.prune(compiled, 0.5, approximate_norms=True)
     assert parameters(smaller) < parameters(exact)
-    assert smaller.meta["approximate"].keys() == compiled.meta["approximate"].keys()
-    assert {width for width, _ in smaller.meta["approximate"].values()} == {16}, "the width it once had"
+    assert record_of(smaller).estimates.keys() == record_of(compiled).estimates.keys()
+    assert {one.channels for one in record_of(smaller).estimates.values()} == {16}, "the width it once had"

@@ -14,7 +14,7 @@ from torch_geometric.utils import degree
 import upscale_fx
 from tests.zoo import make, randomise
 from upscale_fx import InputError, UpscaleError
-from upscale_fx.compiled.module import plain, remember_plain
+from upscale_fx.compiled.module import inputs_of, plain, record_of, remember_plain
 from upscale_fx.passes import (
     CastPrecision,
     FuseAttention,
@@ -39,7 +39,8 @@ def _seeded():
 
 def precision_line(gm):
     """What a report says of the dtype that a graph was cast to."""
-    return str(gm.meta["precision"]) if "precision" in gm.meta else None
+    precision = record_of(gm).precision
+    return None if precision is None else str(precision)
 
 
 def graph(nodes=20, edges=60, dtype=torch.float32):
@@ -227,20 +228,20 @@ def test_nothing_to_cast():
 def test_the_error_is_measured():
     model = single(SAGEConv)
     compiled = cast(model, torch.bfloat16)
-    found = compiled.meta["precision"]
+    found = record_of(compiled).precision
     assert found.dtype == "bfloat16"
     assert 0 < found.mean <= found.largest < 0.02
-    arguments = compiled.inputs.example({"N": 300, "E": 900, "B": 5})
+    arguments = inputs_of(compiled).example({"N": 300, "E": 900, "B": 5})
     assert gap(model(**arguments), compiled(**arguments)) <= found.largest
     assert precision_line(compiled) == f"bfloat16: outputs differ by at most {100 * found.largest:.2g} % of the largest"
-    finer = cast(model, torch.float16).meta["precision"]
+    finer = record_of(cast(model, torch.float16)).precision
     assert finer.largest < found.largest / 2
 
 
 def test_a_graph_cast_before_keeps_the_error_it_has():
     compiled = cast(single(SAGEConv), torch.bfloat16)
     again = CastPrecision(torch.bfloat16)(compiled).graph_module
-    assert again.meta["precision"] == compiled.meta["precision"]
+    assert record_of(again).precision == record_of(compiled).precision
     assert torch.equal(again(*graph()), compiled(*graph()))
 
 
@@ -319,7 +320,7 @@ def test_the_graph_given_keeps_its_precision():
     before = copy.deepcopy(traced.state_dict())
     assert CastPrecision(torch.bfloat16)(traced).modified
     assert all(torch.equal(value, before[key]) for key, value in traced.state_dict().items())
-    assert "precision" not in traced.meta
+    assert record_of(traced).precision is None
 
 
 def test_a_cast_graph_is_still_a_model():

@@ -17,9 +17,10 @@ from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.compiled.module import plain
 from upscale_fx.masking.consumers.pools import removable
 from upscale_fx.masking.consumers.survey import survey
+from upscale_fx.masking.options import MaskOptions
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
 from upscale_fx.pruning.goals import SCHEDULES, share_for
-from upscale_fx.pruning.steps import prune_in_steps
+from upscale_fx.pruning.steps import StepOptions, prune_in_steps
 
 INPUT, WIDTH, OUTPUT = 12, 32, 5
 
@@ -84,8 +85,9 @@ def original(model):
 
 def in_steps(model, amount, steps=3, between=None, schedule="cubic", options=None, **told):
     options = options or {}
+    how = StepOptions(steps=steps, schedule=schedule, between=between, progress=False)
     return prune_in_steps(
-        model, amount, steps, lambda m, a: upscale_fx.prune(m, a, **options), between, schedule, False, **told
+        model, MaskOptions(amount=amount, **told), how, lambda m, a: upscale_fx.prune(m, a, **options)
     )
 
 
@@ -118,7 +120,8 @@ def test_every_step_is_exactly_its_mask_also_after_training(name, graph):
         gaps.append((amount, upscale_fx.verify(upscale_fx.mask(module, amount), compiled, (x, edge_index))))
         return compiled
 
-    final = prune_in_steps(model, 0.6, 3, prune_once, train_on(x, edge_index, y), "linear", progress=False)
+    how = StepOptions(steps=3, schedule="linear", between=train_on(x, edge_index, y), progress=False)
+    final = prune_in_steps(model, MaskOptions(amount=0.6), how, prune_once)
     assert sum(amount != 0.0 for amount, _ in gaps) == 3
     assert max(gap for _, gap in gaps) <= 1e-10
     for consumer, heads in original(model).items():
@@ -164,9 +167,8 @@ def test_between_trains_what_the_next_step_prunes(graph):
 
     model = make("SAGE")
     before = copy.deepcopy(model.state_dict())
-    final = prune_in_steps(
-        model, 0.5, 4, prune_once, train_on(x, edge_index, y, seen), schedule="linear", progress=False
-    )
+    how = StepOptions(steps=4, schedule="linear", between=train_on(x, edge_index, y, seen), progress=False)
+    final = prune_in_steps(model, MaskOptions(amount=0.5), how, prune_once)
     assert [step for step, *_ in seen] == [1, 2, 3]
     for (_, _, losses, trained), next_start in zip(seen, taken[1:], strict=True):
         assert losses[-1] < losses[0]
@@ -259,7 +261,8 @@ def test_following_is_exactly_a_mask(graph):
         made.append(upscale_fx.prune(module, amount))
         return made[-1]
 
-    final = prune_in_steps(make("GAT"), 0.8, 4, prune_once, schedule="linear", progress=False)
+    how = StepOptions(steps=4, schedule="linear", progress=False)
+    final = prune_in_steps(make("GAT"), MaskOptions(amount=0.8), how, prune_once)
     assert len(made) == 4
     assert upscale_fx.verify(made[-1], final, graph[:2]) <= 1e-10
     assert sum(p.numel() for p in final.parameters()) < sum(p.numel() for p in made[-1].parameters())
@@ -295,10 +298,8 @@ def test_one_step_is_one_call(graph):
         amounts.append(amount)
         return upscale_fx.prune(module, amount)
 
-    called = []
-    final = prune_in_steps(model, 0.5, 1, prune_once, lambda *_: called.append(1), progress=False)
+    final = prune_in_steps(model, MaskOptions(amount=0.5), StepOptions(progress=False), prune_once)
     assert amounts == [0.5]
-    assert not called
     assert upscale_fx.verify(upscale_fx.prune(model, 0.5), final, graph[:2]) == 0
 
 
@@ -317,7 +318,7 @@ def test_what_prune_cannot_remove_in_any_step_is_told():
         raise upscale_fx.NothingToPruneError(f"{len(amount)} consumers")
 
     with pytest.raises(upscale_fx.NothingToPruneError, match="6 consumers"):
-        prune_in_steps(make("SAGE"), 0.5, 3, prune_once, progress=False)
+        prune_in_steps(make("SAGE"), MaskOptions(amount=0.5), StepOptions(steps=3, progress=False), prune_once)
 
 
 def test_amount_zero_only_compiles(graph):

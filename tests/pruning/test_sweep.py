@@ -12,7 +12,7 @@ from torch_geometric.datasets import FakeDataset
 from torch_geometric.nn import EdgeConv, GCNConv
 
 import upscale_fx
-from upscale_fx.analysis.row_symbols import rows_of_symbol
+from upscale_fx.compiled.record.row_axes import rows_of_symbol
 from upscale_fx.errors import EvaluationError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.models import SAGE

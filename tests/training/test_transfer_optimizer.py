@@ -19,6 +19,7 @@ from torch_geometric.nn import GCNConv, RGCNConv
 import upscale_fx
 from tests import zoo
 from upscale_fx.compacting.rewrite.origins import origin_of
+from upscale_fx.compiled.module import record_of
 from upscale_fx.errors import InputError
 from upscale_fx.models import SAGE, SimpleGCN
 from upscale_fx.training.transfer_optimizer import transfer_optimizer
@@ -262,7 +263,7 @@ def test_what_an_inference_fold_made_starts_fresh():
 def test_the_record_is_small():
     """Picks along each axis, not a place for every entry."""
     compiled = upscale_fx.prune(SAGE(64, 256, 40), 0.5)
-    picks = [origin.picks for origin in compiled.meta["origins"].values()]
+    picks = [origin.picks for origin in record_of(compiled).origins.values()]
     assert all(isinstance(pick, tuple) for pick in picks)
     noted = sum(axis.nbytes for pick in picks for axis in pick)
     assert noted < 0.03 * sum(p.numel() * p.element_size() for p in compiled.parameters())

@@ -28,7 +28,7 @@ from upscale_fx.compiled.module import CompiledGNN
 class Dataflow:
     """A graph with the relation and axes of every node."""
 
-    module: fx.GraphModule
+    module: CompiledGNN
     values: dict[fx.Node, tuple[object, object]]
     relations: dict[fx.Node, Relation]
     axes: dict[fx.Node, Axes]

@@ -13,7 +13,7 @@ from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.inputs import TensorSpec
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
 
 
 def initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
@@ -29,7 +29,7 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
     """
     new = copy.deepcopy(gm)
     flow = analyse(new)
-    inputs = [name for name, spec in new.inputs.arguments.items() if isinstance(spec, TensorSpec)]
+    inputs = [name for name, spec in inputs_of(new).arguments.items() if isinstance(spec, TensorSpec)]
     for node in flow.nodes:
         given = node.op == "placeholder" and node.target in inputs
         if given or (isinstance(flow.relations.get(node), Barrier | Recurrence) and _is_wide(flow, node)):

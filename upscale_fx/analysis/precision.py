@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from upscale_fx.analysis.cancellation import cancelling
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.structure.half import is_structural
 from upscale_fx.errors import UpscaleError
 
@@ -118,7 +118,7 @@ class Casting:
         if not any(_is_float(leaf) for leaf in pytree.tree_leaves(value)):
             return False
         if node.op == "placeholder":
-            self._specs[node] = self.module.inputs.arguments.get(str(node.target))
+            self._specs[node] = inputs_of(self.module).arguments.get(str(node.target))
             return isinstance(value, Tensor) and not is_structural(self._specs[node])
         if node.op == "get_attr":
             return isinstance(value, nn.Parameter)

@@ -4,53 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.row_symbols import RowAxes, row_axes, symbols_of
+from upscale_fx.analysis.row_symbols import row_axes
 from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN, parameter_bytes, plain
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a graph costs.
-
-    Attributes:
-        parameters: number of parameters.
-        bytes: bytes of parameters and persistent buffers.
-        by_rows: multiply-adds of all contractions with a weight, per row, by the sizes of row axes in the two example
-            graphs, which tell those apart that have no symbol.
-    """
-
-    parameters: int
-    bytes: int
-    by_rows: Mapping[RowAxes, int]
-
-    @property
-    def macs(self) -> dict[str, int]:
-        """Multiply-adds per row symbol (``{"N": 1000}``: 1000 per node)."""
-        found: Counter[str] = Counter()
-        for rows, count in self.by_rows.items():
-            found[symbols_of(rows)] += count
-        return dict(found)
-
-    def macs_text(self) -> str:
-        """``1,000 per N + 200 per E``."""
-        parts = [f"{count:,} per {symbol}" for symbol, count in sorted(self.macs.items(), key=lambda item: -item[1])]
-        return " + ".join(parts) or "0"
+from upscale_fx.compiled.module import CompiledGNN, is_fused, parameter_bytes, plain
+from upscale_fx.compiled.record.row_axes import RowAxes
+from upscale_fx.compiled.record.size import Size
 
 
 def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     """Count a graph; a fused one as it was before, because fusing changes neither parameters nor multiply-adds."""
-    flow = flow if flow is not None and "plain" not in module.meta else analyse(plain(module))
+    flow = flow if flow is not None and not is_fused(module) else analyse(plain(module))
     by_rows: Counter[RowAxes] = Counter()
     for node in flow.relations:
         if counts_macs(flow, node):

@@ -1,4 +1,4 @@
-"""``torch.compile(model, backend="upscale", fullgraph=True, options={"amount": 0.5})``.
+"""The backend of torch.compile: ``torch.compile(model, backend="upscale", options={"amount": 0.5})``.
 
 Dynamo hands over one graph of torch operations: parameters and the numbers a model holds are inputs of it, and PyG's
 functions are inlined. The graph becomes a :class:`~upscale_fx.CompiledGNN` again in four steps, and ``prune`` does the

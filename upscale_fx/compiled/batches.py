@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.signatures import signature_of
 from upscale_fx.errors import InputError
 
@@ -211,7 +211,7 @@ def _attributes_of(
         return (data,), {}
     missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in found]
     if isinstance(model, CompiledGNN):
-        known = model.inputs.arguments  # a graph needs all it was made with, also what forward() has a default for
+        known = inputs_of(model).arguments  # a graph needs all it was made with, also what forward() has a default for
         missing += [name for name, spec in known.items() if spec is not None and name not in {*found, *missing}]
     if missing:
         raise InputError(

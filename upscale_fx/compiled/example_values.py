@@ -10,7 +10,7 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from upscale_fx.compiled.inputs import LARGE, SMALL
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.selections import told_apart
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import UpscaleError
@@ -18,7 +18,7 @@ from upscale_fx.errors import UpscaleError
 
 def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
     """Every node's value on the two example graphs, in eval mode and without gradients."""
-    sides = [module.inputs.example(SMALL), module.inputs.example(LARGE)]
+    sides = [inputs_of(module).example(SMALL), inputs_of(module).example(LARGE)]
     results: list[dict[fx.Node, Any]] = [{}, {}]
     interpreter = fx.Interpreter(module, garbage_collect_values=False)
     with in_mode(module, training=False), torch.no_grad(), undisturbed(module):

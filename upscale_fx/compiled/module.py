@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import fx, nn
 
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.record import GraphRecord, NodeRecord
+from upscale_fx.compiled.record.nodes import graph_of, record_nodes
 from upscale_fx.errors import ModeError
 
 # What GraphModule makes itself from the graph, so what a pickle need not hold.
@@ -19,104 +21,39 @@ _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks
             "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
 
 
+#: Where a record stands in the ``meta`` of a graph.
+RECORD = "upscale_fx"
+
+
 class CompiledGNN(fx.GraphModule):
     """A GNN as an FX graph.
 
-    ``meta`` holds what passes and reports need:
-        ``inputs``: the :class:`ModelInputs` it was traced with;
-        ``mode``: None, or the only mode (``"eval"``) the graph is right for, with the reason in ``mode_reason``;
-        ``report``: what was removed so far, one entry per consumer;
-        ``precision``: what a cast to another dtype changes;
-        ``origins``: where the entries of its parameters come from, of those that were cut or folded into others;
-        ``plain``: after fusing, the graph before it, which is what channel analyses read (see :func:`plain`).
+    What passes and reports need beside the graph is its :class:`GraphRecord` (:func:`record_of`), which stands in FX's
+    ``meta``. It is no attribute, because a model may have a layer of any name.
     """
-
-    @property
-    def inputs(self) -> ModelInputs:
-        """The arguments this graph takes."""
-        inputs: ModelInputs = self.meta["inputs"]
-        return inputs
 
     def train(self, mode: bool = True) -> CompiledGNN:
         """Switch dropout and batch norm; ModeError where the model computes something else in that mode."""
-        if mode and self.__dict__.get("meta", {}).get("mode") == "eval":
-            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {self.meta['mode_reason']}")
+        record = self.__dict__.get("meta", {}).get(RECORD)
+        if mode and record is not None and record.eval_only:
+            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
         return super().train(mode)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling re-traces generated code, which PyG functions do not survive.
         body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
-        return _rebuild, (_serialize(self.graph), body)
+        return _rebuild, (record_nodes(self.graph), body)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
         body = {key: copy.deepcopy(value, memo) for key, value in self.__dict__.items() if key not in _DERIVED}
-        return _rebuild([(*record[:-1], dict(record[-1])) for record in _serialize(self.graph)], body)
+        return _rebuild([one.copied() for one in record_nodes(self.graph)], body)
 
 
-class _Reference:
-    """A node inside pickled arguments, by its place in the graph."""
-
-    __slots__ = ("place",)
-
-    def __init__(self, place: int) -> None:
-        self.place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Reference, (self.place,)
-
-
-@dataclass(frozen=True)
-class _Format:
-    """Stands for one of torch's memory formats, which the protocol of ``torch.save`` cannot store."""
-
-    name: str
-
-
-def _serialize(graph: fx.Graph) -> list[tuple[Any, ...]]:
-    place = {node: i for i, node in enumerate(graph.nodes)}
-
-    def refer(leaf: fx.Node | torch.memory_format) -> _Reference | _Format:
-        return _Reference(place[leaf]) if isinstance(leaf, fx.Node) else _Format(str(leaf).removeprefix("torch."))
-
-    kinds = (fx.Node, torch.memory_format)
-    return [
-        (node.op, node.name, node.target, _map(node.args, kinds, refer), _map(node.kwargs, kinds, refer), node.meta)
-        for node in graph.nodes
-    ]
-
-
-def _map(value: Any, kind: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
-    """Map over nested arguments; FX's own map leaves foreign leaves such as _Reference alone, but not their mapping."""
-    if isinstance(value, kind):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_map(v, kind, function) for v in value))
-    if isinstance(value, tuple | list):  # FX has list and tuple types of its own; plain ones pickle
-        plain = tuple if isinstance(value, tuple) else list
-        return plain(_map(v, kind, function) for v in value)
-    if isinstance(value, dict):
-        return {k: _map(v, kind, function) for k, v in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_map(v, kind, function) for v in (value.start, value.stop, value.step)))
-    return value
-
-
-def _rebuild(records: list[tuple[Any, ...]], body: dict[str, Any]) -> CompiledGNN:
-    graph = fx.Graph()
-    nodes: list[fx.Node] = []
-
-    def resolve(leaf: _Reference | _Format) -> fx.Node | torch.memory_format:
-        return nodes[leaf.place] if isinstance(leaf, _Reference) else getattr(torch, leaf.name)
-
-    kinds = (_Reference, _Format)
-    for op, name, target, args, kwargs, meta in records:
-        node = graph.create_node(op, target, _map(args, kinds, resolve), _map(kwargs, kinds, resolve), name)
-        node.meta = meta
-        nodes.append(node)
+def _rebuild(records: Sequence[NodeRecord], body: dict[str, Any]) -> CompiledGNN:
     root = nn.Module()
     root.__dict__.update(body)
-    return make_module(root, graph, body["meta"], body["training"])
+    return make_module(root, graph_of(records), body["meta"], body["training"])
 
 
 def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
@@ -124,34 +61,62 @@ def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
     return [node for part in gm.modules() if isinstance(part, fx.GraphModule) for node in part.graph.nodes]
 
 
+def record_of(gm: CompiledGNN) -> GraphRecord:
+    """What a graph carries with it."""
+    record: GraphRecord = gm.meta[RECORD]
+    return record
+
+
+def inputs_of(gm: CompiledGNN) -> ModelInputs:
+    """The arguments a graph takes."""
+    return record_of(gm).inputs
+
+
+def meta_with(gm: CompiledGNN, **changes: Any) -> dict[str, Any]:
+    """The ``meta`` of a graph made from another, with these fields of its record changed."""
+    return {**gm.meta, RECORD: replace(record_of(gm), **changes)}
+
+
+def note(gm: CompiledGNN, **changes: Any) -> None:
+    """Change fields of a graph's record."""
+    gm.meta = meta_with(gm, **changes)
+
+
 def remember_plain(gm: CompiledGNN) -> None:
     """Note the graph as it is now: what is fused from it can be analysed and pruned again by it."""
-    gm.meta["plain"] = _serialize(gm.graph)
+    note(gm, plain=record_nodes(gm.graph))
+
+
+def is_fused(gm: CompiledGNN) -> bool:
+    """Whether message passing was fused: the graph remembers what it was before."""
+    return record_of(gm).plain is not None
 
 
 def plain(gm: CompiledGNN) -> CompiledGNN:
     """The graph before its message passing was fused, over the same parameters; a graph never fused as it is."""
-    if "plain" not in gm.meta:
+    records = record_of(gm).plain
+    if records is None:
         return gm
     body = {key: value for key, value in gm.__dict__.items() if key not in _DERIVED}
-    body["meta"] = {key: value for key, value in gm.meta.items() if key != "plain"}
-    return _rebuild([(*record[:-1], dict(record[-1])) for record in gm.meta["plain"]], body)
+    body["meta"] = meta_with(gm, plain=None)
+    return _rebuild([one.copied() for one in records], body)
 
 
 def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
     """A CompiledGNN over what the graph uses of ``root``; buffers not the model's own stay out of state_dict."""
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
-    for op, _, target, *_ in meta.get("plain", ()):
-        if op in ("get_attr", "call_module"):
-            _carry_over(root, module, target)
+    record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
+    for one in (record.plain or ()) if record is not None else ():
+        if one.op in ("get_attr", "call_module"):
+            _carry_over(root, module, one.target)
     for path, owner in module.named_modules():
         for name, _ in owner.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
             if full not in persistent:
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
-    only_eval = meta.get("mode") == "eval"
+    only_eval = record is not None and bool(record.eval_only)
     for part in module.modules():  # set directly: what FX makes is born in train mode; layers keep a mode of their own
         if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
             part.training = training and not only_eval
@@ -187,11 +152,3 @@ def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, 
     """
     args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
     return (model.forward if quiet else model)(*args, **kwargs)
-
-
-#: What ``meta`` of a graph says that is right in ``eval()`` only, because running statistics were taken for constants.
-FOR_INFERENCE = {
-    "mode": "eval",
-    "mode_reason": "it was optimized with inference=True, which takes dropout and running statistics as they are in "
-    "eval(); optimize without it to train",
-}

@@ -1,4 +1,4 @@
-"""What the user asked for, and whether that can be asked for."""
+"""What the user asked for. Options check themselves when they are made, so before anything slow happens."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from upscale_fx.compiled.batches import Batches
 from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.consumers.schemes import SCHEMES
@@ -18,24 +19,43 @@ Amount = float | Mapping[str, float]
 CriterionChoice = str | Criterion | ReconstructionCriterion | OutputCriterion | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskOptions:
-    """What the user asked for; see :func:`upscale_fx.mask`."""
+    """Which channels are to go, and how they are chosen: the options of :func:`upscale_fx.mask`, under their names.
 
-    amount: Amount | None
+    ``calibration`` becomes a stream of batches that can be gone over any number of times.
+
+    Raises:
+        AmountError: ``amount`` is not a number in [0, 1), ``round_to`` is no positive integer, ``budget`` is no Budget,
+            or there are both an amount and a budget.
+        PatternError: unknown criterion, scope or scheme, a switch is neither on nor off, or options exclude each other.
+        InputError: ``calibration`` is no batch and no stream of batches.
+    """
+
+    amount: Amount | None = None
     criterion: CriterionChoice = None
+    calibration: Any = None
     inputs: bool = False
     constrained: bool = False
-    ignore: Sequence[str] = ()
     scope: str = "layer"
+    scheme: str | None = None
+    budget: Budget | None = None
     round_to: int = 1
-    calibration: Any = None
-    transform: Callable[[Any], Any] | None = None
+    ignore: str | Sequence[str] = ()
     refit: bool = True
+    transform: Callable[[Any], Any] | None = None
     seed: int = 0
     progress: bool = True
-    budget: Budget | None = None
-    scheme: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "calibration", Batches.replayed(self.calibration))
+        _check_data(self)
+        _check_how_much(self)
+        _check_switches(self)
+        _check_names(self)
+        resolve_criterion(self.criterion, self.calibration is not None)
+        if self.budget is not None and (self.scope != "layer" or self.round_to != 1):
+            raise PatternError("a budget decides by itself how much each layer loses: leave scope and round_to out")
 
 
 def check_amount(amount: Any, name: str) -> float:
@@ -48,47 +68,53 @@ def check_amount(amount: Any, name: str) -> float:
     )
 
 
-def check_options(options: MaskOptions, sought: bool = False) -> None:
-    """Tell about what cannot be asked for before anything slow happens; ``sought``: the amount is searched for.
+def check_one_goal(options: MaskOptions, sought: bool = False) -> None:
+    """Check that one thing says how much is to go; ``sought``: the amount is searched for.
 
     Raises:
-        AmountError, PatternError: see :func:`upscale_fx.mask`.
+        AmountError: there is none, or more than one.
     """
-    amount, budget = options.amount, options.budget
-    seed: Any = options.seed
-    if type(seed) is bool or not isinstance(seed, Integral):
-        raise PatternError(f"seed must be an integer, got {seed!r}")
-    transform: Any = options.transform
-    if transform is not None and (not callable(transform) or options.calibration is None):
-        raise PatternError("transform takes a function from a calibration batch to arguments; pass calibration= too")
-    if budget is not None and not isinstance(budget, Budget):
-        raise AmountError(f"budget takes a upscale_fx.Budget, as in Budget(params=0.25), got {budget!r}")
-    given = (amount is not None) + (budget is not None) + sought
+    given = (options.amount is not None) + (options.budget is not None) + sought
     if given > 1:
         raise AmountError(
             "pass one of amount, budget and evaluate (with max_drop): each of them says how much is to go"
         )
     if not given:
         raise AmountError("how much is to go? Pass an amount in [0, 1), a budget, or evaluate and max_drop; got None")
-    _check_kinds(options)
+
+
+def _check_data(options: MaskOptions) -> None:
+    seed: Any = options.seed
+    if type(seed) is bool or not isinstance(seed, Integral):
+        raise PatternError(f"seed must be an integer, got {seed!r}")
+    transform: Any = options.transform
+    if transform is not None and (not callable(transform) or options.calibration is None):
+        raise PatternError("transform takes a function from a calibration batch to arguments; pass calibration= too")
+
+
+def _check_how_much(options: MaskOptions) -> None:
+    budget: Any = options.budget
+    if budget is not None and not isinstance(budget, Budget):
+        raise AmountError(f"budget takes a upscale_fx.Budget, as in Budget(params=0.25), got {budget!r}")
+    if budget is not None and options.amount is not None:
+        check_one_goal(options)
+    if options.amount is not None and not isinstance(options.amount, Mapping):
+        check_amount(options.amount, "amount")
+    round_to: Any = options.round_to
+    if type(round_to) is bool or not isinstance(round_to, Integral) or int(round_to) < 1:
+        raise AmountError(f"round_to must be a positive integer, got {round_to!r}")
+
+
+def _check_switches(options: MaskOptions) -> None:
+    for name in ("inputs", "constrained", "refit"):
+        if not isinstance(getattr(options, name), Integral | np.bool_):
+            raise PatternError(f"{name} must be True or False, got {getattr(options, name)!r}")
+
+
+def _check_names(options: MaskOptions) -> None:
     if options.scope not in ("layer", "global"):
         raise PatternError(f"unknown scope {options.scope!r}: choose 'layer' or 'global'")
     if options.scheme is not None and options.scheme not in SCHEMES:
         raise PatternError(f"unknown scheme {options.scheme!r}: choose one of {', '.join(map(repr, SCHEMES))}")
     if options.scheme is not None and options.inputs:
         raise PatternError("a scheme says which raw inputs may go: leave inputs out")
-    round_to: Any = options.round_to
-    if type(round_to) is bool or not isinstance(round_to, Integral) or int(round_to) < 1:
-        raise AmountError(f"round_to must be a positive integer, got {options.round_to!r}")
-    resolve_criterion(options.criterion, options.calibration is not None)
-    if budget is not None and (options.scope != "layer" or options.round_to != 1):
-        raise PatternError("a budget decides by itself how much each layer loses: leave scope and round_to out")
-
-
-def _check_kinds(options: MaskOptions) -> None:
-    """Raise where an amount is none, or a switch neither on nor off."""
-    if options.amount is not None and not isinstance(options.amount, Mapping):
-        check_amount(options.amount, "amount")
-    for name in ("inputs", "constrained", "refit"):
-        if not isinstance(getattr(options, name), Integral | np.bool_):
-            raise PatternError(f"{name} must be True or False, got {getattr(options, name)!r}")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from upscale_fx.channels.positions import Mask
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, record_of
 from upscale_fx.errors import CriterionError, NothingToPruneError, PatternError
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Pool, Removal, Scores, own_pools, select, select_global, shared_pools
@@ -25,7 +25,7 @@ from upscale_fx.masking.criteria import (
     random,
     resolve_criterion,
 )
-from upscale_fx.masking.options import Amount, MaskOptions, check_amount, check_options
+from upscale_fx.masking.options import Amount, MaskOptions, check_amount
 
 #: Sets the scores of all units of the pools, given what may go.
 Ranking = Callable[[Sequence[Removal], Sequence[Pool], MaskOptions], None]
@@ -47,12 +47,11 @@ def plan_removals(
         PatternError: unknown criterion or scope, or a pattern that matches no consumer.
         NothingToPruneError: something was asked and nothing can be removed.
     """
-    check_options(options)
     consumers, refused = found
     amounts = _amounts(consumers, options.amount if options.amount is not None else 0.0)
     ignored = _matching(consumers, _patterns(options.ignore), "ignore")
     criterion = resolve_criterion(options.criterion, options.calibration is not None)
-    compacted = isinstance(root, CompiledGNN) and bool(root.meta.get("compacted"))
+    compacted = isinstance(root, CompiledGNN) and record_of(root).compacted
     removals = []
     for consumer in consumers:
         eligible = np.ones(consumer.count, dtype=bool) if options.inputs else consumer.hidden.copy()

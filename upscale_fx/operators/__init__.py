@@ -5,7 +5,7 @@ of target i are ``rowptr[i]`` to ``rowptr[i + 1]``, and ``col`` names their sour
 
 All are registered with torch as ``torch.ops.upscale_fx.*``, with shapes for fake tensors and gradients: they compile
 with ``torch.compile(fullgraph=True, dynamic=True)`` and train. What they run on is chosen per call, see
-``upscale_fx.kernels``.
+``operators.kernels``.
 """
 
 from upscale_fx.operators.attention import attend, edge_softmax

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upscale_fx.channels.positions import Mask
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, note
 from upscale_fx.masking.allocation.call_rows import CallRows
 from upscale_fx.masking.allocation.cost import Cost, cost_of
 from upscale_fx.masking.consumers.consumer import Consumer
@@ -54,5 +54,5 @@ class CompactedCost:
         masked = copy.deepcopy(self.traced)
         for consumer, mask in zip(consumers, removed, strict=True):
             consumer.zero(masked, mask)
-        masked.meta.pop("compacted", None)
+        note(masked, compacted=False)
         return cost_of(compacted(masked, None, self.approximate_norms), rows)

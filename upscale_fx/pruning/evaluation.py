@@ -16,6 +16,14 @@ from upscale_fx.errors import EvaluationError
 Evaluate = Callable[[nn.Module], Any]
 
 
+def check_evaluate(evaluate: Any) -> None:
+    """Raise EvaluationError unless it can be called."""
+    if not callable(evaluate):
+        raise EvaluationError(
+            f"evaluate must be a function from a model to a number (higher is better), got a {type(evaluate).__name__}"
+        )
+
+
 def score_of(evaluate: Evaluate, module: nn.Module, name: str) -> float:
     """The number that ``evaluate`` gives a module, which is in ``eval()`` meanwhile; every layer gets its mode back.
 
@@ -27,10 +35,7 @@ def score_of(evaluate: Evaluate, module: nn.Module, name: str) -> float:
     Raises:
         EvaluationError: what came back is no number, NaN or infinite.
     """
-    if not callable(evaluate):
-        raise EvaluationError(
-            f"evaluate must be a function from a model to a number (higher is better), got a {type(evaluate).__name__}"
-        )
+    check_evaluate(evaluate)
     with in_mode(module, training=False):
         returned = evaluate(module)
     value: Any = returned

@@ -103,7 +103,7 @@ class Goals:
     def now(self, compiled: CompiledGNN) -> dict[str, Removal]:
         """The consumers of a pruned graph with the channels that may still go."""
         graph = plain(compiled)
-        removals = plan_removals(survey(analyse(graph)), graph, MaskOptions(0.0, inputs=self.inputs))
+        removals = plan_removals(survey(analyse(graph)), graph, MaskOptions(amount=0.0, inputs=self.inputs))
         return {removal.consumer.name: removal for removal in removals}
 
     def shares(self, compiled: CompiledGNN, share_of: Callable[[float], float]) -> dict[str, float]:

@@ -3,59 +3,69 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 from torch import nn
 
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.module import CompiledGNN, note, plain
+from upscale_fx.compiled.record import PruningRecord
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import make_plan
+from upscale_fx.masking.plan import Plan, make_plan
 from upscale_fx.masking.removals import nothing_to_prune
 from upscale_fx.passes.base import Callback
 from upscale_fx.pruning.compaction import CompactedCost, compacted
 from upscale_fx.pruning.optimization import optimized
-from upscale_fx.reports.report import record, report, warn_of_leftovers
+from upscale_fx.reports.report import record_pruning, report, warn_of_leftovers
 from upscale_fx.tracing.trace import trace_model
 
 
-def compact_recorded(
-    traced: CompiledGNN, history: Mapping[str, object], callback: Callback | None, approximate_norms: bool
-) -> CompiledGNN:
+@dataclass(frozen=True, kw_only=True)
+class CompactOptions:
+    """How a graph is compacted; see :func:`upscale_fx.compact`."""
+
+    callback: Callback | None = None
+    approximate_norms: bool = False
+
+
+def plan_of(traced: CompiledGNN, options: MaskOptions) -> Plan:
+    """What every consumer of a traced graph loses."""
+    flow = analyse(traced)
+    return make_plan(flow, survey(flow), options, CompactedCost(traced))
+
+
+def compact_once(traced: CompiledGNN, options: CompactOptions) -> CompiledGNN:
+    """Compact a traced graph by the zeros that are in it, with a report of what it was before."""
+    flow = analyse(traced)
+    return compact_recorded(traced, record_pruning(traced, flow, survey(flow), None), options)
+
+
+def compact_recorded(traced: CompiledGNN, history: PruningRecord, options: CompactOptions) -> CompiledGNN:
     """Compact a traced graph, with a report of what it was before; warns of what it could not remove."""
-    found = compacted(traced, callback, approximate_norms)
-    found.meta["report"] = history
+    found = compacted(traced, options.callback, options.approximate_norms)
+    note(found, pruning=history)
     warn_of_leftovers(report(found))
     return found
 
 
-def prune_once(
-    model: nn.Module,
-    amount: float | Mapping[str, float] | None,
-    options: MaskOptions,
-    callback: Callback | None,
-    approximate_norms: bool,
-) -> CompiledGNN:
-    """Mask, compact and optimise a traced graph (or a model) by one amount, or by the budget of the options.
+def prune_once(model: nn.Module, options: MaskOptions, how: CompactOptions) -> CompiledGNN:
+    """Mask, compact and optimise a traced graph (or a model) by the amount or the budget of the options.
 
     Raises:
         NothingToPruneError: something was asked to be removed, and the result is as large as before.
     """
     traced = copy.deepcopy(plain(model)) if isinstance(model, CompiledGNN) else trace_model(model)
-    options = replace(options, amount=amount)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
     found = survey(flow)
-    plan = make_plan(flow, found, options, CompactedCost(traced, approximate_norms))
+    plan = make_plan(flow, found, options, CompactedCost(traced, how.approximate_norms))
     plan.apply(traced)
-    traced.meta.pop("compacted", None)
-    pruned = compact_recorded(
-        traced, record(traced, flow, found, plan.removals, plan.chosen, plan.notes), callback, approximate_norms
-    )
+    note(traced, compacted=False)
+    history = record_pruning(traced, flow, found, plan.removals, plan.chosen, plan.notes)
+    pruned = compact_recorded(traced, history, how)
     after = {name: value.shape for name, value in pruned.state_dict().items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
-    return optimized(plain(pruned), pruned, callback, False, None)
+    return optimized(plain(pruned), pruned, how.callback, False, None)

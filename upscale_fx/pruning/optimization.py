@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import nn
 
-from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module, remember_plain
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_plain
+from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 from upscale_fx.passes import (
     CastPrecision,
     CompactChannels,
@@ -49,7 +50,7 @@ def optimized(
     folding: list[Pass] = FOLDING if inference else []
     cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     if inference:
-        cleaned = make_module(cleaned, cleaned.graph, {**cleaned.meta, **FOR_INFERENCE}, False)
+        cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
     elif cleaned is given:
         cleaned = copy.deepcopy(cleaned)
     remember_plain(cleaned)

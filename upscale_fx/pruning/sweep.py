@@ -13,18 +13,19 @@ from torch import nn
 from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.analysis.size import Size, size_of
-from upscale_fx.api import optimize, prune
+from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.batches import Batches
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, call_by_name
-from upscale_fx.compiled.ownership import own_copy
+from upscale_fx.compiled.ownership import own_copy, trainable
+from upscale_fx.compiled.record.size import Size
 from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.masking.options import check_amount
 from upscale_fx.pruning.evaluation import Evaluate, score_of
+from upscale_fx.pruning.prune import Example, PruneOptions, optimize_model, prune_model
 from upscale_fx.reports.latency import latencies
 from upscale_fx.reports.sweep_table import Row, Sweep
 from upscale_fx.tracing.describe import bind_examples
@@ -77,7 +78,7 @@ def sweep(
         options["calibration"] = Batches.replayed(options["calibration"])
     examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
     traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
-    dense = optimize(traced)
+    dense = trainable(optimize_model)(traced, Example())
     given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
     rows_per_call = rows_in_call(analyse(traced), given[0]) if given is not None else CallRows()
     models: list[CompiledGNN | None] = [dense]
@@ -88,8 +89,8 @@ def sweep(
         for amount in asked:
             bar.set_postfix(amount=str(amount))
             try:
-                how = {"budget": amount} if isinstance(amount, Budget) else {"amount": amount}
-                compiled = prune(model, **how, **examples, **options)
+                how = "budget" if isinstance(amount, Budget) else "amount"
+                compiled = trainable(prune_model)(model, PruneOptions.of(**{how: amount}, **examples, **options))
                 score = score_of(evaluate, compiled, f"the model pruned by {amount}")
             except UpscaleError as error:
                 errors.append(error)

@@ -1,4 +1,4 @@
-"""The largest amount that an evaluation puts up with: a search over amounts that keeps what it saw."""
+"""The largest amount that keeps an evaluation within a drop: a search over amounts that records what it tried."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import nn
 from tqdm import tqdm
 
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.record.trail import Trail, Trial
 from upscale_fx.errors import AmountError, NothingToPruneError, TargetError
-from upscale_fx.masking.options import MaskOptions
-from upscale_fx.pruning.evaluation import Evaluate, score_of
-from upscale_fx.reports.trail import Trail, Trial
+from upscale_fx.pruning.evaluation import Evaluate, check_evaluate, score_of
 
 #: The first amount that is tried. Models pruned hard are made and evaluated in a fraction of the dense one's time.
 _FIRST = 7 / 8
@@ -61,14 +60,54 @@ class _Search:
         return Trail(tuple(self.rows), self.dense.dense, self.dense.parameters, self.dense.max_drop)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """What the largest amount is searched for by; see :func:`upscale_fx.prune`.
+
+    Attributes:
+        evaluate: what a model is worth, higher is better: a number or a tensor of one element. It is given the dense
+            model and every pruned one, each in ``eval()``; all get their modes back.
+        max_drop: by how much the score may be lower, in units of the score; 0 allows none.
+        tolerance: how close to the next larger amount that is not within the drop the result has to be, in (0, 1).
+        progress: show a progress bar with amount and value, where standard error is a terminal.
+
+    Raises:
+        TargetError: ``max_drop`` or ``tolerance`` is not a number in its range.
+        EvaluationError: ``evaluate`` cannot be called.
+    """
+
+    evaluate: Evaluate
+    max_drop: float
+    tolerance: float = 1 / 64
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_evaluate(self.evaluate)
+        _check(self.max_drop, "max_drop", "by how much the score may be lower, a number of at least 0", math.inf)
+        _check(self.tolerance, "tolerance", "how finely amounts are tried, a number in (0, 1)", 1.0)
+        if self.tolerance == 0:
+            raise TargetError("tolerance must be above 0: an amount cannot be found exactly; try 1/64")
+
+
+def target_of(
+    evaluate: Evaluate | None, max_drop: float | None, tolerance: float, progress: bool
+) -> TargetOptions | None:
+    """What a search for an amount needs; None where none is asked for.
+
+    Raises:
+        AmountError: half of it is missing.
+        TargetError, EvaluationError: see :class:`TargetOptions`.
+    """
+    if evaluate is None and max_drop is None:
+        return None
+    if evaluate is None or max_drop is None:
+        missing, given = ("max_drop", "evaluate") if max_drop is None else ("evaluate", "max_drop")
+        raise AmountError(f"{given} needs {missing} too: prune(model, evaluate=function, max_drop=0.003)")
+    return TargetOptions(evaluate=evaluate, max_drop=max_drop, tolerance=tolerance, progress=progress)
+
+
 def prune_to_target(
-    prune_at: Callable[[float], CompiledGNN],
-    evaluate: Evaluate,
-    model: nn.Module,
-    max_drop: float,
-    *,
-    tolerance: float = 1 / 64,
-    progress: bool = True,
+    prune_at: Callable[[float], CompiledGNN], model: nn.Module, options: TargetOptions
 ) -> tuple[CompiledGNN, Trail]:
     """Search for the largest amount whose model scores at most ``max_drop`` below the dense one.
 
@@ -82,29 +121,22 @@ def prune_to_target(
 
     Args:
         prune_at: makes the model of an amount in (0, 1).
-        evaluate: what a model is worth, higher is better: a number or a tensor of one element. It is given the dense
-            model and every pruned one, each in ``eval()``; all get their modes back.
         model: the dense model.
-        max_drop: by how much the score may be lower, in units of the score; 0 allows none.
-        tolerance: how close to the next larger amount that is not within the drop the result has to be, in (0, 1).
-        progress: show a progress bar with amount and value, where standard error is a terminal.
+        options: what models are worth, and what may be lost.
 
     Returns:
-        The pruned model, whose ``meta["report"]`` holds the trail as ``"trail"``, and the trail.
+        The pruned model, and what was tried.
 
     Raises:
-        TargetError: every amount that removes something drops more, with the trail; or ``max_drop`` or ``tolerance``
-            is not a number in its range.
+        TargetError: every amount that removes something drops more, with the trail.
         EvaluationError: ``evaluate`` returned something other than one finite number.
         NothingToPruneError: nothing can be removed at any amount. A single amount that rounds to no channel counts
             as within the drop.
     """
-    allowed = _checked(max_drop, "max_drop", "by how much the score may be lower, a number of at least 0", math.inf)
-    step = _checked(tolerance, "tolerance", "how finely amounts are tried, a number in (0, 1)", 1.0)
-    if step == 0:
-        raise TargetError("tolerance must be above 0: an amount cannot be found exactly; try 1/64")
-    dense = Trail((), score_of(evaluate, model, "the dense model"), _parameters(model), allowed)
-    with tqdm(desc="pruning to target", unit="model", disable=None if progress else True) as bar:
+    evaluate, step = options.evaluate, float(options.tolerance)
+    score = score_of(evaluate, model, "the dense model")
+    dense = Trail((), score, _parameters(model), float(options.max_drop))
+    with tqdm(desc="pruning to target", unit="model", disable=None if options.progress else True) as bar:
         search = _Search(prune_at, evaluate, dense, bar)
         low, high = _probe(search.within, step)
         while high - low > step:
@@ -112,8 +144,6 @@ def prune_to_target(
             low, high = (middle, high) if search.within(middle) else (low, middle)
     if search.best is None:
         _give_up(search)
-    if "report" in search.best.meta:
-        search.best.meta["report"] = {**search.best.meta["report"], "trail": search.trail}
     return search.best, search.trail
 
 
@@ -155,20 +185,7 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _checked(value: Any, name: str, what: str, limit: float) -> float:
+def _check(value: Any, name: str, what: str, limit: float) -> None:
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if number and 0 <= float(value) < limit:  # NaN fails both comparisons
-        return float(value)
-    raise TargetError(f"{name} is {what}; got {value!r}")
-
-
-def check_target(
-    evaluate: Evaluate | None, max_drop: float | None, options: MaskOptions, steps: int
-) -> tuple[Evaluate, float]:
-    """What a search for an amount needs; raises AmountError if half of it is missing."""
-    if evaluate is None or max_drop is None:
-        missing, given = ("max_drop", "evaluate") if max_drop is None else ("evaluate", "max_drop")
-        raise AmountError(f"{given} needs {missing} too: prune(model, evaluate=function, max_drop=0.003)")
-    if steps != 1:
-        raise AmountError("steps go towards a given amount: leave them out, or pass an amount instead of evaluate")
-    return evaluate, max_drop
+    if not number or not 0 <= float(value) < limit:  # NaN fails both comparisons
+        raise TargetError(f"{name} is {what}; got {value!r}")

@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 from upscale_fx import operators
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.row_symbols import shape_text
-from upscale_fx.analysis.size import Size, size_of
-from upscale_fx.compiled.module import CompiledGNN, all_nodes, plain
+from upscale_fx.analysis.size import size_of
+from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, plain
 from upscale_fx.compiled.ownership import check_model
+from upscale_fx.compiled.record.size import Size
 from upscale_fx.errors import InputError
 from upscale_fx.tracing.trace import trace_model
 
@@ -100,7 +101,7 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
     if not isinstance(before, CompiledGNN) and not isinstance(after, CompiledGNN):
         raise InputError("diff() needs at least one graph made by upscale_fx; pass upscale_fx.trace(model)")
     first, second = _graph(before, after), _graph(after, before)
-    if ("plain" in first.meta) != ("plain" in second.meta):
+    if is_fused(first) != is_fused(second):
         first, second = plain(first), plain(second)
     one, two = analyse(first), analyse(second)
     known = {node.name for node in one.nodes}
@@ -122,7 +123,7 @@ def _graph(module: nn.Module, other: nn.Module) -> CompiledGNN:
     if isinstance(module, CompiledGNN):
         return module
     assert isinstance(other, CompiledGNN)
-    return trace_model(module, inputs=other.inputs)
+    return trace_model(module, inputs=inputs_of(other))
 
 
 def _rows(before: Dataflow, after: Dataflow) -> Iterator[Row]:

@@ -12,14 +12,16 @@ from torch import nn
 
 from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.size import Size, size_of
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.analysis.size import size_of
+from upscale_fx.compiled.module import CompiledGNN, plain, record_of
+from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
+from upscale_fx.compiled.record.size import Size
+from upscale_fx.compiled.record.trail import Trail
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal
 from upscale_fx.masking.consumers.survey import Survey, find_consumers
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
-from upscale_fx.reports.trail import Trail
 
 
 @dataclass(frozen=True)
@@ -103,32 +105,33 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
     Raises:
         InputError: the module was not made by prune or compact, or ``fanouts`` does not fit its layers.
     """
-    if not isinstance(compiled, CompiledGNN) or "report" not in compiled.meta:
+    history = record_of(compiled).pruning if isinstance(compiled, CompiledGNN) else None
+    if not isinstance(compiled, CompiledGNN) or history is None:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
     compiled = plain(compiled)
-    history = compiled.meta["report"]
+    record = record_of(compiled)
     flow = analyse(compiled)
     now = {consumer.name: consumer for consumer in find_consumers(flow)}
-    entries = [_entry(row, now.get(row[0])) for row in history["consumers"]]
-    entries += [Entry(name, count, asked, count, reason, asked) for name, count, asked, reason in history["refused"]]
+    entries = [_entry(one, now.get(one.name)) for one in history.consumers]
+    entries += [Entry(r.name, r.channels, r.asked, r.channels, r.reason, r.asked) for r in history.refused]
     reorders = [node.meta.get("reorder") for node in compiled.graph.nodes]
     return Report(
         entries,
         barriers(flow),
-        history["before"],
+        history.before,
         size_of(compiled, flow),
         reorders.count("view"),
         reorders.count("copy"),
-        compiled.meta.get("unviewable", 0),
-        history.get("unused", ()),
+        record.unviewable,
+        history.unused,
         [
-            f"{name}: statistics of the {kept} of {count} channels that are kept"
-            for name, (count, kept) in compiled.meta.get("approximate", {}).items()
+            f"{name}: statistics of the {one.kept} of {one.channels} channels that are kept"
+            for name, one in record.estimates.items()
         ],
-        str(compiled.meta.get("precision", "")),
-        history.get("chosen", ""),
-        history.get("unfitted", {}),
-        history.get("trail"),
+        "" if record.precision is None else str(record.precision),
+        history.chosen,
+        history.not_refitted,
+        history.trail,
         _inference(compiled, degree, fanouts),
     )
 
@@ -141,14 +144,14 @@ def _inference(compiled: CompiledGNN, degree: float | None, fanouts: Sequence[in
     return cost_per_node(compiled, degree=degree, fanouts=fanouts)
 
 
-def _entry(row: tuple[str, int, int, str, int], now: Consumer | None) -> Entry:
+def _entry(before: ConsumerRecord, now: Consumer | None) -> Entry:
     """One line of the report, from what was asked, how many were masked, and the consumer that is left."""
-    name, before, asked, reason, masked = row
+    asked, reason = before.asked, before.reason
     if now is None:
-        return Entry(name, before, asked, 0, "gone: nothing needs it any more, or it was folded")
-    kept, expected = now.count, before - asked
+        return Entry(before.name, before.channels, asked, 0, "gone: nothing needs it any more, or it was folded")
+    kept, expected = now.count, before.channels - asked
     widened = sum(node.meta.get("widened", 0) for node in now.sites)
-    one = max(before - masked, 1)  # where nothing is left, one channel stays for its rows
+    one = max(before.channels - before.masked, 1)  # where nothing is left, one channel stays for its rows
     leftover = min(max(kept - one - widened, 0), asked)
     if kept < expected:
         reason = "others of its channels are dead too"
@@ -158,7 +161,7 @@ def _entry(row: tuple[str, int, int, str, int], now: Consumer | None) -> Entry:
         reason = f"{leftover} more are read than needed: {rest}"
     elif kept > expected and not reason:
         reason = f"{kept - expected} more are read than needed: cheaper than a copy"
-    return Entry(name, before, asked, kept, reason, leftover)
+    return Entry(before.name, before.channels, asked, kept, reason, leftover)
 
 
 #: Share of what was asked that may be left without a warning.
@@ -180,29 +183,40 @@ def warn_of_leftovers(found: Report) -> None:
     )
 
 
-def record(
+def record_pruning(
     gm: CompiledGNN,
     flow: Dataflow,
     found: Survey,
     removals: Sequence[Removal] | None,
     chosen: str = "",
-    unfitted: Mapping[str, str] | None = None,
-) -> Mapping[str, object]:
-    """What a report needs to know of the graph before compaction."""
-    share = 0.0
+    not_refitted: Mapping[str, str] | None = None,
+) -> PruningRecord:
+    """What a report needs to know of the graph before compaction.
+
+    Args:
+        gm: the graph.
+        flow: its analysis.
+        found: its consumers.
+        removals: what each consumer loses; None where the zeros in the graph say it.
+        chosen: how channels were chosen, for people.
+        not_refitted: by the names of consumers, why their weights were not refitted.
+    """
+    share = float(np.mean([r.amount for r in removals])) if removals else 0.0
     if removals is not None:
-        share = float(np.mean([r.amount for r in removals])) if removals else 0.0
-        consumers = [
-            (r.consumer.name, r.consumer.count, r.asked or int(r.removed.sum()), r.reason, int(r.removed.sum()))
-            for r in removals
-        ]
+        consumers = [_asked(removal) for removal in removals]
     else:
-        zero = {c.name: int((~c.reads(gm)).sum()) for c in found.consumers}
-        consumers = [(c.name, c.count, zero[c.name], "", zero[c.name]) for c in found.consumers]
-    fixed = [(u.name, u.channels, round(share * u.channels), u.reason) for u in found.refused]
-    before, unused = size_of(gm, flow), []
-    if "report" not in gm.meta and "model" in gm.meta:  # what tracing found nobody needs counts as removed
-        parameters, nbytes, unused = gm.meta["model"]
-        before = replace(before, parameters=parameters, bytes=nbytes)
-    told = {"chosen": chosen, "unfitted": unfitted or {}}
-    return {"consumers": consumers, "refused": fixed, "before": before, "unused": unused, **told}
+        zeros = ((c, int((~c.reads(gm)).sum())) for c in found.consumers)
+        consumers = [ConsumerRecord(c.name, c.count, zero, zero) for c, zero in zeros]
+    refused = [UnmaskableRecord(u.name, u.channels, round(share * u.channels), u.reason) for u in found.refused]
+    before, model = size_of(gm, flow), record_of(gm).model
+    unused: tuple[str, ...] = ()
+    if record_of(gm).pruning is None and model is not None:  # what tracing found nobody needs counts as removed
+        before, unused = replace(before, parameters=model.parameters, bytes=model.bytes), model.unused
+    return PruningRecord(consumers, refused, before, unused, chosen, not_refitted or {})
+
+
+def _asked(removal: Removal) -> ConsumerRecord:
+    masked = int(removal.removed.sum())
+    return ConsumerRecord(
+        removal.consumer.name, removal.consumer.count, removal.asked or masked, masked, removal.reason
+    )

@@ -16,8 +16,18 @@ from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, parameter_bytes, plain
+from upscale_fx.compiled.module import (
+    RECORD,
+    CompiledGNN,
+    call_by_name,
+    inputs_of,
+    make_module,
+    note,
+    parameter_bytes,
+    plain,
+)
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
+from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, TraceError, UpscaleWarning
@@ -52,21 +62,20 @@ def trace_model(
     reason = _merge_training(root, inputs, graph)
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
-    meta: dict[str, Any] = {"inputs": inputs, "name": type(model).__name__}
     known = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
-    if reason is not None:
-        meta |= {"mode": "eval", "mode_reason": reason}
-        if model.training:
-            warnings.warn(
-                f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}",
-                UpscaleWarning,
-                stacklevel=4,
-            )
-    traced = make_module(root, graph, meta, model.training)
+    if reason and model.training:
+        warnings.warn(
+            f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}",
+            UpscaleWarning,
+            stacklevel=4,
+        )
+    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "")
+    traced = make_module(root, graph, {RECORD: record}, model.training)
     _check_trace(root, traced)
     read = dict(traced.named_parameters())
-    traced.meta["model"] = (sum(known.values()), nbytes, sorted(known.keys() - read.keys()))
+    unused = tuple(sorted(known.keys() - read.keys()))
+    note(traced, model=TracedModel(sum(known.values()), nbytes, unused))
     return traced
 
 
@@ -208,7 +217,7 @@ def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapp
         return
     for given in describe_inputs(model, example_inputs, example_kwargs):
         for name, spec in given.arguments.items():
-            known = model.inputs.arguments.get(name)
+            known = inputs_of(model).arguments.get(name)
             if isinstance(known, TensorSpec) and (not isinstance(spec, TensorSpec) or known.shape != spec.shape):
                 found = spec.shape if isinstance(spec, TensorSpec) else spec
                 raise InputError(f"argument '{name}' has shape {found}, but this graph takes {known.shape}")
@@ -222,11 +231,11 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
     """
     for rows in CHECKED:
         try:
-            expected = run_example(root, traced.inputs, rows, seed=7, loops=rows is OTHER)
+            expected = run_example(root, inputs_of(traced), rows, seed=7, loops=rows is OTHER)
         except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
             continue
         try:
-            found = run_example(traced, traced.inputs, rows, seed=7, loops=rows is OTHER, quiet=True)
+            found = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
         except Exception as error:
             raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
         gap = largest_difference(expected, found)

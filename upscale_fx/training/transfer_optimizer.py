@@ -18,7 +18,8 @@ from torch.nn.utils import prune
 from torch.optim import Optimizer
 
 from upscale_fx.channels.positions import Positions
-from upscale_fx.compacting.rewrite.origins import FOLDED, Origin, origin_of
+from upscale_fx.compacting.rewrite.origins import FOLDED, origin_of
+from upscale_fx.compiled.record.origin import Origin
 from upscale_fx.errors import InputError
 
 _SUFFIX = "_orig"  # what torch.nn.utils.prune calls the parameter behind a masked weight

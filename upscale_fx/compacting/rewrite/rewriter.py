@@ -20,7 +20,7 @@ from upscale_fx.compacting.rewrite.origins import cut_origins
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
 from upscale_fx.errors import PassError
 
 
@@ -273,5 +273,5 @@ class Rewriter:
             root.register_buffer(name, pick.to(device), persistent=False)
         self.graph.lint()
         modules = {target: channels for target, (channels, _) in self.modules.items()}
-        meta = {**old.meta, "origins": cut_origins(old, layouts, modules, self.narrowed)}
+        meta = meta_with(old, origins=cut_origins(old, layouts, modules, self.narrowed))
         return make_module(root, self.graph, meta, old.training)

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.purity import is_pure
 from upscale_fx.compiled.structure.modules import Input
 
@@ -109,7 +109,7 @@ def _argument_parts(gm: CompiledGNN) -> dict[fx.Node, Any]:
     specs: dict[fx.Node, Any] = {}
     for node in gm.graph.nodes:
         if node.op == "placeholder":
-            specs[node] = gm.inputs.arguments.get(str(node.target))
+            specs[node] = inputs_of(gm).arguments.get(str(node.target))
         elif node.target is operator.getitem and isinstance(specs.get(node.args[0]), dict | tuple | list):
             container, key = specs[node.args[0]], node.args[1]
             if not isinstance(key, fx.Node | slice):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.compiled.structure.arguments import GraphArguments, listed
 from upscale_fx.compiled.structure.modules import Structure, StructurePart, plain_tensors, structure_of
@@ -49,7 +49,7 @@ def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, 
             f"prepare() takes what optimize() or prune() returned for a model that computes something from its graph "
             f"alone; {type(compiled).__name__} has no such structure half"
         )
-    arguments = GraphArguments(compiled.inputs)
+    arguments = GraphArguments(inputs_of(compiled))
     if num_nodes is not None:
         arguments.count_nodes(num_nodes)
     for name, value in _by_name(structure, edge_index, num_nodes, others).items():
@@ -147,7 +147,7 @@ def _compute(
     arguments: GraphArguments,
     device: torch.device,
 ) -> PreparedGraph:
-    described = [leaf for leaf in pytree.tree_leaves(compiled.inputs.arguments) if isinstance(leaf, TensorSpec)]
+    described = [leaf for leaf in pytree.tree_leaves(inputs_of(compiled).arguments) if isinstance(leaf, TensorSpec)]
     dtypes = [*(parameter.dtype for parameter in compiled.parameters()), *(spec.dtype for spec in described)]
     dtype = next((one for one in dtypes if one.is_floating_point), None)
     # Outside inference mode, whose tensors could not be used in training; nothing shares memory with the arguments.

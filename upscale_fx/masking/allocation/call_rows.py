@@ -10,10 +10,12 @@ from torch import Tensor, fx
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.propagations import find_propagations
-from upscale_fx.analysis.row_symbols import RowAxes, row_axes, row_symbol, rows_of_symbol
-from upscale_fx.analysis.size import Size, counts_macs, row_counts
+from upscale_fx.analysis.row_symbols import row_axes
+from upscale_fx.analysis.size import counts_macs, row_counts
 from upscale_fx.compiled.inputs import LARGE, SMALL, row_count
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
+from upscale_fx.compiled.record.row_axes import RowAxes, row_symbol, rows_of_symbol
+from upscale_fx.compiled.record.size import Size
 from upscale_fx.masking.reconstruction.replay import Replay
 
 
@@ -60,7 +62,7 @@ def rows_in_call(flow: Dataflow, arguments: Mapping[str, Any]) -> CallRows:
     """
     root = flow.module
     assert isinstance(root, CompiledGNN)
-    given = row_counts(root.inputs, arguments)
+    given = row_counts(inputs_of(root), arguments)
     found = CallRows(given, {_example(symbol): float(count) for symbol, count in given.items()})
     multiplied = {pair for node in flow.nodes if counts_macs(flow, node) for pair in row_axes(flow.axes[node])}
     if all(found.find(pair) is not None for pair in multiplied):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from upscale_fx.analysis.size import size_of
 from upscale_fx.channels.positions import Mask
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, record_of
 from upscale_fx.masking.allocation.budget import Unit
 from upscale_fx.masking.allocation.call_rows import CallRows
 from upscale_fx.masking.consumers.consumer import Consumer
@@ -39,7 +39,7 @@ def cost_of(module: CompiledGNN, rows: CallRows) -> Cost:
 def dense_cost(root: CompiledGNN, rows: CallRows) -> Cost:
     """What the model costs that a graph was traced from, with the parameters that no output needs, as reports count."""
     cost = cost_of(root, rows)
-    if "report" in root.meta or "model" not in root.meta:
+    model = record_of(root).model
+    if record_of(root).pruning is not None or model is None:
         return cost
-    parameters, held, _ = root.meta["model"]
-    return replace(cost, params=parameters, bytes=held)
+    return replace(cost, params=model.parameters, bytes=model.bytes)

@@ -1,0 +1,99 @@
+"""Nodes of a graph as data: what a pickle holds of a graph, and how a fused one remembers what it was fused from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """One node, with what ``torch.fx`` calls the same; nodes and memory formats in its arguments have stand-ins."""
+
+    op: str
+    name: str
+    target: Any
+    args: Any
+    kwargs: Any
+    meta: dict[str, Any]
+
+    def copied(self) -> NodeRecord:
+        """The same record with a ``meta`` of its own, for a graph that may change it."""
+        return replace(self, meta=dict(self.meta))
+
+
+class _Reference:
+    """A node inside recorded arguments, by its place in the graph."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Reference, (self.place,)
+
+
+@dataclass(frozen=True)
+class _Format:
+    """Stands for one of torch's memory formats, which the protocol of ``torch.save`` cannot store."""
+
+    name: str
+
+
+def record_nodes(graph: fx.Graph) -> tuple[NodeRecord, ...]:
+    """All nodes of a graph, in order; they share ``meta`` with it."""
+    place = {node: i for i, node in enumerate(graph.nodes)}
+
+    def refer(leaf: fx.Node | torch.memory_format) -> _Reference | _Format:
+        return _Reference(place[leaf]) if isinstance(leaf, fx.Node) else _Format(str(leaf).removeprefix("torch."))
+
+    kinds = (fx.Node, torch.memory_format)
+    return tuple(
+        NodeRecord(
+            node.op,
+            node.name,
+            node.target,
+            _map(node.args, kinds, refer),
+            _map(node.kwargs, kinds, refer),
+            node.meta,
+        )
+        for node in graph.nodes
+    )
+
+
+def graph_of(records: Sequence[NodeRecord]) -> fx.Graph:
+    """The graph that was recorded."""
+    graph = fx.Graph()
+    nodes: list[fx.Node] = []
+
+    def resolve(leaf: _Reference | _Format) -> fx.Node | torch.memory_format:
+        return nodes[leaf.place] if isinstance(leaf, _Reference) else getattr(torch, leaf.name)
+
+    kinds = (_Reference, _Format)
+    for one in records:
+        args, kwargs = _map(one.args, kinds, resolve), _map(one.kwargs, kinds, resolve)
+        node = graph.create_node(one.op, one.target, args, kwargs, one.name)
+        node.meta = one.meta
+        nodes.append(node)
+    return graph
+
+
+def _map(value: Any, kind: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
+    """Map over nested arguments; FX's own map leaves foreign leaves such as _Reference alone, but not their mapping."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(v, kind, function) for v in value))
+    if isinstance(value, tuple | list):  # FX has list and tuple types of its own; plain ones pickle
+        sequence = tuple if isinstance(value, tuple) else list
+        return sequence(_map(v, kind, function) for v in value)
+    if isinstance(value, dict):
+        return {k: _map(v, kind, function) for k, v in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_map(v, kind, function) for v in (value.start, value.stop, value.step)))
+    return value

@@ -1,0 +1,156 @@
+"""The calls behind :mod:`upscale_fx.api`: each takes options that have checked themselves, and puts passes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from upscale_fx.compiled.module import CompiledGNN, note, plain, record_of
+from upscale_fx.compiled.ownership import own_copy
+from upscale_fx.errors import AmountError
+from upscale_fx.masking.options import Amount, MaskOptions, check_one_goal
+from upscale_fx.passes.base import Callback
+from upscale_fx.pruning.evaluation import Evaluate
+from upscale_fx.pruning.once import CompactOptions, compact_once, plan_of, prune_once
+from upscale_fx.pruning.optimization import optimized
+from upscale_fx.pruning.steps import Between, StepOptions, check_in_steps, prune_in_steps
+from upscale_fx.pruning.target import TargetOptions, prune_to_target, target_of
+from upscale_fx.tracing.trace import trace_like, trace_model
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Example:
+    """The arguments of one call of a model, by which it is traced; see :func:`upscale_fx.trace`."""
+
+    inputs: Any = None
+    kwargs: Mapping[str, Any] | None = None
+
+
+def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
+    """A copy of the model with masked weights; see :func:`upscale_fx.mask`."""
+    check_one_goal(options)
+    traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform)
+    masked = cast(Model, own_copy(model))
+    plan_of(traced, options).apply(masked)
+    return masked
+
+
+def compact_model(model: nn.Module, options: CompactOptions, example: Example) -> CompiledGNN:
+    """A smaller graph of a model with zeros in it; see :func:`upscale_fx.compact`."""
+    return compact_once(trace_model(model, example.inputs, example.kwargs), options)
+
+
+def optimize_model(
+    model: nn.Module,
+    example: Example,
+    callback: Callback | None = None,
+    inference: bool = False,
+    dtype: torch.dtype | None = None,
+) -> CompiledGNN:
+    """A faster graph; see :func:`upscale_fx.optimize`."""
+    compiled = isinstance(model, CompiledGNN)
+    graph = plain(model) if compiled else trace_model(model, example.inputs, example.kwargs)  # type: ignore[arg-type]
+    return optimized(graph, model, callback, inference, dtype)
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """Everything that :func:`upscale_fx.prune` is asked for, checked.
+
+    Attributes:
+        mask: which channels are to go.
+        compact: how the graph is compacted.
+        steps: in how many steps, and what happens between them.
+        target: by what the amount is searched for; None where the mask options have an amount or a budget.
+        example: the arguments of one call.
+
+    Raises:
+        AmountError, PatternError: options exclude each other.
+    """
+
+    mask: MaskOptions
+    compact: CompactOptions
+    steps: StepOptions
+    target: TargetOptions | None
+    example: Example
+
+    def __post_init__(self) -> None:
+        check_one_goal(self.mask, sought=self.target is not None)
+        if self.target is not None and self.steps.steps != 1:
+            raise AmountError("steps go towards a given amount: leave them out, or pass an amount instead of evaluate")
+        if self.steps.steps != 1:
+            check_in_steps(self.mask)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        steps: int = 1,
+        schedule: str = "cubic",
+        between: Between | None = None,
+        evaluate: Evaluate | None = None,
+        max_drop: float | None = None,
+        tolerance: float = 1 / 64,
+        example_inputs: Any = None,
+        example_kwargs: Mapping[str, Any] | None = None,
+        callback: Callback | None = None,
+        approximate_norms: bool = False,
+        progress: bool = True,
+        **mask: Any,
+    ) -> PruneOptions:
+        """The keyword arguments of :func:`upscale_fx.prune`, whose defaults are those of the dataclasses.
+
+        Raises:
+            TypeError: ``prune`` has no argument of that name.
+            AmountError, PatternError, InputError, TargetError, EvaluationError: see the dataclasses.
+        """
+        if unknown := sorted(mask.keys() - {field.name for field in fields(MaskOptions)}):
+            raise TypeError(f"prune() got an unexpected keyword argument {unknown[0]!r}")
+        return cls(
+            MaskOptions(progress=progress, **mask),
+            CompactOptions(callback=callback, approximate_norms=approximate_norms),
+            StepOptions(steps=steps, schedule=schedule, between=between, progress=progress),
+            target_of(evaluate, max_drop, tolerance, progress),
+            Example(example_inputs, example_kwargs),
+        )
+
+
+def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
+    """A smaller, faster graph: in one go, in steps, or by the largest amount that keeps an evaluation within a drop.
+
+    Raises:
+        NothingToPruneError, TraceError, InputError, TargetError, EvaluationError: see :func:`upscale_fx.prune`.
+    """
+    mask, example = options.mask, options.example
+    traced = trace_like(model, example.inputs, example.kwargs, mask.calibration, mask.transform)
+    if options.target is not None:
+        return _prune_to_target(model, traced, mask, options.compact, options.target)
+    if options.steps.steps == 1:
+        return prune_once(traced, mask, options.compact)
+    in_steps = replace(mask, ignore=())  # what is ignored has an amount of 0 in every step
+
+    def prune_at(current: nn.Module, shares: Amount) -> CompiledGNN:
+        return prune_once(current, replace(in_steps, amount=shares), options.compact)
+
+    return prune_in_steps(traced, mask, options.steps, prune_at)
+
+
+def _prune_to_target(
+    model: nn.Module, traced: CompiledGNN, options: MaskOptions, how: CompactOptions, target: TargetOptions
+) -> CompiledGNN:
+    """The model of the largest amount within the drop; its report shows what was tried."""
+
+    def prune_at(amount: float) -> CompiledGNN:
+        return prune_once(traced, replace(options, amount=amount), how)
+
+    best, trail = prune_to_target(prune_at, model, target)
+    history = record_of(best).pruning
+    assert history is not None
+    note(best, pruning=replace(history, trail=trail))
+    return best
