@@ -81,8 +81,8 @@ def draw(axes: Axes, rows: list[list[str]]) -> float:
         height = _FOLDER if any(rooms.values()) else _FILE
         wide = (_WIDTH - _GAP * (len(names) - 1)) / len(names)
         bottom -= height + _GAP
-        for place, (name, room) in enumerate(rooms.items()):
-            _draw_room(axes, name, room, (place * (wide + _GAP), bottom, wide, height))
+        for place, (name, one) in enumerate(rooms.items()):
+            _draw_room(axes, name, one, (place * (wide + _GAP), bottom, wide, height))
     axes.set_xlim(-0.5, _WIDTH + 0.5)
     axes.set_ylim(bottom - 0.5, 0.5)
     axes.set_axis_off()

@@ -42,7 +42,7 @@ def prune_with_torch_pruning(dense: nn.Module, workload: Workload, target: int) 
     full = _count(dense)
 
     def make(ratio: float) -> nn.Module:
-        model = _torch_pruning_at(dense, workload, ratio)
+        model = torch_pruning_at(dense, workload, ratio)
         if ratio == _FIRST and _count(model) == full:
             raise NotApplicable("unchanged, no error")
         return model
@@ -74,7 +74,8 @@ def nearest_in_size(make: Callable[[float], nn.Module], target: int) -> tuple[nn
     return found[0][2], found[0][1]
 
 
-def _torch_pruning_at(dense: nn.Module, workload: Workload, ratio: float) -> nn.Module:
+def torch_pruning_at(dense: nn.Module, workload: Workload, ratio: float) -> nn.Module:
+    """What Torch-Pruning makes of a model when it is asked to remove a ratio of the channels of every layer."""
     model, silence = swap_linears(copy.deepcopy(dense)), io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         warnings.simplefilter("ignore")

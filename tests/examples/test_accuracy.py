@@ -113,14 +113,14 @@ def test_torch_pruning_is_asked_for_the_ratio_that_comes_nearest(monkeypatch):
         asked.append(ratio)
         return nn.Linear(round(1000 * (1 - ratio)), 1, bias=False)
 
-    monkeypatch.setattr(rivals, "_torch_pruning_at", narrower)
+    monkeypatch.setattr(rivals, "torch_pruning_at", narrower)
     dense = nn.Linear(1000, 1, bias=False)
     model, ratio = rivals.prune_with_torch_pruning(dense, None, target=203)
     assert count_parameters(model) == pytest.approx(203, abs=1)
     assert ratio == pytest.approx(0.797, abs=0.002)
     assert len(asked) <= 10
 
-    monkeypatch.setattr(rivals, "_torch_pruning_at", lambda dense, workload, ratio: dense)
+    monkeypatch.setattr(rivals, "torch_pruning_at", lambda dense, workload, ratio: dense)
     with pytest.raises(rivals.NotApplicable, match="unchanged, no error"):
         rivals.prune_with_torch_pruning(dense, None, target=203)
 

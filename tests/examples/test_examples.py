@@ -6,12 +6,9 @@ import torch
 import compare
 import prune_gnn
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 SMALL_JOB = ["--data", "generated", "--hidden", "32", "--epochs", "8"]
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("model", prune_gnn.MODELS)

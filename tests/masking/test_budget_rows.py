@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.nn import GraphConv, HeteroConv, SAGEConv, SAGPooling, global_max_pool, global_mean_pool
 
 import upscale_fx
+from tests.comparison import parameters
 from upscale_fx import Budget
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.analysis.size import size_of
@@ -88,10 +89,6 @@ def multiply_adds(model, arguments):
     return counter.get_total_flops() / 2
 
 
-def count(model):
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def made(model, arguments):
     torch.manual_seed(0)
     return model().eval(), arguments()
@@ -128,10 +125,10 @@ def test_rows_of_a_call_are_those_that_run(model, arguments):
 def test_a_branch_that_ends_is_seen_to_end():
     """Without the last channel of the second stage, pooling and all that only it needs is gone."""
     model, arguments = made(Pooled, pooled)
-    dense = count(model)
+    dense = parameters(model)
     for share in (0.4, 0.35, 0.3, 0.25, 0.2, 0.15):
         compiled = upscale_fx.prune(model, budget=Budget(params=share), calibration=arguments, progress=False)
-        assert 0.95 * share * dense <= count(compiled) <= 1.02 * share * dense
+        assert 0.95 * share * dense <= parameters(compiled) <= 1.02 * share * dense
 
 
 def test_a_sweep_counts_nodes_of_all_kinds():

@@ -85,7 +85,7 @@ def test_the_order_is_that_of_brute_force(name, seed):
 @pytest.mark.parametrize("pending", [1, 5, 64])
 def test_gathered_changes_do_not_change_the_order(pending, monkeypatch):
     """Low-rank terms are applied every now and then, and what is gone leaves the matrices."""
-    monkeypatch.setattr(elimination, "_PENDING", pending)
+    monkeypatch.setattr(elimination, "PENDING", pending)
     draw = np.random.default_rng(7)
     problem = Problem(draw, [1, 2] * 20, list(range(40)), outputs=6, rows=400)
     found = eliminate([Membership(problem.surgeon(), problem.members)], np.zeros(40, dtype=np.int64), np.array([36]))

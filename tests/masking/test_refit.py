@@ -1,48 +1,12 @@
-"""The refit against least squares on explicit rows, and what it promises: never worse, dead and equal channels free."""
+"""The refit against least squares on explicit rows."""
 
-import copy
-
-import pytest
 import torch
 from torch import nn
 from torch_geometric.nn import GATv2Conv, GCNConv, RGCNConv, SAGEConv, TransformerConv
 from torch_geometric.utils import add_remaining_self_loops, scatter
 
-import upscale_fx
-from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.masking.consumers.survey import survey
-from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments, Plan
-from upscale_fx.masking.reconstruction import solve
-from upscale_fx.masking.reconstruction.gather import weight_of
-from upscale_fx.masking.reconstruction.moments import Moments
-from upscale_fx.masking.reconstruction.refit import Refit
-from upscale_fx.masking.reconstruction.study import Study
-from upscale_fx.masking.removals import plan_removals
-from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
-
-WIDTH, HIDDEN, OUT, RELATIONS = 6, 12, 4, 3
-
-
-def graph(nodes=150, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(nodes, WIDTH, generator=draw, dtype=torch.float64)
-    return x, torch.randint(nodes, (2, 5 * nodes), generator=draw)
-
-
-def refitted(model, arguments, amount=0.5, ridge=1e-13, kind=Refit):
-    """The masked model by magnitudes, refitted on one batch, with hardly any ridge; and the plan."""
-    traced = upscale_fx.trace(model, arguments)
-    flow = analyse(traced)
-    found = survey(flow)
-    removals = plan_removals(found, traced, MaskOptions(amount))
-    batches = Arguments(arguments, None, traced)
-    study = Study(flow, found.consumers, [removal.eligible for removal in removals], batches, progress=False)
-    refit = kind(study, [removal.removed for removal in removals], ridge)
-    plan = Plan(removals, refit.run(), refit.reasons)
-    masked = copy.deepcopy(model)
-    plan.apply(masked)
-    return masked, plan
+from tests.masking.refitted import HIDDEN, OUT, RELATIONS, WIDTH, Two, columns, graph, refitted, two
+from upscale_fx.models import JKNet
 
 
 def best(rows, target, kept):
@@ -66,32 +30,8 @@ def seen(model, layer, arguments):
     return calls[0]
 
 
-class Two(nn.Module):
-    """Two layers with tanh between them, whose values are dense and independent."""
-
-    def __init__(self, first, last):
-        super().__init__()
-        self.first, self.last = first, last
-
-    def forward(self, x, *edges):
-        return self.last(self.first(x, *edges).tanh(), *edges)
-
-
-def two(conv, *outer, **options):
-    torch.manual_seed(0)
-    model = Two(conv(WIDTH, HIDDEN, *outer), conv(HIDDEN, OUT, *outer, **options)).double().eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return model
-
-
 def ones(rows):
     return rows.new_ones(len(rows), 1)
-
-
-def columns(*layers):
-    """Which columns of layers are not zero."""
-    return torch.cat([(layer.weight != 0).any(dim=0) for layer in layers])
 
 
 def test_gcn_is_fitted_behind_its_aggregation():
@@ -282,154 +222,3 @@ def test_dense_attention_is_fitted_over_all_pairs():
     size = products.norm(dim=0) * lacking.norm()
     assert ((products.T @ lacking).abs() <= 1e-8 * size.clamp(min=1e-30)).all()
     assert lacking.norm() > 1e-3
-
-
-# Never worse --------------------------------------------------------------------------------------------------------
-
-
-class Checked(Refit):
-    """A refit in which every problem's error is compared with that of its weights as they were."""
-
-    def _fit(self, problem, moments, weight, kept):
-        reason = super()._fit(problem, moments, weight, kept)
-        found = weight_of(problem, self.working)
-
-        def error(own):
-            change = own - weight
-            return float((change * (moments.gram @ change - 2 * moments.cross)).sum()) + moments.error
-
-        if not getattr(problem, "scaled", ()):
-            cut = kept[:, :, None]
-            assert error(found * cut) <= error(weight * cut) * (1 + 1e-9) + 1e-9 * max(moments.error, 1e-9)
-            self.checked = [*getattr(self, "checked", []), problem]
-        return reason
-
-
-FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_no_error_is_larger_than_without_refit(family):
-    torch.manual_seed(1)
-    model, given = family(WIDTH, 16, OUT).double().eval(), graph(300)
-    for amount in (0.25, 0.75):
-        masked, _ = refitted(model, given, amount, ridge=solve.RIDGE, kind=Checked)
-        dense = model(*given)
-        without = upscale_fx.mask(model, amount, calibration=given, criterion="l2", refit=False)
-        assert (masked(*given) - dense).norm() < (without(*given) - dense).norm()
-
-
-def test_solutions_are_never_worse_whatever_the_moments():
-    for seed in range(20):
-        draw = torch.Generator().manual_seed(seed)
-        rows, count = (4, 12) if seed % 2 else (60, 12)  # singular and regular
-        x = torch.randn(rows, 1, count, generator=draw, dtype=torch.float64)
-        lacking = torch.randn(rows, 1, 3, generator=draw, dtype=torch.float64)
-        weight = torch.randn(1, count, 3, generator=draw, dtype=torch.float64)
-        moments = Moments.zeros(1, count, 3)
-        moments.add(x, lacking)
-        kept = torch.rand(1, count, 1, generator=draw) < 0.5
-        found = solve.fit(*solve.wanted(moments, weight), kept.expand(1, count, 3))
-        target = x[:, 0] @ weight[0] + lacking[:, 0]
-        error, before = ((x[:, 0] @ w[0] - target).norm() for w in (found, weight * kept))
-        assert error <= before * (1 + 1e-12)
-        assert not (found * ~kept).any()
-
-
-def test_layers_that_read_what_the_dense_model_computes_and_lose_nothing_stay():
-    torch.manual_seed(0)
-    model, given = SAGE(WIDTH, 16, OUT).double().eval(), graph()
-    last = [name for name, _ in model.named_modules() if name.startswith("convs.")][-1].split(".")[1]
-    masked = upscale_fx.mask(model, {"*": 0.0, f"convs.{last}": 0.5}, calibration=given)
-    for name, value in masked.named_parameters():
-        same = torch.equal(value, model.get_parameter(name))
-        assert same != name.startswith(f"convs.{last}."), name
-
-
-# What is free of charge ---------------------------------------------------------------------------------------------
-
-
-class Wide(nn.Module):
-    """A hidden layer of 16 behind which a linear layer reads."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(WIDTH, 16), nn.Linear(16, OUT)
-
-    def forward(self, x, edge_index):
-        return self.last(self.first(x).relu())
-
-
-def relative(masked, model, given):
-    with torch.no_grad():
-        dense = model(*given)
-        return float((masked(*given) - dense).norm() / dense.norm())
-
-
-def test_dead_and_constant_channels_go_and_the_bias_takes_over():
-    model = Wide().double().eval()
-    with torch.no_grad():
-        model.first.weight[:8] = 0.0
-        model.first.bias[:8] = torch.tensor([-1.0] * 4 + [3.0] * 4)
-    given = graph()
-    masked = upscale_fx.mask(model, 0.5, calibration=given)
-    assert columns(masked.last).tolist() == [False] * 8 + [True] * 8
-    assert relative(masked, model, given) < 1e-3
-    assert relative(upscale_fx.mask(model, 0.5, calibration=given, refit=False), model, given) > 0.1
-
-
-def test_one_of_two_copies_goes_free_of_charge():
-    model = Wide().double().eval()
-    with torch.no_grad():
-        model.first.weight[8:], model.first.bias[8:] = model.first.weight[:8], model.first.bias[:8]
-    given = graph()
-    masked = upscale_fx.mask(model, 0.5, calibration=given)
-    kept = columns(masked.last)
-    assert (kept[:8] ^ kept[8:]).all()
-    assert relative(masked, model, given) < 1e-3
-
-
-# What is left alone -------------------------------------------------------------------------------------------------
-
-
-def test_zeros_of_a_sparse_model_stay():
-    model, given = two(SAGEConv), graph()
-    with torch.no_grad():
-        for layer in (model.last.lin_l, model.last.lin_r):
-            layer.weight[torch.rand(layer.weight.shape) < 0.3] = 0.0
-    masked, plan = refitted(model, given, ridge=solve.RIDGE, kind=Checked)
-    assert not plan.notes
-    for layer in ("lin_l", "lin_r"):
-        before, after = (net.last.get_submodule(layer).weight for net in (model, masked))
-        assert not after[before == 0].any()
-        assert not torch.equal(after[after != 0], before[after != 0])
-
-
-def test_where_zeros_are_too_many_to_keep_weights_stay_and_a_note_says_so(monkeypatch):
-    monkeypatch.setattr(solve, "_MOST", 0.0)
-    model, given = two(GCNConv), graph()
-    with torch.no_grad():
-        model.last.lin.weight[torch.rand(OUT, HIDDEN) < 0.3] = 0.0
-    masked, plan = refitted(model, given)
-    assert list(plan.notes.values()) == ["single entries of its weights are zero, in other places for every output"]
-    kept = columns(masked.last.lin)
-    assert torch.equal(masked.last.lin.weight[:, kept], model.last.lin.weight[:, kept])
-    assert not masked.last.lin.weight[:, ~kept].any()
-
-
-def test_weights_that_something_else_reads_stay():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.last = nn.Linear(WIDTH, HIDDEN), nn.Linear(HIDDEN, OUT)
-
-        def forward(self, x, edge_index):
-            return self.last(self.first(x).tanh()) + self.last.weight.square().sum()
-
-    torch.manual_seed(0)
-    model, given = Tied().double().eval(), graph()
-    masked, plan = refitted(model, given)
-    kept = columns(masked.last)
-    assert torch.equal(masked.last.weight[:, kept], model.last.weight[:, kept])
-    assert "something else reads its weights too" in plan.notes.values()

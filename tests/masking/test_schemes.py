@@ -7,6 +7,7 @@ import torch_geometric.nn as gnn
 from torch import nn
 
 import upscale_fx
+from tests.networks import Stack
 from tests.zoo import INPUT, ZOO, make
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.errors import NothingToPruneError, PatternError
@@ -24,20 +25,6 @@ def eligible(model, scheme, **example):
 def some(model, scheme, **example):
     """Only the consumers that lose something, with how many channels."""
     return {name: len(found) for name, found in eligible(model, scheme, **example).items() if found}
-
-
-class Stack(nn.Module):
-    """Layers that take ``(x, edge_index)``, with relu between them, and perhaps one on the nodes before them."""
-
-    def __init__(self, *convs, stem=None):
-        super().__init__()
-        self.convs, self.stem = nn.ModuleList(convs), stem
-
-    def forward(self, x, edge_index):
-        x = x if self.stem is None else self.stem(x).relu()
-        for conv in self.convs:
-            x = conv(x, edge_index).relu()
-        return x
 
 
 def two(conv, **options):

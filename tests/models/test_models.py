@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv, TransformerConv
 
+from tests.networks import FAMILIES, random_graph
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
 
-FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)
 ATTENTION = (GATv2, GraphTransformer)
 LAYER = {SimpleGCN: GCNConv, SAGE: SAGEConv, GATv2: GATv2Conv, GraphTransformer: TransformerConv, JKNet: GCNConv}
 
@@ -14,8 +14,7 @@ families = pytest.mark.parametrize("family", FAMILIES)
 
 
 def graph(nodes=9, edges=20, width=6):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(nodes, width, generator=generator), torch.randint(nodes, (2, edges), generator=generator)
+    return random_graph(nodes, edges, width, dtype=torch.float32)
 
 
 @families

@@ -23,10 +23,12 @@ def compiled():
 
 @pytest.fixture
 def unresolved():
-    """Choose again, and forget it afterwards."""
-    choice._wanted.cache_clear()
-    yield
-    choice._wanted.cache_clear()
+    """Choose again, as if nothing were asked for, and forget it afterwards."""
+    kernels.choose_again()
+    with kernels.using(""):
+        kernels.choose_again()
+        yield
+    kernels.choose_again()
 
 
 def test_the_choice_can_be_forced():
@@ -36,22 +38,28 @@ def test_the_choice_can_be_forced():
         kernels.using("cuda").__enter__()
 
 
-def test_the_environment_chooses_and_nothing_is_compiled_early():
-    code = (
-        "import sys, upscale_fx, upscale_fx.operators as operators, torch; from upscale_fx.operators import kernels; "
-        "assert 'upscale_fx.operators.kernels.jit' not in sys.modules; "
-        "operators.spmm(torch.tensor([0, 1]), None, None, torch.ones(1, 1), 'sum'); "
-        "assert 'upscale_fx.operators.kernels.jit' not in sys.modules; print(kernels.name())"
-    )
-    environment = os.environ | {choice.VARIABLE: "torch"}
+def test_the_environment_chooses_kernels_and_memory_and_nothing_is_compiled_early():
+    """In one fresh process, since imports take most of its time."""
+    code = """
+import sys, torch
+import upscale_fx
+from upscale_fx import operators
+from upscale_fx.operators import kernels
+from upscale_fx.operators.kernels import memory
+assert "upscale_fx.operators.kernels.jit" not in sys.modules
+operators.spmm(torch.tensor([0, 1]), None, None, torch.ones(1, 1), "sum")
+assert "upscale_fx.operators.kernels.jit" not in sys.modules
+memory.empty((4096, 1024), torch.zeros(1))
+print(kernels.name(), memory.kept_bytes())
+"""
     result = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
-        env=environment,
+        env=os.environ | {choice.VARIABLE: "torch", "UPSCALE_FX_KEEP_MEMORY": "0"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert result.stdout.split() == ["torch"]
+    assert result.stdout.split() == ["torch", "0"]
 
 
 def cannot_import(missing):
@@ -66,16 +74,14 @@ def cannot_import(missing):
 @pytest.mark.parametrize("missing", ["numba", "llvmlite.binding"])
 def test_without_numba_torch_kernels_run(monkeypatch, unresolved, missing):
     monkeypatch.setattr(choice.importlib, "import_module", cannot_import(missing))
-    monkeypatch.setattr(choice, "_asked", [""])
     assert kernels.name() == "torch"
     with pytest.raises(ImportError):
         kernels.using("numba").__enter__()
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_missing_numba(monkeypatch, unresolved):
-    monkeypatch.setattr(choice.importlib, "import_module", cannot_import("upscale_fx.operators.kernels.jit"))
-    monkeypatch.setattr(choice, "_asked", [""])
-    with pytest.raises(ImportError, match=r"kernels\.jit"):
+    monkeypatch.setattr(choice.importlib, "import_module", cannot_import("upscale_fx.operators.kernels.compiled"))
+    with pytest.raises(ImportError, match=r"upscale_fx\.operators\.kernels"):
         kernels.name()
 
 

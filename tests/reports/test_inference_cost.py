@@ -1,4 +1,4 @@
-"""Multiply-adds per node: the ratios of a paper, closed formulas, and what gradients say about who is needed."""
+"""The cost of inference: what an oracle counts, and formulas."""
 
 import pytest
 import torch
@@ -6,14 +6,12 @@ import torch_geometric.nn as gnn
 from torch import nn
 
 import upscale_fx
+from tests.reports.gcnp import GCNP
 from tests.zoo import HIDDEN, INPUT, make
 from upscale_fx.errors import InputError
 from upscale_fx.reports.inference_cost import cost_per_node
 
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 class TwoSages(nn.Module):
@@ -25,91 +23,7 @@ class TwoSages(nn.Module):
         return self.convs[1](self.convs[0](x, edge_index).relu(), edge_index)
 
 
-# The paper ------------------------------------------------------------------------------------------------------------
-
-
-class TwoBranches(nn.Module):
-    """The layer of GCNP: ``relu([x W_self, A (x W_neigh)])``, ``width`` channels from each branch."""
-
-    def __init__(self, inputs, width):
-        super().__init__()
-        self.own, self.neigh = gnn.Linear(inputs, width, bias=False), gnn.Linear(inputs, width, bias=False)
-        self.mean = gnn.SimpleConv(aggr="mean")
-
-    def forward(self, x, edge_index):
-        return torch.cat([self.own(x), self.mean(self.neigh(x), edge_index)], dim=-1).relu()
-
-
-class GCNP(nn.Module):
-    """Two layers of two branches and a dense classifier."""
-
-    def __init__(self, features, width, classes):
-        super().__init__()
-        self.convs = nn.ModuleList([TwoBranches(features, width), TwoBranches(2 * width, width)])
-        self.head = nn.Linear(2 * width, classes)
-
-    def forward(self, x, edge_index):
-        for conv in self.convs:
-            x = conv(x, edge_index)
-        return self.head(x)
-
-
-# Nodes, edges stored (an undirected edge twice), features, width of a branch, classes; ratios at 2x, 4x, 8x.
-PAPER = {
-    "Flickr": (89_250, 899_756, 500, 256, 7, ["2.66", "6.38", "14.2"]),
-    "Arxiv": (169_343, 2_315_598, 128, 512, 40, ["3.48", "11.0", "31.2"]),
-    "Reddit": (232_965, 2 * 11_606_919, 602, 128, 41, ["2.29", "4.95", "10.3"]),
-    "Yelp": (716_847, 2 * 6_977_410, 300, 512, 100, ["3.10", "8.55", "21.1"]),
-}
-
-
-def three_digits(number):
-    return f"{number:#.3g}"
-
-
-@pytest.mark.parametrize("name", PAPER)  # the degree is rounded down: 10, 13, 99, 19
-def test_full_inference_costs_what_gcnp_says(name):
-    nodes, stored, features, width, classes, ratios = PAPER[name]
-    degree = stored // nodes
-    model = GCNP(features, width, classes).eval()
-    dense = cost_per_node(upscale_fx.trace(model), degree=degree).full
-    found = []
-    for budget in (2, 4, 8):
-        pruned = upscale_fx.prune(model, 1 - 1 / budget, constrained=True)
-        found.append(three_digits(dense / cost_per_node(pruned, degree=degree).full))
-    assert found == ratios
-
-
-class Normed(GCNP):
-    """The same with the norms that the authors' code has: of every branch, and of what the classifier reads."""
-
-    def __init__(self, features, width, classes):
-        super().__init__(features, width, classes)
-        self.norms = nn.ModuleList(gnn.LayerNorm(width, mode="node") for _ in range(4))
-
-    def forward(self, x, edge_index):
-        for number, conv in enumerate(self.convs):
-            own, neighbours = conv(x, edge_index).chunk(2, dim=-1)
-            x = torch.cat([self.norms[2 * number](own), self.norms[2 * number + 1](neighbours)], dim=-1)
-        return self.head(nn.functional.normalize(x, dim=-1))
-
-
-def test_norms_over_channels_cost_nothing():
-    nodes, stored, *shape, _ = PAPER["Reddit"]
-    asked = {"degree": stored // nodes, "fanouts": [stored // nodes, 32]}
-    plain, normed = (cost_per_node(upscale_fx.trace(kind(*shape)), **asked) for kind in (GCNP, Normed))
-    assert plain == normed
-
-
-def test_the_paper_counts_what_it_writes():
-    features, width, classes, degree = 500, 256, 7, 10
-    cost = cost_per_node(upscale_fx.trace(GCNP(features, width, classes)), degree=degree)
-    layers = 2 * features * width + 2 * (2 * width) * width + 2 * width * classes
-    assert cost.full_aggregation == 2 * degree * width
-    assert cost.full == layers + cost.full_aggregation
-
-
-# An oracle: what has a gradient is needed -----------------------------------------------------------------------------
+# An oracle: what has a gradient is needed ----------------------------------------------------------------------------
 
 
 def regular(nodes, degree):
@@ -169,7 +83,6 @@ def needed_rows(value):
 MODELS = ["gcn", "gcn-plain", "sage-mean", "sage-project", "sage-no-root", "gat-1", "gat-4", "gat-residual", "gin",
           "jk-cat", "jk-cat-sage", "residual-none", "dense-gcn", "pre-activation", "more-graph-conv",
           "transformer-no-root", "family-jknet", "gatv2-4"]  # fmt: skip
-
 FANOUTS = (3, 2, 4, 2, 3)
 
 
@@ -212,7 +125,7 @@ def hops_of(traced):
     raise AssertionError("no number of fan-outs fits")
 
 
-# Formulas -------------------------------------------------------------------------------------------------------------
+# Formulas ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_value_counts_at_every_hop_that_needs_it():
@@ -303,81 +216,3 @@ def test_it_prints_thousands_of_macs():
         "full graph  526.85 kMACs/node (5.12 aggregation; degree 10)",
         "batched     45,180.42 kMACs/node (87.04 aggregation; fan-outs 10, 32)",
     ]
-
-
-# Errors ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("degree", [0, -1, float("nan"), float("inf"), "3", None, True])
-def test_a_degree_is_a_positive_number(degree):
-    with pytest.raises(InputError, match="degree must be a positive number"):
-        cost_per_node(upscale_fx.trace(make("gcn")), degree=degree)
-
-
-@pytest.mark.parametrize("fanouts", [[], [3], [3, 3], [3, 3, 3, 3]])
-def test_there_is_one_fanout_per_hop(fanouts):
-    with pytest.raises(InputError, match=f"3 hops away, so fanouts takes 3 numbers, got {len(fanouts)}"):
-        cost_per_node(upscale_fx.trace(make("gcn")), degree=3, fanouts=fanouts)
-
-
-def test_a_fanout_is_a_positive_number():
-    with pytest.raises(InputError, match=r"fanouts\[1\] must be a positive number"):
-        cost_per_node(upscale_fx.trace(make("gcn")), degree=3, fanouts=[3, 0, 3])
-
-
-def test_a_model_is_traced_first():
-    with pytest.raises(InputError, match=r"got Sequential; pass upscale_fx.trace\(model\)"):
-        cost_per_node(nn.Sequential(), degree=3)
-
-
-def test_a_graph_without_edges_has_no_cost_per_edge():
-    class Alone(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lin = nn.Linear(6, 4)
-
-        def forward(self, x):
-            return self.lin(x)
-
-    with pytest.raises(InputError, match="goes along edges"):
-        cost_per_node(upscale_fx.trace(Alone()), degree=3)
-
-
-def test_pairs_of_nodes_are_refused():
-    class Pairs(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = gnn.GCNConv(6, 4)
-
-        def forward(self, x, edge_index):
-            h = self.conv(x, edge_index)
-            return h @ h.t()
-
-    with pytest.raises(InputError, match=r"rows of kind N\*N, which no degree counts"):
-        cost_per_node(upscale_fx.trace(Pairs()), degree=3)
-
-
-def test_a_second_kind_of_nodes_is_refused():
-    given = (torch.randn(9, 6), torch.randn(7, 5)), torch.randint(7, (2, 22))
-    with pytest.raises(InputError, match="or a second kind of nodes"):
-        cost_per_node(upscale_fx.trace(gnn.SAGEConv((6, 5), 4), given), degree=3)
-
-
-def test_rows_of_graphs_are_refused():
-    with pytest.raises(InputError, match="has one row for each of B, neither nodes nor edges"):
-        cost_per_node(upscale_fx.trace(make("pool-add")), degree=3)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("norm-graph", "reads rows of kind B and gives rows of kind N"),
-        ("link-dot", "has one row for each of E"),
-        ("pool-whole-graph", "is one value for the whole graph"),
-    ],
-)
-def test_batched_inference_needs_one_node_and_its_neighbours(name, message):
-    traced = upscale_fx.trace(make(name))
-    assert cost_per_node(traced, degree=3).full > 0
-    with pytest.raises(InputError, match=message):
-        cost_per_node(traced, degree=3, fanouts=[3, 3])

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 
 import prune_gnn
 import upscale_fx
-from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
+from tests.networks import FAMILIES
 
-FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)
 STORED = prune_gnn.STORED if (prune_gnn.STORED / "load.py").is_file() else None
 #: Amount, and the most accuracy that may go on the mean of all families, in points.
 LIMITS = {0.5: 0.5, 0.75: 0.7, 0.875: 1.0}

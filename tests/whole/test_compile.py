@@ -10,9 +10,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import upscale_fx
 from tests import zoo
-from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
+from tests.networks import FAMILIES, random_graph
+from upscale_fx.models import SAGE, JKNet, SimpleGCN
 
-FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)
 SIZES = ((23, 70), (40, 31), (57, 200))  # nodes, edges
 
 #: Inductor writes C++, which a machine with only Python cannot build; aot_eager shows all but that.
@@ -26,26 +26,15 @@ families = pytest.mark.parametrize("family", FAMILIES)
 def build(family):
     torch.manual_seed(0)
     model = family(12, 16, 5, dropout=0.0).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:  # biases start at zero, all alike
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    zoo.randomise(model)  # biases start at zero, all alike
     return model
 
 
 def graph(nodes, edges, seed=1):
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(nodes, 12, dtype=torch.float64, generator=draw), torch.randint(nodes, (2, edges), generator=draw)
+    return random_graph(nodes, edges, 12, seed)
 
 
-@pytest.fixture
-def _fresh_dynamo():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize(("family", "backend"), BACKENDS)
 def test_torch_compile_takes_the_whole_graph_once(family, backend):
     compiled = upscale_fx.prune(build(family), 0.5)

@@ -9,7 +9,7 @@ from torch.export import Dim
 
 import export_gnn
 import upscale_fx
-from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
+from tests.networks import FAMILIES, random_graph
 
 needs_compiler = pytest.mark.skipif(export_gnn.cxx_compiler() is None, reason="AOTInductor writes C++")
 #: torch's own, when AOTInductor pickles what it compiled.
@@ -19,10 +19,10 @@ torchs_own_warning = pytest.mark.filterwarnings(
 
 
 def graph(nodes, edges):
-    return torch.randn(nodes, 12, dtype=torch.float64), torch.randint(nodes, (2, edges))
+    return random_graph(nodes, edges, 12)
 
 
-@pytest.mark.parametrize("family", [SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_exported_programs_run_at_every_size(family, tmp_path):
     torch.manual_seed(0)
     model = family(12, 16, 5, num_layers=2).double().eval()

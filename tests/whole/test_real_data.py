@@ -13,9 +13,8 @@ from torch_geometric.nn import GINConv, global_add_pool
 
 import prune_gnn
 import upscale_fx
-from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
+from tests.networks import FAMILIES
 
-FAMILIES = (SimpleGCN, SAGE, GATv2, GraphTransformer, JKNet)
 STORED = prune_gnn.STORED if (prune_gnn.STORED / "load.py").is_file() else None
 
 

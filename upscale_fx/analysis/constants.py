@@ -86,6 +86,21 @@ def _first_row(flow: Dataflow, node: fx.Node, value: Tensor) -> Tensor:
     return value
 
 
+def observed(flow: Dataflow, node: fx.Node) -> Mask:
+    """Which positions hold one finite number in all rows of both example graphs, up to rounding."""
+    first = first_row(flow, node)
+    if first is None:
+        return np.zeros(flow.axes[node].count, dtype=bool)
+    shape, same = flow.axes[node].shape, torch.isfinite(first)
+    rows = [axis for axis, size in enumerate(flow.axes[node].sizes) if size is None]
+    for value in flow.values[node] if node.op != "get_attr" else ():
+        assert isinstance(value, Tensor)
+        close = torch.isclose(value, first.reshape(shape))
+        same &= (close.all(dim=rows) if rows else close).reshape(-1)
+    found: Mask = same.cpu().numpy()
+    return found
+
+
 @dataclass(frozen=True)
 class _Analysis:
     """The forward pass: what was found so far. Numbers in comments are those of the module's docstring."""
@@ -97,7 +112,7 @@ class _Analysis:
     def visit(self, node: fx.Node) -> None:
         """Find the constants of one node, whose operands have been visited."""
         proved = ~self.flow.nonzero[node] | self._proved(node)
-        self.found[node] = proved & self._observed(node) if proved.any() else proved
+        self.found[node] = proved & observed(self.flow, node) if proved.any() else proved
 
     def _proved(self, node: fx.Node) -> Mask:
         relation = self.flow.relations[node]
@@ -117,20 +132,6 @@ class _Analysis:
             found: Mask = np.logical_and.reduce([self.found[flow.source][flow.index] for flow in relation.flows])
             return found
         return nothing
-
-    def _observed(self, node: fx.Node) -> Mask:
-        """Which positions hold one finite number in all rows of both example graphs, up to rounding."""
-        first = first_row(self.flow, node)
-        if first is None:
-            return np.zeros(self.flow.axes[node].count, dtype=bool)
-        shape, same = self.flow.axes[node].shape, torch.isfinite(first)
-        rows = [axis for axis, size in enumerate(self.flow.axes[node].sizes) if size is None]
-        for value in self.flow.values[node] if node.op != "get_attr" else ():
-            assert isinstance(value, Tensor)
-            close = torch.isclose(value, first.reshape(shape))
-            same &= (close.all(dim=rows) if rows else close).reshape(-1)
-        found: Mask = same.cpu().numpy()
-        return found
 
     def _is_fixed(self, node: fx.Node) -> bool:
         """Whether a parameter or buffer is no statistic that training updates."""

@@ -92,8 +92,8 @@ class Allocation:
 
     def _within(self, target: float, traced: float, measured: Measured) -> list[Mask]:
         """What goes so that the target is met, by the bill, which is corrected by what compaction really leaves."""
-        reads = self._reads()
-        bill, errors = self._bill(reads), self._errors(reads)
+        reads = self.reads()
+        bill, errors = self.bill(reads), self._errors(reads)
         order = Descent(bill, errors, self.budget.sharing, self.study.progress).run()
 
         def real(alive: Mask) -> float:
@@ -129,7 +129,7 @@ class Allocation:
                 f"(inputs=True, a shorter ignore)"
             )
 
-    def _reads(self) -> Reads:
+    def reads(self) -> Reads:
         """The reads, and which channels something other than a consumer holds."""
         flow = self.study.flow
         ids = channel_ids(flow, through_cat=True)
@@ -168,7 +168,7 @@ class Allocation:
             return error
         return replace(error, scale=max(error.scale, moments.rows * moments.cross[:, 0].numel()))
 
-    def _bill(self, reads: Reads) -> Bill:
+    def bill(self, reads: Reads) -> Bill:
         """The prices, with what a slot costs beside weights measured for one slot of every tensor."""
         price = np.array([self._price(removal) for removal in self.removals])
         rates = np.where(reads.outputs > 0, price / np.maximum(reads.outputs, 1.0), 0.0)

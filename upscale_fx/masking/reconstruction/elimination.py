@@ -23,7 +23,7 @@ from upscale_fx.channels.positions import Mask, Positions
 Numbers = npt.NDArray[np.float64]
 
 #: Low-rank terms that are gathered before they are applied.
-_PENDING = 64
+PENDING = 64
 
 
 class Surgeon:
@@ -102,7 +102,7 @@ class Surgeon:
 
     def _gone(self, variables: Positions) -> None:
         self._dropped = np.concatenate([self._dropped, variables])
-        if self._low.shape[2] < _PENDING:
+        if self._low.shape[2] < PENDING:
             return
         u, p, n = self._low
         self.inverse -= u @ u.T

@@ -132,7 +132,7 @@ class Refit:
         """Fit a problem and write its weights; returns by how much they changed ``[B, V, O]``."""
         self.study.check(problem, moments)
         kept = self._kept(problem)
-        reason = self._fit(problem, moments, weight, kept)
+        reason = self.fit_problem(problem, moments, weight, kept)
         consumers = consumers_of(problem)
         for number in consumers:
             self._zero(number)
@@ -140,7 +140,7 @@ class Refit:
             self.reasons |= dict.fromkeys(consumers, reason)
         return weight_of(problem, self.working) - weight  # as they are stored, rounded to their dtype
 
-    def _fit(self, problem: Problem, moments: Moments, weight: Tensor, kept: Tensor) -> str:
+    def fit_problem(self, problem: Problem, moments: Moments, weight: Tensor, kept: Tensor) -> str:
         """Fit a problem and write its weights; returns why not, if they stay as they are."""
         reason = self.study.reasons.get(id(problem), "")
         reason = problem.reason if isinstance(problem, Own) and problem.reason else reason

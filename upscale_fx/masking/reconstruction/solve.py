@@ -26,7 +26,7 @@ _LEAST = 1e-6
 #: What biases have of it.
 _BIASES = 1e-6
 #: Most multiply-adds that are spent on outputs whose weights have zeros in different places.
-_MOST = 1e11
+MOST = 1e11
 
 
 class NotFittedError(UpscaleError, ValueError):
@@ -66,7 +66,7 @@ def fit(left: Tensor, right: Tensor, free: Tensor) -> Tensor:
         patterns, which = masks[:, :1], torch.zeros(masks.shape[1], dtype=torch.int64)
         if not bool((masks == patterns).all()):
             patterns, which = masks.unique(dim=1, return_inverse=True)
-        if float(patterns.sum(dim=0).double().pow(3).sum()) / 3 > _MOST and patterns.shape[1] > 1:
+        if float(patterns.sum(dim=0).double().pow(3).sum()) / 3 > MOST and patterns.shape[1] > 1:
             raise NotFittedError("single entries of its weights are zero, in other places for every output")
         for number, pattern in enumerate(patterns.T):
             keep, outputs = torch.nonzero(pattern)[:, 0], torch.nonzero(which == number)[:, 0]

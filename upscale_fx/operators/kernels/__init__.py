@@ -5,6 +5,6 @@ dtypes than float32 and float64, compositions of torch's kernels run instead, wi
 ``UPSCALE_FX_KERNELS=torch`` in the environment and ``with using("torch"):`` switch the compiled ones off.
 """
 
-from upscale_fx.operators.kernels.choice import Kernels, choose, choose_structure, name, using
+from upscale_fx.operators.kernels.choice import Kernels, choose, choose_again, choose_structure, name, using
 
-__all__ = ["Kernels", "choose", "choose_structure", "name", "using"]
+__all__ = ["Kernels", "choose", "choose_again", "choose_structure", "name", "using"]

@@ -92,6 +92,12 @@ def choose_structure(index: Tensor) -> Kernels:
     return cast(Kernels, torch_kernels) if compiled is None else compiled
 
 
+def choose_again() -> None:
+    """Forget what was found out about numba: it was installed, or removed, while this process ran."""
+    importlib.invalidate_caches()
+    _wanted.cache_clear()
+
+
 def name() -> str:
     """``"numba"`` or ``"torch"``: what runs on CPU tensors of float32 and float64; all others always take torch's."""
     return "torch" if _wanted(_asked[-1]) is None else "numba"
@@ -101,7 +107,8 @@ def name() -> str:
 def using(kernels: str) -> Iterator[None]:
     """Force ``"torch"`` or ``"numba"`` kernels inside a ``with`` block, whatever the environment variable says.
 
-    For tests and measurements; the choice holds for the whole process, not for one thread.
+    ``""`` chooses as if nothing were asked for. For tests and measurements; the choice holds for the whole process,
+    not for one thread.
 
     Raises:
         ValueError: no kernels have that name.

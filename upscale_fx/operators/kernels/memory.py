@@ -4,7 +4,7 @@ A result of hundreds of megabytes is new memory in every call, and the first tou
 page fault: on the machine this was measured on (a virtual one), filling 173 MB took 76 ms of which 6 ms were writing.
 Huge pages (2 MiB) made that 13 ms, memory that had been used before 6 ms. So blocks of :data:`_LARGE` bytes and more
 are kept when the tensor in them is gone. Never more is kept than was in use at one time, nor a block that
-:data:`_PATIENCE` requests could not use; :func:`release` gives all of it back, and ``UPSCALE_FX_KEEP_MEMORY=0`` keeps
+:data:`PATIENCE` requests could not use; :func:`release` gives all of it back, and ``UPSCALE_FX_KEEP_MEMORY=0`` keeps
 none. Only Linux is asked for huge pages; numbers do not depend on any of this.
 """
 
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 #: Below this memory comes from the allocator's own store, most of it touched before.
 _LARGE = 8 << 20
 #: Requests that a kept block waits for one that it fits.
-_PATIENCE = 256
+PATIENCE = 256
 _HUGE_PAGE = 2 << 20
 _KEEPS = os.environ.get("UPSCALE_FX_KEEP_MEMORY", "1") != "0"
 
@@ -66,6 +66,12 @@ class _Store:
             self.peak = max(self.peak, self.used)
             return chosen
 
+    def count_kept(self) -> int:
+        """Bytes of all blocks."""
+        with self.lock:
+            self._tidy()
+            return sum(len(block) for _, block in self.kept)
+
     def _tidy(self) -> None:
         """Take in what was returned, and let go of what is too old or too much."""
         self.requests += 1
@@ -73,7 +79,7 @@ class _Store:
             block = self.returned.popleft()
             self.used -= len(block)
             self.kept.append((self.requests, block))
-        self.kept = [entry for entry in self.kept if self.requests - entry[0] < _PATIENCE]
+        self.kept = [entry for entry in self.kept if self.requests - entry[0] < PATIENCE]
         while self.kept and self.used + sum(len(block) for _, block in self.kept) > self.peak:
             self.kept.pop(0)
 
@@ -93,6 +99,11 @@ if hasattr(os, "register_at_fork"):  # in a forked process the lock may be held 
 def release() -> None:
     """Give memory that no tensor uses back to the system."""
     _store.clear()
+
+
+def kept_bytes() -> int:
+    """Bytes that are kept although no tensor uses them."""
+    return _store.count_kept()
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
