@@ -26,7 +26,7 @@ from upscale_fx.masking.criteria import OBS, OutputCriterion, ReconstructionCrit
 from upscale_fx.masking.criteria.labels import without_labels
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.masking.reconstruction.errors import Choice, energies, magnitudes, reconstruction_errors, units_of
-from upscale_fx.masking.reconstruction.gather import put_back
+from upscale_fx.masking.reconstruction.parameters import set_parameter
 from upscale_fx.masking.reconstruction.refit import Refit
 from upscale_fx.masking.reconstruction.study import Study
 from upscale_fx.masking.removals import nothing_to_prune, plan_removals
@@ -74,7 +74,7 @@ class Plan:
     def apply(self, root: nn.Module) -> None:
         """Do it, in place, to a traced graph or to the model it was traced from."""
         for name, value in self.parameters.items():
-            put_back(root, name, value)
+            set_parameter(root, name, value)
         for removal in self.removals:
             removal.consumer.zero(root, removal.removed)
 
