@@ -6,9 +6,9 @@ from torch_geometric.data import Data
 
 import upscale_fx
 from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments
 from upscale_fx.masking.removals import plan_removals
 
 
@@ -33,6 +33,6 @@ def observed(criterion, model, batches, name, seed=0):
     flow = analyse(traced)
     options = MaskOptions(amount=0.5)
     removals = plan_removals(survey(flow), traced, options)
-    pairs = list(Arguments(batches, None, traced).with_batches())
+    pairs = list(CalibrationData(batches, None, traced).with_batches())
     scores = criterion.observe(flow, removals, pairs, seed)
     return next(own for own, removal in zip(scores, removals, strict=True) if removal.consumer.name == name)

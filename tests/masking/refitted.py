@@ -8,10 +8,10 @@ from torch import nn
 import upscale_fx
 from tests.networks import random_graph
 from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments, Plan
-from upscale_fx.masking.reconstruction.gather import weight_of
+from upscale_fx.masking.plan import Plan
 from upscale_fx.masking.reconstruction.refit import Refit
 from upscale_fx.masking.reconstruction.study import Study
 from upscale_fx.masking.removals import plan_removals
@@ -28,8 +28,8 @@ def refitted(model, arguments, amount=0.5, ridge=1e-13, kind=Refit):
     traced = upscale_fx.trace(model, arguments)
     flow = analyse(traced)
     found = survey(flow)
-    removals = plan_removals(found, traced, MaskOptions(amount))
-    batches = Arguments(arguments, None, traced)
+    removals = plan_removals(found, traced, MaskOptions(amount=amount))
+    batches = CalibrationData(arguments, None, traced)
     study = Study(flow, found.consumers, [removal.eligible for removal in removals], batches, progress=False)
     refit = kind(study, [removal.removed for removal in removals], ridge)
     plan = Plan(removals, refit.run(), refit.reasons)
@@ -62,7 +62,7 @@ class Checked(Refit):
 
     def fit_problem(self, problem, moments, weight, kept):
         reason = super().fit_problem(problem, moments, weight, kept)
-        found = weight_of(problem, self.working)
+        found = problem.weight(self.working)
 
         def error(own):
             change = own - weight

@@ -12,9 +12,9 @@ from tests.random_models import programs
 from tests.random_models.check import pruned_and_masked
 from tests.random_models.graphs import EXAMPLES, OTHERS
 from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments
 from upscale_fx.masking.reconstruction.study import Study
 from upscale_fx.masking.removals import plan_removals
 
@@ -48,8 +48,10 @@ def test_random_programs(program, amount, constrained, criterion, scope):
     flow = analyse(traced)
     found = survey(flow)
     try:
-        removals = plan_removals(found, traced, MaskOptions(amount, **options))
+        removals = plan_removals(found, traced, MaskOptions(amount=amount, **options))
         eligible, removed = zip(*((r.eligible, r.removed) for r in removals), strict=True)
-        Checked(Study(flow, found.consumers, eligible, Arguments(given, None, traced), progress=False), removed).run()
+        Checked(
+            Study(flow, found.consumers, eligible, CalibrationData(given, None, traced), progress=False), removed
+        ).run()
     except (upscale_fx.NothingToPruneError, upscale_fx.InputError):
         return

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from upscale_fx.masking.reconstruction import elimination
-from upscale_fx.masking.reconstruction.elimination import Membership, Surgeon, eliminate
+from upscale_fx.masking.reconstruction.elimination import Membership, QuadraticError, eliminate
 
 
 class Problem:
@@ -25,11 +25,11 @@ class Problem:
         self.variables = [places[a:b] for a, b in pairwise(bounds)]
         self.outputs = np.arange(outputs)
 
-    def surgeon(self):
+    def quadratic(self):
         units = np.full((len(self.variables), max(map(len, self.variables))), -1)
         for row, own in zip(units, self.variables, strict=True):
             row[: len(own)] = own
-        return Surgeon(self.left.copy(), self.left @ self.weight, units, self.scale)
+        return QuadraticError(self.left.copy(), self.left @ self.weight, units, self.scale)
 
     def error(self, removed):
         """The least error without these units: the best weights on all other variables."""
@@ -75,7 +75,7 @@ def test_the_order_is_that_of_brute_force(name, seed):
     problems = [Problem(draw, own, units, outputs=4) for own, units in zip(sizes, members, strict=True)]
     known = {unit for own in members for unit in own}
     unseen = np.array([0.0 if unit in known else draw.uniform(0, 400) for unit in range(len(pools))])
-    given = [Membership(problem.surgeon(), problem.members) for problem in problems]
+    given = [Membership(problem.quadratic(), problem.members) for problem in problems]
     found = eliminate(given, np.array(pools), np.array(quotas), unseen)
     expected = brute_force(problems, pools, quotas, unseen)
     assert [unit for unit, _ in found] == [unit for unit, _ in expected]
@@ -88,7 +88,7 @@ def test_gathered_changes_do_not_change_the_order(pending, monkeypatch):
     monkeypatch.setattr(elimination, "PENDING", pending)
     draw = np.random.default_rng(7)
     problem = Problem(draw, [1, 2] * 20, list(range(40)), outputs=6, rows=400)
-    found = eliminate([Membership(problem.surgeon(), problem.members)], np.zeros(40, dtype=np.int64), np.array([36]))
+    found = eliminate([Membership(problem.quadratic(), problem.members)], np.zeros(40, dtype=np.int64), np.array([36]))
     removed = set()
     for unit, cost in found:
         before = problem.error(removed)
@@ -97,17 +97,17 @@ def test_gathered_changes_do_not_change_the_order(pending, monkeypatch):
     assert len(removed) == 36
 
 
-def test_outputs_that_are_forgotten_cost_nothing():
+def test_outputs_that_are_dropped_cost_nothing():
     draw = np.random.default_rng(3)
     problem = Problem(draw, [1, 2, 1, 3, 1], [0, 1, 2, 3, 4], outputs=5)
-    surgeon = problem.surgeon()
-    surgeon.drop(1)
-    surgeon.forget(np.array([0, 3]))
+    quadratic = problem.quadratic()
+    quadratic.drop(1)
+    quadratic.drop_outputs(np.array([0, 3]))
     problem.outputs = np.array([1, 2, 4])
     expected = [problem.error({1, unit}) - problem.error({1}) for unit in range(5)]
-    np.testing.assert_allclose(surgeon.costs(), expected, rtol=1e-7, atol=1e-9)
-    surgeon.forget(np.array([1, 2, 4]))
-    np.testing.assert_allclose(surgeon.costs(), 0.0, atol=1e-8)
+    np.testing.assert_allclose(quadratic.costs(), expected, rtol=1e-7, atol=1e-9)
+    quadratic.drop_outputs(np.array([1, 2, 4]))
+    np.testing.assert_allclose(quadratic.costs(), 0.0, atol=1e-8)
 
 
 def test_dead_variables_and_equal_ones_are_found():
@@ -118,8 +118,8 @@ def test_dead_variables_and_equal_ones_are_found():
     x[:, 4] = x[:, 2]
     left = x.T @ x
     left += 1e-6 * np.trace(left) / 6 * np.eye(6)
-    surgeon = Surgeon(left, left @ draw.normal(size=(6, 3)), np.arange(6)[:, None])
-    order = eliminate([Membership(surgeon, np.arange(6))], np.zeros(6, dtype=np.int64), np.array([5]))
+    quadratic = QuadraticError(left, left @ draw.normal(size=(6, 3)), np.arange(6)[:, None])
+    order = eliminate([Membership(quadratic, np.arange(6))], np.zeros(6, dtype=np.int64), np.array([5]))
     units, costs = [unit for unit, _ in order], [cost for _, cost in order]
     assert units[0] == 1
     assert units[1] in (2, 4)

@@ -36,7 +36,7 @@ def test_solutions_are_never_worse_whatever_the_moments():
         moments = Moments.zeros(1, count, 3)
         moments.add(x, lacking)
         kept = torch.rand(1, count, 1, generator=draw) < 0.5
-        found = solve.fit(*solve.wanted(moments, weight), kept.expand(1, count, 3))
+        found = solve.fit(*solve.normal_equations(moments, weight), kept.expand(1, count, 3))
         target = x[:, 0] @ weight[0] + lacking[:, 0]
         error, before = ((x[:, 0] @ w[0] - target).norm() for w in (found, weight * kept))
         assert error <= before * (1 + 1e-12)

@@ -1,58 +1,24 @@
-"""Pruning by what a model computes: calibration data, criteria that read it, and the refit of the weights that stay."""
+"""The plan of what pruning does to a model: which channels go, and which values the weights that stay take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
-import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.channels.positions import Mask
-from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.module import CompiledGNN
-from upscale_fx.compiled.signatures import signature_of
-from upscale_fx.errors import NothingToPruneError, PatternError
-from upscale_fx.masking.allocation.allocate import Allocation
-from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.masking.allocation.cost import Measured
-from upscale_fx.masking.consumers.pools import Pool, Removal, removable, shared_pools
-from upscale_fx.masking.consumers.schemes import eligible_channels
+from upscale_fx.masking.budgeted import spend_budget
+from upscale_fx.masking.calibrated import Calibrated
+from upscale_fx.masking.calibration_data import CalibrationData
+from upscale_fx.masking.consumers.pools import Removal
 from upscale_fx.masking.consumers.survey import Survey
-from upscale_fx.masking.criteria import OBS, OutputCriterion, ReconstructionCriterion, resolve_criterion
-from upscale_fx.masking.criteria.labels import without_labels
+from upscale_fx.masking.criteria import resolve_criterion
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.reconstruction.errors import Choice, energies, magnitudes, reconstruction_errors, units_of
-from upscale_fx.masking.reconstruction.gather import put_back
+from upscale_fx.masking.reconstruction.parameters import set_parameter
 from upscale_fx.masking.reconstruction.refit import Refit
-from upscale_fx.masking.reconstruction.study import Study
-from upscale_fx.masking.removals import nothing_to_prune, plan_removals
-
-
-class Arguments:
-    """Calibration batches as the arguments of a traced graph, by name; can be gone over any number of times."""
-
-    def __init__(self, calibration: Any, transform: Callable[[Any], Any] | None, model: CompiledGNN) -> None:
-        self.batches = calibration if isinstance(calibration, Batches) else Batches(calibration, replay=True)
-        self.transform = transform
-        self._model = model
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for _, arguments in self.with_batches():
-            yield arguments
-
-    def with_batches(self) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-        """Every batch as the user gave it, and its arguments."""
-        for batch in self.batches:
-            given = without_labels(batch, self._model) if self.transform is None else batch
-            args, kwargs = arguments_of(given, self._model, self.transform)
-            yield batch, signature_of(self._model).bind(*args, **kwargs).arguments
-
-    def __len__(self) -> int:
-        return len(self.batches)
+from upscale_fx.masking.removals import plan_removals
 
 
 @dataclass
@@ -74,7 +40,7 @@ class Plan:
     def apply(self, root: nn.Module) -> None:
         """Do it, in place, to a traced graph or to the model it was traced from."""
         for name, value in self.parameters.items():
-            put_back(root, name, value)
+            set_parameter(root, name, value)
         for removal in self.removals:
             removal.consumer.zero(root, removal.removed)
 
@@ -94,126 +60,32 @@ def make_plan(flow: Dataflow, found: Survey, options: MaskOptions, measured: Mea
     """
     root = flow.module
     assert isinstance(root, CompiledGNN)
-    batches = None if options.calibration is None else Arguments(options.calibration, options.transform, root)
-    calibrated = _Calibrated(flow, found, options, batches)
+    data = None if options.calibration is None else CalibrationData(options.calibration, options.transform, root)
+    calibrated = Calibrated(flow, found, options, data)
     if options.budget is not None:
         assert measured is not None
-        removals = calibrated.spend(measured)
+        removals = spend_budget(calibrated, options.budget, measured)
     else:
-        removals = plan_removals(found, root, options, None if batches is None else calibrated.rank, calibrated.allowed)
-    chosen = _told(options, batches)
-    if batches is None or not options.refit:
-        return Plan(removals, chosen=chosen)
-    refit = Refit(calibrated.study(removals), [removal.removed for removal in removals])
-    parameters = refit.run()
-    notes = {found.consumers[number].name: reason for number, reason in refit.reasons.items()}
-    return Plan(removals, parameters, notes, chosen)
+        ranking = None if data is None else calibrated.rank
+        removals = plan_removals(found, root, options, ranking, calibrated.allowed)
+    plan = Plan(removals, chosen=_how_chosen(options))
+    if data is not None and options.refit:
+        refit = Refit(calibrated.study(removals), [removal.removed for removal in removals])
+        plan.parameters = refit.run()
+        plan.notes = {found.consumers[number].name: reason for number, reason in refit.reasons.items()}
+    return plan
 
 
-def _told(options: MaskOptions, batches: Arguments | None) -> str:
+def _how_chosen(options: MaskOptions) -> str:
     """How channels are chosen, in words; nothing where weights alone decide, layer by layer."""
-    if batches is None and options.budget is None and options.scheme is None:
+    calibrated = options.calibration is not None
+    if not calibrated and options.budget is None and options.scheme is None:
         return ""
-    criterion = resolve_criterion(options.criterion, batches is not None)
+    criterion = resolve_criterion(options.criterion, calibrated)
     name = getattr(criterion, "__name__", type(criterion).__name__.lower())
     parts = [f"by {name}"]
-    if batches is not None:
+    if calibrated:
         parts.append("calibrated" + (", weights that stay refitted" if options.refit else ", weights as they were"))
     parts += [f"within Budget({options.budget})"] if options.budget is not None else []
     parts += [f"scheme {options.scheme!r}"] if options.scheme is not None else []
     return ", ".join(parts)
-
-
-@dataclass
-class _Calibrated:
-    """Ranks units by what the model computes."""
-
-    flow: Dataflow
-    found: Survey
-    options: MaskOptions
-    batches: Arguments | None
-    known: Study | None = None
-
-    @property
-    def allowed(self) -> dict[str, Mask] | None:
-        """Which channels may go under a scheme; None without one."""
-        scheme = self.options.scheme
-        return None if scheme is None else eligible_channels(self.flow, self.found, scheme)
-
-    def study(self, removals: Sequence[Removal]) -> Study:
-        """The least-squares problems of the model, made once."""
-        if self.known is None:
-            eligible = [removal.eligible for removal in removals]
-            options, batches = self.options, self.batches if self.batches is not None else ()
-            self.known = Study(self.flow, self.found.consumers, eligible, batches, options.seed, options.progress)
-        return self.known
-
-    def spend(self, measured: Measured) -> list[Removal]:
-        """What every consumer loses for a budget."""
-        options, root = self.options, self.flow.module
-        criterion = resolve_criterion(options.criterion, self.batches is not None)
-        if options.criterion is not None and not isinstance(criterion, OBS):
-            raise PatternError(f"a budget is spent by reconstruction errors (criterion 'obs'), not by {criterion!r}")
-        budget = options.budget
-        assert budget is not None
-        budget = replace(budget, sharing="always") if options.constrained else budget
-        removals = plan_removals(self.found, root, replace(options, amount=0.0, budget=None), allowed=self.allowed)
-        if not any(removal.eligible.any() for removal in removals):
-            raise NothingToPruneError(nothing_to_prune(removals, self.found.refused))
-        study, arguments = self.study(removals), None
-        pools = shared_pools(removals, energies(removals, root), partly=True)
-        if self.batches is not None:
-            study.observe()
-            arguments = next(iter(self.batches))
-            if any(len(pool.blocks) > 1 for pool in pools):
-                for pool in pools:
-                    pool.amount = 1.0
-                self._by_reconstruction(OBS(), study, removals, pools, to_the_end=True)
-        elif budget.unit == "macs":
-            raise PatternError("Budget(macs=...) counts the multiply-adds of a call: pass calibration=(x, edge_index)")
-        rows = CallRows() if budget.unit != "macs" or arguments is None else rows_in_call(self.flow, arguments)
-        Allocation(study, removals, pools, budget, OBS().ridge, rows).spend(measured)
-        return removals
-
-    def rank(self, removals: Sequence[Removal], pools: Sequence[Pool], options: MaskOptions) -> None:
-        """Set the scores of all units."""
-        criterion = resolve_criterion(options.criterion, calibrated=True)
-        if isinstance(criterion, ReconstructionCriterion):
-            study = self.study(removals)
-            study.observe()
-            self._by_reconstruction(criterion, study, removals, pools, options.scope == "global")
-        elif isinstance(criterion, OutputCriterion):
-            self._by_outputs(criterion, removals, pools)
-
-    def _by_outputs(self, criterion: OutputCriterion, removals: Sequence[Removal], pools: Sequence[Pool]) -> None:
-        assert self.batches is not None
-        bar = tqdm(
-            self.batches.with_batches(), desc="calibrating", total=self.batches.batches.length, leave=False,
-            unit="batch", disable=None if self.options.progress else True,
-        )  # fmt: skip
-        scores = criterion.observe(self.flow, removals, bar, self.options.seed)
-        shared = self.options.constrained  # readers of a tensor count alike
-        scale = [max(float(own.mean()), 1e-300) if shared else 1.0 for own in scores]
-        for unit in (unit for pool in pools for block in pool.blocks for unit in block):
-            unit.score = float(sum(scores[number][channel] / scale[number] for number, channel in unit.members))
-
-    def _by_reconstruction(
-        self,
-        criterion: ReconstructionCriterion,
-        study: Study,
-        removals: Sequence[Removal],
-        pools: Sequence[Pool],
-        to_the_end: bool,
-    ) -> None:
-        options = self.options
-        units, numbers = units_of(pools)
-        counts = np.bincount(numbers) if len(numbers) else np.zeros(0, dtype=np.int64)
-        amounts = [pool.amount for pool in pools for _ in pool.blocks]
-        quotas = np.array([
-            (count - 1 if amount > 0 else 0) if to_the_end else removable(count, amount, options.round_to)
-            for count, amount in zip(counts.tolist(), amounts, strict=True)
-        ], dtype=np.int64)  # fmt: skip
-        errors = reconstruction_errors(study, units, criterion.ridge)
-        scores = criterion.rank(Choice(errors, numbers, quotas, magnitudes(energies(removals, study.root), units)))
-        for unit, score in zip(units, scores.tolist(), strict=True):
-            unit.score = score

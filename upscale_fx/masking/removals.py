@@ -1,34 +1,24 @@
-"""Which channels each consumer stops reading: amounts, what may go, and by whose scores."""
+"""Which channels each consumer stops reading: amounts, what may go, scores, pools, the choice, and the reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.module import CompiledGNN, record_of
-from upscale_fx.errors import CriterionError, NothingToPruneError, PatternError
+from upscale_fx.errors import NothingToPruneError
+from upscale_fx.masking.amounts import amounts_of, ignored_names
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Pool, Removal, Scores, own_pools, select, select_global, shared_pools
 from upscale_fx.masking.consumers.survey import Survey, Unmaskable
-from upscale_fx.masking.criteria import (
-    Criterion,
-    OutputCriterion,
-    ReconstructionCriterion,
-    l2,
-    random,
-    resolve_criterion,
-)
-from upscale_fx.masking.options import Amount, MaskOptions, check_amount
+from upscale_fx.masking.options import MaskOptions
+from upscale_fx.masking.weight_scores import weight_criterion, weight_scores
 
 #: Sets the scores of all units of the pools, given what may go.
-Ranking = Callable[[Sequence[Removal], Sequence[Pool], MaskOptions], None]
+Ranking = Callable[[Sequence[Removal], Sequence[Pool]], None]
 
 
 def plan_removals(
@@ -47,18 +37,31 @@ def plan_removals(
         PatternError: unknown criterion or scope, or a pattern that matches no consumer.
         NothingToPruneError: something was asked and nothing can be removed.
     """
-    consumers, refused = found
-    amounts = _amounts(consumers, options.amount if options.amount is not None else 0.0)
-    ignored = _matching(consumers, _patterns(options.ignore), "ignore")
-    criterion = resolve_criterion(options.criterion, options.calibration is not None)
+    amounts = amounts_of(found.consumers, options.amount if options.amount is not None else 0.0)
+    removals = _empty_removals(found.consumers, root, options, amounts, allowed)
+    scores = _scores(removals, root, options)
+    pools = shared_pools(removals, scores) if options.constrained else own_pools(removals, scores)
+    if ranking is not None:
+        ranking(removals, pools)
+    _remove_lowest(removals, pools, options)
+    _explain(removals)
+    _check_anything_removed(removals, found.refused, options)
+    return removals
+
+
+def _empty_removals(
+    consumers: Sequence[Consumer],
+    root: nn.Module,
+    options: MaskOptions,
+    amounts: Mapping[str, float],
+    allowed: Mapping[str, Mask] | None,
+) -> list[Removal]:
+    """One removal for each consumer, with nothing removed yet: what may go, and the reason where nothing may."""
+    ignored = ignored_names(consumers, options.ignore)
     compacted = isinstance(root, CompiledGNN) and record_of(root).compacted
     removals = []
     for consumer in consumers:
-        eligible = np.ones(consumer.count, dtype=bool) if options.inputs else consumer.hidden.copy()
-        reason = "" if eligible.any() else "reads raw inputs only (inputs=False)"
-        if allowed is not None:
-            eligible = allowed[consumer.name].copy()
-            reason = "" if eligible.any() else f"stays whole (scheme={options.scheme!r})"
+        eligible, reason = _eligible(consumer, options, allowed)
         if compacted:  # zero columns are padding of heads or wider reads there, not channels of the model
             eligible &= consumer.reads(root)
         if not reason and not eligible.any():
@@ -67,95 +70,57 @@ def plan_removals(
             reason, eligible = "ignored", np.zeros(consumer.count, dtype=bool)
         removed = np.zeros(consumer.count, dtype=bool)
         removals.append(Removal(consumer, eligible, amounts[consumer.name], removed, reason))
-    by_weights = l2 if isinstance(criterion, ReconstructionCriterion | OutputCriterion) else criterion
-    if by_weights is random:
-        by_weights = partial(random, seed=options.seed)
-    scores = [_scores(by_weights, removal.consumer, root) for removal in removals]
-    pools = shared_pools(removals, scores) if options.constrained else own_pools(removals, scores)
-    if ranking is not None:
-        ranking(removals, pools, options)
+    return removals
+
+
+def _eligible(consumer: Consumer, options: MaskOptions, allowed: Mapping[str, Mask] | None) -> tuple[Mask, str]:
+    """Which channels ``[in]`` the options let go, and the reason where they let none go."""
+    if allowed is not None:
+        eligible, reason = allowed[consumer.name].copy(), f"stays whole (scheme={options.scheme!r})"
+    elif options.inputs:
+        eligible, reason = np.ones(consumer.count, dtype=bool), ""
+    else:
+        eligible, reason = consumer.hidden.copy(), "reads raw inputs only (inputs=False)"
+    return eligible, "" if eligible.any() else reason
+
+
+def _scores(removals: Sequence[Removal], root: nn.Module, options: MaskOptions) -> list[Scores]:
+    """For each consumer the scores of its channels ``[in]``, by weights."""
+    criterion = weight_criterion(options)
+    return [weight_scores(criterion, removal.consumer, root) for removal in removals]
+
+
+def _remove_lowest(removals: Sequence[Removal], pools: Sequence[Pool], options: MaskOptions) -> None:
+    """Mark the units with the lowest scores as removed."""
     chosen = select_global(pools, options.round_to) if options.scope == "global" else select(pools, options.round_to)
     for unit in chosen:
         for number, channel in unit.members:
             removals[number].removed[channel] = True
+
+
+def _explain(removals: Sequence[Removal]) -> None:
+    """Set the reasons of removals that have none yet."""
     for removal in removals:
-        _explain(removal)
-    asked = options.amount.values() if isinstance(options.amount, Mapping) else [options.amount or 0.0]
-    if any(share > 0 for share in asked) and not any(r.removed.any() for r in removals):
-        raise NothingToPruneError(nothing_to_prune(removals, refused))
-    return removals
+        removal.reason = removal.reason or _reason(removal)
 
 
-def _patterns(ignore: Any) -> Sequence[str]:
-    if isinstance(ignore, str):
-        return [ignore]
-    if not isinstance(ignore, Iterable):
-        raise PatternError(f"ignore takes a name, a pattern or a list of them, got {ignore!r}")
-    return list(ignore)
-
-
-def _amounts(consumers: Sequence[Consumer], amount: Amount) -> dict[str, float]:
-    if not isinstance(amount, Mapping):
-        value = check_amount(amount, "amount")
-        return {consumer.name: value for consumer in consumers}
-    found = {consumer.name: 0.0 for consumer in consumers}
-    for pattern, value in amount.items():
-        checked = check_amount(value, f"amount[{pattern!r}]")
-        for name in _matching(consumers, [pattern], "amount"):
-            found[name] = checked
-    return found
-
-
-def _matching(consumers: Sequence[Consumer], patterns: Sequence[str], argument: str) -> set[str]:
-    names = [consumer.name for consumer in consumers]
-    matched: set[str] = set()
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise PatternError(f"{argument} takes names or patterns (strings), got {pattern!r}; valid names: {names}")
-        hits = {name for name in names if name == pattern} or {
-            name for name in names
-            if any(fnmatchcase(part, pattern) or part.startswith(pattern + ".") for part in (name, *name.split("@")))
-        }  # fmt: skip
-        if not hits:
-            raise PatternError(f"{argument} pattern {pattern!r} matches no consumer; valid names: {names}")
-        matched |= hits
-    return matched
-
-
-def _scores(criterion: Criterion, consumer: Consumer, root: nn.Module) -> Scores:
-    weight = consumer.weight(root)
-    where = f"for {consumer.name} (weight {list(weight.shape)})"
-    try:
-        returned = criterion(weight, consumer.name)
-    except TypeError as error:
-        raise CriterionError(f"the criterion failed {where}: {error}; it takes (weight [out, in], name)") from error
-    try:
-        scores = torch.as_tensor(returned)
-    except (TypeError, ValueError, RuntimeError):
-        kind = type(returned).__name__
-        raise CriterionError(f"the criterion returned a {kind} {where}; expected scores [in]") from None
-    if scores.shape != (consumer.count,):
-        raise CriterionError(
-            f"the criterion returned scores of shape {list(scores.shape)} {where}; expected [{consumer.count}], one "
-            f"per input channel"
-        )
-    if bool(torch.isnan(scores.double()).any()):
-        raise CriterionError(f"the criterion returned NaN {where}; its weights may hold NaN")
-    return scores.detach().double().cpu().numpy()
-
-
-def _explain(removal: Removal) -> None:
-    if removal.reason:
-        return
+def _reason(removal: Removal) -> str:
+    """Why a consumer loses no more than it does; nothing where it loses what was asked."""
     count, gone = int(removal.eligible.sum()), int(removal.removed.sum())
     if removal.amount == 0:
-        removal.reason = "amount 0"
-    elif removal.asked == 0:
-        removal.reason = f"{removal.amount:g} of {count} channels rounds to none"
-    elif gone < removal.asked:
-        removal.reason = (
-            "fewer go: one channel (of each head) stays, the rest is a multiple of round_to, sets are shared"
-        )
+        return "amount 0"
+    if removal.asked == 0:
+        return f"{removal.amount:g} of {count} channels rounds to none"
+    if gone < removal.asked:
+        return "fewer go: one channel (of each head) stays, the rest is a multiple of round_to, sets are shared"
+    return ""
+
+
+def _check_anything_removed(removals: Sequence[Removal], refused: Sequence[Unmaskable], options: MaskOptions) -> None:
+    """Raise a NothingToPruneError where something was asked and nothing is removed."""
+    asked = options.amount.values() if isinstance(options.amount, Mapping) else [options.amount or 0.0]
+    if any(share > 0 for share in asked) and not any(removal.removed.any() for removal in removals):
+        raise NothingToPruneError(nothing_to_prune(removals, refused))
 
 
 def nothing_to_prune(removals: Sequence[Removal], refused: Sequence[Unmaskable] = ()) -> str:

@@ -34,14 +34,21 @@ from upscale_fx.masking.allocation.predicted import Errors
 from upscale_fx.masking.allocation.reads import Reads, find_reads
 from upscale_fx.masking.consumers.pools import Pool, Removal
 from upscale_fx.masking.reconstruction.errors import ReconstructionError, energies, magnitudes, reconstruction_errors
-from upscale_fx.masking.reconstruction.gather import consumers_of
-from upscale_fx.masking.reconstruction.own import Own
+from upscale_fx.masking.reconstruction.problem import consumers_of
 from upscale_fx.masking.reconstruction.study import Study
 
 #: How far from its budget a model may be, as a share of it.
 TOLERANCE = 0.01
 #: How often the target is corrected by what compaction leaves.
 _ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A set of reads that are left ``[R]``, and how far from the target it costs, as a share of the target."""
+
+    gap: float
+    alive: Mask
 
 
 @dataclass
@@ -100,24 +107,25 @@ class Allocation:
             return measured(self.consumers, reads.removed(alive, self.consumers), self.rows).of(self.budget.unit)
 
         asked = target - (traced - bill.cost(reads.all))
-        found: list[tuple[float, Mask]] = []
+        tried: list[_Tried] = []
         for _ in self.study.told(range(_ROUNDS), "measuring"):
             window = Window(asked - TOLERANCE / 2 * target, asked + TOLERANCE / 2 * target)
             alive = min(choices(bill, order, window), key=lambda own: errors.predicted(own, bill.gone(own)))
             cost = real(alive)
-            found.append(((cost - target) / target, alive))
-            if abs(found[-1][0]) <= TOLERANCE or any(np.array_equal(alive, other) for _, other in found[:-1]):
+            repeated = any(np.array_equal(alive, other.alive) for other in tried)
+            tried.append(_Tried((cost - target) / target, alive))
+            if abs(tried[-1].gap) <= TOLERANCE or repeated:
                 break
             asked = bill.cost(alive) - (cost - target)
-        if not any(abs(gap) <= 2 * TOLERANCE for gap, _ in found):
+        if not any(abs(one.gap) <= 2 * TOLERANCE for one in tried):
             window = Window(target * (1 - TOLERANCE), target * (1 + TOLERANCE))
             alive = bisected(lambda own: self._estimate(reads, own), reads, order, window)
-            found.append(((real(alive) - target) / target, alive))
+            tried.append(_Tried((real(alive) - target) / target, alive))
         # Rather below a budget than above it: steps may be larger than what is tolerated.
-        gap, alive = min(found, key=lambda one: (one[0] > 2 * TOLERANCE, abs(one[0])))
-        if abs(gap) > 2 * TOLERANCE:
+        best = min(tried, key=lambda one: (one.gap > 2 * TOLERANCE, abs(one.gap)))
+        if abs(best.gap) > 2 * TOLERANCE:
             self._check_possible(target, real(reads.left_by(order)))
-        return reads.removed(alive, self.consumers)
+        return reads.removed(best.alive, self.consumers)
 
     def _check_possible(self, target: float, least: float) -> None:
         if least > target:
@@ -130,7 +138,7 @@ class Allocation:
             )
 
     def reads(self) -> Reads:
-        """The reads, and which channels something other than a consumer holds."""
+        """The reads, and which channels something other than a consumer reads."""
         flow = self.study.flow
         ids = channel_ids(flow, through_cat=True)
         named = {node.name: node for node in flow.nodes}
@@ -141,30 +149,30 @@ class Allocation:
             for node, mask in kept.items():
                 old = named.get(node.name)
                 if isinstance(self.liveness.flow.relations[node], Source):
-                    continue  # an input, or zeros that others are added to: whole, but nobody's reading
+                    continue  # an input, or zeros that others are added to: kept whole, though nothing reads it
                 if old is not None and old in ids and len(ids[old]) == len(mask):
                     own.update(ids[old][mask].tolist())
             held = own if held is None else held & own
         return find_reads(flow, self.removals, self.pools, held or set())
 
     def _errors(self, reads: Reads) -> Errors:
-        """The layers' errors, and those of reads that none of them knows, by magnitudes."""
+        """The layers' errors, and for reads that are part of none of them, magnitudes."""
         study, units = self.study, reads.units
-        found = [self._scaled(e) for e in reconstruction_errors(study, units, self.ridge)] if study.moments else []
+        layers = [self._scaled(e) for e in reconstruction_errors(study, units, self.ridge)] if study.moments else []
         unseen = magnitudes(energies(self.removals, study.root), units)
-        for error in found:
+        for error in layers:
             unseen[error.units] = 0.0
-        makers = [consumers_of(study.problems[error.problem]) for error in found]
-        return Errors(reads, found, makers, unseen)
+        makers = [consumers_of(study.problems[error.problem]) for error in layers]
+        return Errors(reads, layers, makers, unseen)
 
     def _scaled(self, error: ReconstructionError) -> ReconstructionError:
-        """Errors of attention's logits against their number, if they spread by less than 1.
+        """Errors of attention's logits divided by how many logits there are, where logits spread by less than 1.
 
-        A softmax turns an error of a logit into as large a relative error of a weight, however little logits spread.
-        As a share of their own spread, errors of logits that all but agree would count as much as lost features.
+        A softmax turns an error of a logit into an equally large relative error of a weight, even where logits spread
+        little. As shares of a small spread, such errors would count as much as lost features.
         """
         problem, moments = self.study.problems[error.problem], self.study.moments[error.problem]
-        if not isinstance(problem, Own) or problem.consumer.kind == "weight" or moments is None:
+        if not problem.logits or moments is None:
             return error
         return replace(error, scale=max(error.scale, moments.rows * moments.cross[:, 0].numel()))
 
@@ -201,24 +209,24 @@ class Allocation:
 def _alike(reads: Reads) -> list[Positions]:
     """The free slots of every tensor: those that the same layers make and read."""
     rows = reads.rows
-    found: list[list[tuple[int, int]]] = [[] for _ in reads.ids]
+    layers: list[list[tuple[int, int]]] = [[] for _ in reads.ids]
     for slot, maker in zip(rows.slot.tolist(), rows.maker.tolist(), strict=True):
-        found[slot].append((0, maker))
+        layers[slot].append((0, maker))
     for slot, consumer in zip(reads.slot.tolist(), reads.consumer.tolist(), strict=True):
-        found[slot].append((1, consumer))
+        layers[slot].append((1, consumer))
     alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for slot in np.flatnonzero(reads.free).tolist():
-        alike.setdefault(tuple(sorted(found[slot])), []).append(slot)
+        alike.setdefault(tuple(sorted(layers[slot])), []).append(slot)
     return [np.array(slots, dtype=np.int64) for slots in alike.values()]
 
 
 def _all_but_one(removal: Removal, last: bool) -> Mask:
     """All eligible channels but the first, or the last, of every head."""
-    found = removal.eligible.copy()
+    removed = removal.eligible.copy()
     blocks = removal.consumer.blocks
-    heads = blocks if blocks is not None else np.zeros(len(found), dtype=np.int64)
+    heads = blocks if blocks is not None else np.zeros(len(removed), dtype=np.int64)
     for head in np.unique(heads):
-        own = np.flatnonzero(found & (heads == head))
+        own = np.flatnonzero(removed & (heads == head))
         if len(own):
-            found[own[-1 if last else 0]] = False
-    return found
+            removed[own[-1 if last else 0]] = False
+    return removed

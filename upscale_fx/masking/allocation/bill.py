@@ -1,6 +1,6 @@
 """What reads cost: one formula over a model's layers, so that thousands of choices can be priced.
 
-A layer pays for every pair of an input channel that it still reads and an output channel that somebody still needs, by
+A layer pays for every pair of an input channel that it still reads and an output channel that is still needed, by
 its rate; a slot that is read pays for what else goes with it (biases, batch norms, attention's own products). The rest
 of a model costs the same whatever goes. Compaction may leave a little more than that, where a copy would cost more than
 a channel too many: what it really leaves is measured, and the formula corrected by the difference.
@@ -45,9 +45,9 @@ class Bill:
         return self._settled(alive)[1]
 
     def _settled(self, alive: Mask) -> tuple[Mask, Mask]:
-        """The reads that matter, and the rows that are gone: a layer that makes nothing that is needed reads nothing.
+        """The live reads, and the rows that are dead: a layer whose outputs are all dead reads nothing.
 
-        So a whole branch goes with the last read of what it makes.
+        So a whole branch is dead with the last read of what it makes.
         """
         reads, rows = self.reads, self.reads.rows
         while True:
@@ -62,8 +62,8 @@ class Bill:
         """``[C]``: output channels of each consumer that are still made."""
         rows = self.reads.rows
         lost = np.bincount(rows.maker[gone], rows.sizes[gone], minlength=len(self.fixed))
-        found: Numbers = self.reads.outputs - lost
-        return found
+        made: Numbers = self.reads.outputs - lost
+        return made
 
     def cost(self, alive: Mask) -> float:
         """What the reads that are left cost."""

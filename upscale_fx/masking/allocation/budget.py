@@ -10,7 +10,7 @@ import numpy as np
 
 from upscale_fx.errors import AmountError
 
-Unit = Literal["macs", "params", "bytes"]
+CostUnit = Literal["macs", "params", "bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Budget:
             raise AmountError(f"Budget(sharing=...) is 'auto', 'always' or 'never', got {self.sharing!r}")
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> CostUnit:
         """What is counted."""
         return "macs" if self.macs is not None else "params" if self.params is not None else "bytes"
 

@@ -33,7 +33,7 @@ class CallRows:
     seen: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
     def of(self, axes: RowAxes) -> float:
-        """Rows of a value, given the example sizes of its row axes; what nobody has seen counts once."""
+        """Rows of a value, given the example sizes of its row axes; an axis of unknown size counts once."""
         total = 1.0
         for pair in axes:
             found = self.find(pair)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from upscale_fx.analysis.size import size_of
 from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.module import CompiledGNN, record_of
-from upscale_fx.masking.allocation.budget import Unit
+from upscale_fx.masking.allocation.budget import CostUnit
 from upscale_fx.masking.allocation.call_rows import CallRows
 from upscale_fx.masking.consumers.consumer import Consumer
 
@@ -21,7 +21,7 @@ class Cost:
     bytes: float
     macs: float
 
-    def of(self, unit: Unit) -> float:
+    def of(self, unit: CostUnit) -> float:
         """The cost in one unit."""
         return {"params": self.params, "bytes": self.bytes, "macs": self.macs}[unit]
 

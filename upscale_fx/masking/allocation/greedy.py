@@ -1,10 +1,10 @@
-"""Which reads to drop, in which order: always what costs least error for what it saves.
+"""Which reads to drop, in which order: always the step with the least error for what it saves.
 
 Two kinds of steps are weighed against each other, channel by channel: one consumer stops reading a slot, or all do,
 which also saves the rows of the layers that make it. So consumers share channels where that pays and choose alone where
-it does not; the pure ways are what is left if one kind of step is not allowed. Errors are those of the layers that
-read, as shares of their outputs' energy, with the best weights on what is left; outputs that nobody needs any more stop
-counting. Only one step is looked ahead, and what has gone does not come back.
+it does not; where one kind of step is not allowed, all share or all choose alone. Errors are those of the layers that
+read, as shares of their outputs' energy, with the best weights on what is left; outputs that nothing reads any more are
+left out. Only one step is looked ahead, and a read that has been dropped stays dropped.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tqdm import tqdm
 from upscale_fx.channels.positions import Mask
 from upscale_fx.masking.allocation.bill import Bill
 from upscale_fx.masking.allocation.predicted import Errors
-from upscale_fx.masking.reconstruction.elimination import Surgeon
+from upscale_fx.masking.reconstruction.elimination import QuadraticError
 
-#: The least a step counts as saving: one that saves nothing is the last that is worth anything.
+#: The least that a step counts as saving, so that steps that save nothing come last.
 _LEAST = 1e-9
 
 
@@ -41,14 +41,14 @@ class Descent:
     _alive: Mask = field(init=False)
 
     def __post_init__(self) -> None:
-        reads, found = self.bill.reads, self.errors.found
-        self._surgeons = [Surgeon(e.left.copy(), e.left @ e.weight, e.variables, e.scale) for e in found]
+        reads, layers = self.bill.reads, self.errors.layers
+        self._quadratic = [QuadraticError(e.left.copy(), e.left @ e.weight, e.variables, e.scale) for e in layers]
         self._alive, self._gone = reads.all, self.bill.gone(reads.all)
         self._error = self.errors.unseen.copy()
-        self._own = [surgeon.costs() for surgeon in self._surgeons]
-        self._unread = [np.zeros(e.weight.shape[1], dtype=bool) for e in found]
+        self._own = [quadratic.costs() for quadratic in self._quadratic]
+        self._unread = [np.zeros(e.weight.shape[1], dtype=bool) for e in layers]
         self._where: list[list[tuple[int, int]]] = [[] for _ in reads.slot]
-        for number, error in enumerate(found):
+        for number, error in enumerate(layers):
             self._error[error.units] += self._own[number]
             for k, unit in enumerate(error.units.tolist()):
                 self._where[unit].append((number, k))
@@ -74,12 +74,12 @@ class Descent:
         alive, reads = self._alive, self.bill.reads
         slots = len(reads.ids)
         alone, together = self.bill.savings(alive)
-        best, found = np.inf, None
+        best, step = np.inf, None
         if self.sharing != "always" and len(alone):
             ratio = np.where(alive & ~last, self._error / np.maximum(alone, _LEAST), np.inf)
             k = int(np.argmin(ratio))
             if ratio[k] < best:
-                best, found = float(ratio[k]), [k]
+                best, step = float(ratio[k]), [k]
         if self.sharing != "never" and slots:
             blocked = np.bincount(reads.slot[alive & last], minlength=slots) > 0
             readers = np.bincount(reads.slot[alive], minlength=slots)
@@ -87,24 +87,24 @@ class Descent:
             ratio = np.where((readers > 0) & ~blocked, error / np.maximum(together, _LEAST), np.inf)
             k = int(np.argmin(ratio))
             if ratio[k] < best:
-                found = np.flatnonzero(alive & (reads.slot == k)).tolist()
-        return found
+                step = np.flatnonzero(alive & (reads.slot == k)).tolist()
+        return step
 
     def _drop(self, step: list[int]) -> None:
         touched: set[int] = set()
         for read in step:
             self._alive[read] = False
             for number, k in self._where[read]:
-                self._surgeons[number].drop(k)
+                self._quadratic[number].drop(k)
                 touched.add(number)
-        touched |= self._forget()
+        touched |= self._drop_outputs()
         for number in touched:
-            fresh = self._surgeons[number].costs()
-            self._error[self.errors.found[number].units] += fresh - self._own[number]
+            fresh = self._quadratic[number].costs()
+            self._error[self.errors.layers[number].units] += fresh - self._own[number]
             self._own[number] = fresh
 
-    def _forget(self) -> set[int]:
-        """Outputs that nobody needs any more may be as wrong as they like."""
+    def _drop_outputs(self) -> set[int]:
+        """Leave outputs that nothing reads any more out of the errors; returns the errors this changes."""
         gone = self.bill.gone(self._alive)
         touched = set()
         for row in np.flatnonzero(gone & ~self._gone).tolist():
@@ -112,7 +112,7 @@ class Descent:
                 fresh = outputs[~self._unread[number][outputs]]
                 if len(fresh):
                     self._unread[number][fresh] = True
-                    self._surgeons[number].forget(fresh)
+                    self._quadratic[number].drop_outputs(fresh)
                     touched.add(number)
         self._gone = gone
         return touched

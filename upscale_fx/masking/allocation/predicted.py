@@ -23,14 +23,14 @@ class Errors:
 
     Attributes:
         reads: the reads.
-        found: the layers' errors, whose units are reads.
+        layers: the layers' errors, whose units are reads.
         makers: for each error the consumers that it fits weights of.
-        unseen: ``[R]``, errors of reads that no layer's error knows.
+        unseen: ``[R]``, errors of reads that are part of no layer's error.
         touched: for each row of the reads, the (error, outputs) that it makes.
     """
 
     reads: Reads
-    found: Sequence[ReconstructionError]
+    layers: Sequence[ReconstructionError]
     makers: Sequence[set[int]]
     unseen: Numbers
     touched: list[list[tuple[int, Positions]]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Errors:
         for slot, maker in zip(rows.slot.tolist(), rows.maker.tolist(), strict=True):
             own = []
             for number in by_maker.get(maker, ()):
-                ids = self.found[number].outputs
+                ids = self.layers[number].outputs
                 here = np.flatnonzero(np.isin(ids, self.reads.ids[slot])) if ids is not None else ()
                 if len(here):
                     own.append((number, np.asarray(here, dtype=np.int64)))
@@ -52,11 +52,11 @@ class Errors:
 
     def predicted(self, alive: Mask, gone: Mask) -> float:
         """The sum of all errors with the reads that are left ``[R]``; rows that are ``gone [K]`` do not count."""
-        wanted = [np.ones(error.weight.shape[1], dtype=bool) for error in self.found]
+        wanted = [np.ones(error.weight.shape[1], dtype=bool) for error in self.layers]
         for row in np.flatnonzero(gone).tolist():
             for number, outputs in self.touched[row]:
                 wanted[number][outputs] = False
-        lost = [_lost(error, alive, own) / error.scale for error, own in zip(self.found, wanted, strict=True)]
+        lost = [_lost(error, alive, own) / error.scale for error, own in zip(self.layers, wanted, strict=True)]
         return float(self.unseen[~alive].sum()) + sum(lost)
 
 
@@ -68,7 +68,7 @@ def _lost(error: ReconstructionError, alive: Mask, wanted: Mask) -> float:
         return 0.0
     weight, held = error.weight[np.ix_(drop, wanted)], ~drop
     pulled = error.left[:, drop] @ weight
-    found = (weight * pulled[drop]).sum()
+    lost = (weight * pulled[drop]).sum()
     if held.any():
-        found -= (pulled[held] * np.linalg.solve(error.left[np.ix_(held, held)], pulled[held])).sum()
-    return max(float(found), 0.0)
+        lost -= (pulled[held] * np.linalg.solve(error.left[np.ix_(held, held)], pulled[held])).sum()
+    return max(float(lost), 0.0)

@@ -1,9 +1,9 @@
 """What can be given up: for every channel of a tensor the readings of it, what each saves, and what its makers cost.
 
 A *slot* is a channel, or one channel of each head, which go together. A *read* is one consumer's reading of a slot. To
-drop a read saves its column of the reader's weight. A *row* is what one layer does for a slot: it goes as soon as no
-read is left that needs it, which may be before the last one does: GATv2's attention needs what both of its layers make
-for a channel, the layer after it needs one of them.
+drop a read saves its column of the reader's weight. A *row* is the rows of one layer's weight that make a slot: they go
+as soon as no read is left that needs them, which may be before the last read of the slot goes: GATv2's attention needs
+what both of its layers make for a channel, the layer after it needs one of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Reads:
     ids: list[list[int]]
     free: Mask
     outputs: Numbers
-    rows: Rows
+    rows: WeightRows
 
     @property
     def units(self) -> list[Unit]:
@@ -73,11 +73,11 @@ class Reads:
 
 
 @dataclass
-class Rows:
-    """What layers do for slots.
+class WeightRows:
+    """The rows of layers' weights that make slots.
 
     Attributes:
-        slot: ``[K]``, the slot of each row.
+        slot: ``[K]``, the slot that each row makes.
         maker: ``[K]``, the consumer whose outputs these are.
         sizes: ``[K]``, how many outputs.
         read: ``[P]``, a read that needs ...
@@ -112,8 +112,8 @@ def find_reads(flow: Dataflow, removals: Sequence[Removal], pools: Sequence[Pool
     for number, removal in enumerate(removals):
         for identity in removal.consumer.channels.tolist():
             readers.setdefault(identity, set()).add(number)
-    for found in _slots(pools):
-        pairs = [pair for unit in found for pair in unit.members]
+    for together in _slots(pools):
+        pairs = [pair for unit in together for pair in unit.members]
         own = sorted({int(removals[n].consumer.channels[c]) for n, c in pairs})
         by_consumer: dict[int, list[tuple[int, int]]] = {}
         for pair in pairs:
@@ -135,11 +135,11 @@ def find_reads(flow: Dataflow, removals: Sequence[Removal], pools: Sequence[Pool
 
 def _slots(pools: Sequence[Pool]) -> list[list[Unit]]:
     """Units that go together: one, or the k-th of every head, by score."""
-    found = []
+    slots = []
     for pool in pools:
         ranked = [sorted(block, key=lambda unit: unit.score) for block in pool.blocks]
-        found += [list(together) for together in zip(*ranked, strict=False)]
-    return found
+        slots += [list(together) for together in zip(*ranked, strict=False)]
+    return slots
 
 
 def _outputs(ids: Mapping[fx.Node, Positions], removals: Sequence[Removal]) -> list[Positions]:
@@ -148,12 +148,12 @@ def _outputs(ids: Mapping[fx.Node, Positions], removals: Sequence[Removal]) -> l
     None for vectors and products, whose outputs are logits, and for a layer that is called several times for different
     values: a row of its weight is needed as long as any of them is.
     """
-    found = []
+    outputs = []
     for removal in removals:
         own = [ids[site] for site in removal.consumer.sites if site in ids]
         one = bool(own) and all(np.array_equal(other, own[0]) for other in own[1:])
-        found.append(own[0] if one and removal.consumer.kind == "weight" else np.empty(0, dtype=np.int64))
-    return found
+        outputs.append(own[0] if one and removal.consumer.kind == "weight" else np.empty(0, dtype=np.int64))
+    return outputs
 
 
 def _rows(
@@ -162,7 +162,7 @@ def _rows(
     outputs: Sequence[Positions],
     slot: Positions,
     consumer: Positions,
-) -> Rows:
+) -> WeightRows:
     """The rows of all slots, and which reads need them."""
     place = {identity: s for s, own in enumerate(ids) for identity in own}
     counts: dict[tuple[int, int], int] = {}
@@ -181,8 +181,8 @@ def _rows(
         if reader in needing[maker]
     ]
     keys = np.array(list(counts), dtype=np.int64).reshape(-1, 2)
-    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return Rows(keys[:, 0], keys[:, 1], np.array(list(counts.values()), dtype=np.int64), found[:, 0], found[:, 1])
+    needs = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return WeightRows(keys[:, 0], keys[:, 1], np.array(list(counts.values()), dtype=np.int64), needs[:, 0], needs[:, 1])
 
 
 def _needing(
@@ -190,7 +190,7 @@ def _needing(
 ) -> list[set[int]]:
     """For each consumer those that read the channels it makes, followed from value to value."""
     owner = {site: number for number, consumer in enumerate(consumers) for site in consumer.sites}
-    found: list[set[int]] = []
+    needing: list[set[int]] = []
     for consumer, made in zip(consumers, outputs, strict=True):
         seen: set[fx.Node] = set()
         reached: set[int] = set()
@@ -202,5 +202,5 @@ def _needing(
             elif node not in seen and node in ids and np.isin(ids[node], made).any():
                 stack += node.users
             seen.add(node)
-        found.append(reached)
-    return found
+        needing.append(reached)
+    return needing

@@ -10,17 +10,7 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.stored import Cut, merged_cuts
 from upscale_fx.channels.positions import Mask, Positions
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One call's reading: channel ``c`` is ``value[.., columns[l, c]]`` for every ``l``, of two values their product.
-
-    ``columns`` ``[L, C]`` are positions (-1: this call does not read that channel).
-    """
-
-    node: fx.Node
-    factors: tuple[tuple[fx.Node, Positions], ...]
+from upscale_fx.masking.consumers.readings import Reading
 
 
 @dataclass
@@ -35,6 +25,7 @@ class Consumer:
         hidden: which channels carry hidden values (the others are raw inputs).
         blocks: the head each channel belongs to, if its tensor has heads.
         channels: identity of each channel, shared with other consumers that read the same.
+        homes: number of the tensor that each channel belongs to.
         readings: what every call reads, in the order of ``sites``.
     """
 
@@ -59,8 +50,8 @@ class Consumer:
 
     def reads(self, root: nn.Module) -> Mask:
         """Which channels meet a weight that is not zero."""
-        found: Mask = (self.weight(root) != 0).any(dim=0).cpu().numpy()
-        return found
+        live: Mask = (self.weight(root) != 0).any(dim=0).cpu().numpy()
+        return live
 
     def zero(self, root: nn.Module, removed: Mask) -> None:
         """Set the entries of removed channels to zero, in place."""
@@ -115,16 +106,6 @@ def merged(known: Consumer, again: Consumer) -> Consumer:
         blocks,
         np.concatenate([known.channels, again.channels[fresh]]),
         np.concatenate([known.homes, again.homes[fresh]]),
-        [_placed(read, np.arange(known.count), total) for read in known.readings]
-        + [_placed(read, place, total) for read in again.readings],
+        [reading.placed(np.arange(known.count), total) for reading in known.readings]
+        + [reading.placed(place, total) for reading in again.readings],
     )
-
-
-def _placed(read: Reading, place: Positions, total: int) -> Reading:
-    """A reading with its channels at their places among all that the calls of a consumer read."""
-    factors = []
-    for value, columns in read.factors:
-        wide = np.full((len(columns), total), -1, dtype=np.int64)
-        wide[:, place] = columns
-        factors.append((value, wide))
-    return Reading(read.node, tuple(factors))

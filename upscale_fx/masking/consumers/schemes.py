@@ -15,8 +15,6 @@ arXiv:2105.04528), whose layers have a self branch ``x W_self`` and a neighbour 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from torch import fx
 
@@ -25,18 +23,19 @@ from upscale_fx.analysis.hops import Edges, data, find_edges
 from upscale_fx.analysis.identity import channel_ids
 from upscale_fx.analysis.row_symbols import LOOPS, row_symbols
 from upscale_fx.analysis.stored import made_of_parameters
-from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.positions import Mask
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Pointwise, Relation
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.channels.relations.regrouping import Regrouping
 from upscale_fx.errors import NothingToPruneError, PatternError
+from upscale_fx.masking.consumers.readings import Operand, operands_of
 from upscale_fx.masking.consumers.survey import Survey
 
 SCHEMES = ("full", "batched")
 
 
-def eligible_channels(flow: Dataflow, found: Survey, scheme: str) -> dict[str, Mask]:
+def eligible_channels(flow: Dataflow, survey: Survey, scheme: str) -> dict[str, Mask]:
     """For every consumer by name, which of its input channels ``[I]`` a scheme may prune.
 
     Under ``"batched"`` a raw input channel is in the neighbour branch if a neighbour's row of it reaches the consumer
@@ -50,7 +49,7 @@ def eligible_channels(flow: Dataflow, found: Survey, scheme: str) -> dict[str, M
 
     Args:
         flow: the analysed graph, as traced and not fused.
-        found: its consumers.
+        survey: its consumers.
         scheme: ``"full"`` or ``"batched"``.
 
     Raises:
@@ -60,16 +59,16 @@ def eligible_channels(flow: Dataflow, found: Survey, scheme: str) -> dict[str, M
     if scheme not in SCHEMES:
         raise PatternError(f"unknown scheme {scheme!r}: choose {' or '.join(map(repr, SCHEMES))}")
     if scheme == "full":
-        masks = {consumer.name: consumer.hidden.copy() for consumer in found.consumers}
+        masks = {consumer.name: consumer.hidden.copy() for consumer in survey.consumers}
     else:
-        masks = _raw_of_neighbours(flow, found)
+        masks = _raw_of_neighbours(flow, survey)
     if not any(mask.any() for mask in masks.values()):
-        raise NothingToPruneError(_nothing(found, scheme))
+        raise NothingToPruneError(_nothing(survey, scheme))
     return masks
 
 
-def _nothing(found: Survey, scheme: str) -> str:
-    names = ", ".join(consumer.name for consumer in found.consumers) or "none"
+def _nothing(survey: Survey, scheme: str) -> str:
+    names = ", ".join(consumer.name for consumer in survey.consumers) or "none"
     if scheme == "full":
         return f"nothing to prune: scheme 'full' prunes hidden channels, and no consumer reads any (consumers: {names})"
     return (
@@ -80,52 +79,41 @@ def _nothing(found: Survey, scheme: str) -> str:
     )
 
 
-def _raw_of_neighbours(flow: Dataflow, found: Survey) -> dict[str, Mask]:
+def _raw_of_neighbours(flow: Dataflow, survey: Survey) -> dict[str, Mask]:
     """Raw channels in the neighbour branch, for every consumer."""
     edges = find_edges(flow)
-    fetched, weights = _fetched(flow, edges), made_of_parameters(flow)
+    received, weights = _received(flow, edges), made_of_parameters(flow)
     ids = channel_ids(flow, through_cat=True)
     masks: dict[str, Mask] = {}
-    for consumer in found.consumers:
+    for consumer in survey.consumers:
         masks[consumer.name] = np.zeros(consumer.count, dtype=bool)
         for site in consumer.sites:
             before = _is_before_aggregation(flow, edges, site)
-            for x, columns in _columns(flow, site, weights):
-                mask = np.logical_or.reduce(fetched[x][columns] | before, axis=0)
+            for operand in _without_weights(operands_of(flow, site), weights):
+                mask = np.logical_or.reduce(received[operand.value][operand.columns] | before, axis=0)
                 if len(mask) == consumer.count:
                     masks[consumer.name] |= mask
                 else:  # one of several calls, which reads some of the channels
-                    masks[consumer.name] |= np.isin(consumer.channels, ids[x][columns[0]][mask])
+                    read = ids[operand.value][operand.columns[0]]
+                    masks[consumer.name] |= np.isin(consumer.channels, read[mask])
         masks[consumer.name] &= ~consumer.hidden
     return masks
 
 
-def _columns(flow: Dataflow, site: fx.Node, weights: set[fx.Node]) -> Iterator[tuple[fx.Node, Positions]]:
-    """What a consumer reads at a site, and at which positions it reads each of its channels, ``[M, I]``."""
-    relation = flow.relations[site]
-    if isinstance(relation, Contraction):
-        yield relation.x, np.arange(flow.axes[relation.x].count, dtype=np.int64).reshape(relation.batch, -1)
-    elif isinstance(relation, Recurrence):
-        yield relation.x, np.arange(flow.axes[relation.x].count, dtype=np.int64).reshape(-1, len(relation.columns))
-    elif isinstance(relation, Convolution):
-        yield relation.x, relation.columns()[0]
-    elif isinstance(relation, Product):
-        left, right, _ = relation.positions
-        sides = ((relation.left, left.transpose(1, 0, 2)), (relation.right, right.transpose(2, 0, 1)))
-        for x, positions in sides:
-            if x not in weights:
-                yield x, positions.reshape(len(positions), -1)
+def _without_weights(operands: tuple[Operand, ...], weights: set[fx.Node]) -> list[Operand]:
+    """The sides of a product that are no weights; what a layer reads, whatever that is."""
+    return [operand for operand in operands if len(operands) == 1 or operand.value not in weights]
 
 
-def _fetched(flow: Dataflow, edges: Edges) -> dict[fx.Node, Mask]:
+def _received(flow: Dataflow, edges: Edges) -> dict[fx.Node, Mask]:
     """Which positions of every value hold something that a neighbour sent, as long as no layer mixes channels."""
     learned = data(flow)
-    found: dict[fx.Node, Mask] = {}
+    received: dict[fx.Node, Mask] = {}
     for node in flow.nodes:
         axes, relation = flow.axes.get(node), flow.relations.get(node)
         if axes is None or relation is None:
             continue
-        mask = found[node] = np.zeros(axes.count, dtype=bool)
+        mask = received[node] = np.zeros(axes.count, dtype=bool)
         if node not in learned:
             continue
         if "far" in edges.gathers.get(node, ()) or _sums_rows(relation):
@@ -134,12 +122,12 @@ def _fetched(flow: Dataflow, edges: Edges) -> dict[fx.Node, Mask]:
             for flow_in in relation.flows:
                 here = np.flatnonzero(flow_in.index >= 0)
                 if isinstance(relation, Movement) or len(here) == flow.axes[flow_in.source].count:
-                    mask[here] |= found[flow_in.source][flow_in.index[here]]
+                    mask[here] |= received[flow_in.source][flow_in.index[here]]
         elif isinstance(relation, Regrouping):
-            mask |= np.logical_or.reduce(found[relation.source][relation.index], axis=0)
+            mask |= np.logical_or.reduce(received[relation.source][relation.index], axis=0)
         elif isinstance(relation, Barrier):
-            mask[:] = any(found[source].any() for source in relation.sources)
-    return found
+            mask[:] = any(received[source].any() for source in relation.sources)
+    return received
 
 
 def _sums_rows(relation: Relation | None) -> bool:

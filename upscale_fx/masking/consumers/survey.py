@@ -2,13 +2,12 @@
 
 Three kinds: a *weight* (a linear layer's input columns, whatever its rank and however it is stored), a *vector*
 (GATv2's attention vector) and a *product* (q·k, whose channels go in pairs: the rows of the layers that make them). An
-attention vector that folds into the layer before it (GAT's) is none: its logits need no mask. A weight that several
-calls share, or that is looked up by relation, is one consumer.
+attention vector that folds into the layer before it (GAT's) is no consumer: its logits need no mask. A weight that
+several calls share, or that is looked up by relation, is one consumer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +25,8 @@ from upscale_fx.channels.positions import Flow, Mask, Positions
 from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
-from upscale_fx.masking.consumers.consumer import Consumer, Reading, merged
+from upscale_fx.masking.consumers.consumer import Consumer, merged
+from upscale_fx.masking.consumers.readings import Operand, Reading, multiplications, operands_of, reading_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Unmaskable:
 
 
 class Survey(NamedTuple):
-    """All consumers of a traced graph in execution order, and the contractions that are none."""
+    """All consumers of a traced graph in execution order, and the contractions that cannot be masked."""
 
     consumers: list[Consumer]
     refused: list[Unmaskable]
@@ -65,7 +65,7 @@ def survey(flow: Dataflow) -> Survey:
     """Look at every contraction of a traced graph."""
     facts = _Facts(flow, hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True), made_of_parameters(flow))
     homes = _homes(flow, facts.ids)
-    found: dict[str, Consumer] = {}
+    consumers: dict[str, Consumer] = {}
     refused: list[Unmaskable] = []
     products = {p.logits: p for p in attention_products(flow)}
     folded = {p.logits for p in products.values() if foldable(flow, p) is not None}
@@ -74,14 +74,15 @@ def survey(flow: Dataflow) -> Survey:
             made = None if node in folded else _consumer(facts, node, products)
         except NotStored as reason:
             name = node.meta.get("module") or node.name
-            if name not in {known.name for known in refused}:
+            if name not in {one.name for one in refused}:
                 refused.append(Unmaskable(name, _inputs(flow, node), str(reason)))
             continue
         if made is None:
             continue
         made.homes = np.array([homes.get(c, -1) for c in made.channels.tolist()], dtype=np.int64)
-        found[made.name] = merged(found[made.name], made) if made.name in found else made
-    return Survey(list(found.values()), refused)
+        known = consumers.get(made.name)
+        consumers[made.name] = made if known is None else merged(known, made)
+    return Survey(list(consumers.values()), refused)
 
 
 def _inputs(flow: Dataflow, node: fx.Node) -> int:
@@ -97,17 +98,17 @@ def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionPro
     if node in facts.stored and None not in facts.flow.axes[node].sizes:
         return None  # part of a weight; with rows it is looked up by data, and data itself
     if isinstance(relation, Contraction):
-        inputs = facts.flow.axes[relation.x].shape[-1]
-        columns = np.arange(relation.batch * inputs, dtype=np.int64).reshape(relation.batch, inputs)
         if relation.weight not in facts.stored:
             return None
+        inputs = facts.flow.axes[relation.x].shape[-1]
         grid = np.arange(inputs)[:, None] if relation.transposed else np.arange(inputs)[None]
         labels = np.broadcast_to(grid, facts.flow.axes[relation.weight].shape).reshape(-1)
-        return _weight_consumer(facts, node, relation.x, columns, (relation.weight, labels))
+        return _weight_consumer(facts, node, operands_of(facts.flow, node)[0], relation.weight, labels)
     if isinstance(relation, Convolution):
-        positions, kernel = relation.columns()
-        stored = relation.weight in facts.stored
-        return _weight_consumer(facts, node, relation.x, positions, (relation.weight, kernel)) if stored else None
+        if relation.weight not in facts.stored:
+            return None
+        _, labels = relation.columns()
+        return _weight_consumer(facts, node, operands_of(facts.flow, node)[0], relation.weight, labels)
     if isinstance(relation, Product):
         return _operand_consumer(facts, node, relation)
     if isinstance(relation, Recurrence):
@@ -116,58 +117,57 @@ def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionPro
 
 
 def _weight_consumer(
-    facts: _Facts, node: fx.Node, x: fx.Node, columns: Positions, weight: tuple[fx.Node, Positions]
+    facts: _Facts, node: fx.Node, operand: Operand, weight: fx.Node, labels: Positions
 ) -> Consumer | None:
-    """The consumer that reads channel ``c`` at the positions ``columns[:, c]`` of ``x``; ``weight`` with its labels."""
+    """The consumer that reads an operand; ``labels`` are the channels that the positions of its weight belong to."""
+    x, columns = operand.value, operand.columns
     if x not in facts.ids:
         return None
-    cuts = weight_cuts(facts.flow, *weight, columns.shape[1])
+    cuts = weight_cuts(facts.flow, weight, labels, columns.shape[1])
     mask: Mask = np.logical_or.reduce(facts.carries[x][columns], axis=0)
     own = facts.blocks[x][columns[0]] if len(columns) == 1 and x in facts.blocks else None
     name = cuts[0].target.removesuffix(".weight")
-    read = Reading(node, ((x, columns),))
-    return Consumer(name, "weight", [node], cuts, mask, own, facts.ids[x][columns[0]], readings=[read])
+    reading = Reading(node, (operand,))
+    return Consumer(name, "weight", [node], cuts, mask, own, facts.ids[x][columns[0]], readings=[reading])
 
 
 def _operand_consumer(facts: _Facts, node: fx.Node, relation: Product) -> Consumer | None:
     """A product with a weight on one side, or of two values that linear layers make (q·k)."""
-    left, right, _ = relation.positions
-    batch, inner = left.shape[0], left.shape[2]
+    batch, _, inner = relation.positions[0].shape
     if inner == 1 and not facts.stored & {relation.left, relation.right}:
         return None  # a sum over rows
-    channels = np.arange(batch * inner, dtype=np.int64).reshape(batch, inner)
+    channels = np.arange(batch * inner, dtype=np.int64)
     blocks = np.repeat(np.arange(batch), inner) if batch > 1 else None
-    sides = ((relation.left, left.transpose(1, 0, 2)), (relation.right, right.transpose(2, 0, 1)))
+    sides = operands_of(facts.flow, node)
     # Of two operands that are made of parameters the weight is the one without rows, else the larger one.
-    first, second = sorted(sides, key=lambda side: (None not in facts.flow.axes[side[0]].sizes, side[1].size))
-    for (x, read), (weight, held) in ((first, second), (second, first)):
-        if weight in facts.stored:
-            labels = np.empty(facts.flow.axes[weight].count, dtype=np.int64)
-            labels[held] = channels
-            made = _weight_consumer(facts, node, x, read.reshape(len(read), -1), (weight, labels))
+    first, second = sorted(sides, key=lambda side: (None not in facts.flow.axes[side.value].sizes, side.columns.size))
+    for read, weight in ((first, second), (second, first)):
+        if weight.value in facts.stored:
+            labels = np.empty(facts.flow.axes[weight.value].count, dtype=np.int64)
+            labels[weight.columns] = channels
+            made = _weight_consumer(facts, node, read, weight.value, labels)
             if made is not None and blocks is not None:
                 made.blocks = blocks
             return made
-    if len(sides[0][1]) > 1 or len(sides[1][1]) > 1:
+    if any(len(side.columns) > 1 for side in sides):
         return None
-    flows = tuple(Flow(value, read.reshape(-1)) for value, read in sides)
+    flows = tuple(Flow(side.value, side.columns.reshape(-1)) for side in sides)
     return _product_consumer(facts, node, flows, blocks)
 
 
 def _recurrent_consumer(facts: _Facts, node: fx.Node, relation: Recurrence) -> Consumer | None:
     inputs = len(relation.columns)
-    columns = np.arange(facts.flow.axes[relation.x].count, dtype=np.int64).reshape(-1, inputs)
     if relation.x not in facts.ids:
         return None
-    mask: Mask = np.logical_or.reduce(facts.carries[relation.x][columns], axis=0)
+    operand = operands_of(facts.flow, node)[0]
+    mask: Mask = np.logical_or.reduce(facts.carries[relation.x][operand.columns], axis=0)
     cuts = []
     for name in relation.weights:
         target = f"{relation.module}.{name}" if relation.module else name
         rows = facts.flow.module.get_parameter(target).shape[0]
         cuts.append(Cut(target, np.arange(rows * inputs, dtype=np.int64).reshape(rows, inputs).T, (rows, inputs)))
-    read = Reading(node, ((relation.x, columns),))
-    ids = facts.ids[relation.x][columns[0]]
-    return Consumer(relation.module, "weight", [node], cuts, mask, None, ids, readings=[read])
+    ids = facts.ids[relation.x][operand.columns[0]]
+    return Consumer(relation.module, "weight", [node], cuts, mask, None, ids, readings=[Reading(node, (operand,))])
 
 
 def _attention_consumer(facts: _Facts, product: AttentionProduct) -> Consumer | None:
@@ -182,13 +182,15 @@ def _attention_consumer(facts: _Facts, product: AttentionProduct) -> Consumer | 
     shape = tuple(facts.flow.module.get_parameter(target).shape)
     cuts = [Cut(target, product.vector.index[:, None], shape)]
     carries, ids = facts.carries[source], facts.ids[source]
-    read = _read(product.logits, product.values)
-    return Consumer(target, "vector", [product.logits], cuts, carries, heads, ids, readings=[read])
+    reading = reading_of(product.logits, product.values)
+    return Consumer(target, "vector", [product.logits], cuts, carries, heads, ids, readings=[reading])
 
 
-def _product_consumer(facts: _Facts, node: fx.Node, values: Sequence[Flow], heads: Positions | None) -> Consumer | None:
+def _product_consumer(
+    facts: _Facts, node: fx.Node, values: tuple[Flow, ...], heads: Positions | None
+) -> Consumer | None:
     """A product of two values: channel ``c`` is position ``index[c]`` of each."""
-    sides = [list(own_layers(facts.flow, side, {node, *_readers(side.source, node)})) for side in values]
+    sides = [list(own_layers(facts.flow, side, {node, *multiplications(side.source, node)})) for side in values]
     # One side that becomes zero makes the product zero; the other side follows where it has no other reader.
     if not any(side and all(o is not None for o in side) for side in sides):
         return None
@@ -201,16 +203,7 @@ def _product_consumer(facts: _Facts, node: fx.Node, values: Sequence[Flow], head
     mask: Mask = np.logical_or.reduce([facts.carries[f.source][f.index] for f in values])
     first = values[0]
     ids = facts.ids[first.source][first.index]
-    return Consumer(name, "product", [node], cuts, mask, heads, ids, readings=[_read(node, values)])
-
-
-def _read(node: fx.Node, values: Sequence[Flow]) -> Reading:
-    return Reading(node, tuple((value.source, value.index[None]) for value in values))
-
-
-def _readers(source: fx.Node, node: fx.Node) -> set[fx.Node]:
-    """What stands between an operand and the reduction that reads it: their elementwise product."""
-    return {user for user in source.users if user in node.all_input_nodes}
+    return Consumer(name, "product", [node], cuts, mask, heads, ids, readings=[reading_of(node, values)])
 
 
 def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> dict[int, int]:

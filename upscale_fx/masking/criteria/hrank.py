@@ -16,9 +16,9 @@ from upscale_fx.channels.positions import Axes
 from upscale_fx.compiled.inputs import LARGE, SMALL
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import InputError
-from upscale_fx.masking.consumers.consumer import Consumer, Reading
+from upscale_fx.masking.consumers.consumer import Consumer
+from upscale_fx.masking.consumers.readings import Reading, flattened
 from upscale_fx.masking.criteria.fista import Numbers
-from upscale_fx.masking.reconstruction.own import flattened, rows_of_reading
 from upscale_fx.masking.reconstruction.replay import Replay
 
 if TYPE_CHECKING:
@@ -67,27 +67,26 @@ class HRank:
         work = [
             (n, r) for n, removal in enumerate(removals) if removal.eligible.any() for r in removal.consumer.readings
         ]
-        work.sort(key=lambda item: max(place[node] for node, _ in item[1].factors))
+        work.sort(key=lambda item: max(place[node] for node in item[1].values))
         for number, (_, arguments) in enumerate(batches):
             replay = Replay(flow.module, flow.module, (), arguments)
-            replay.hold({node for _, reading in work for node, _ in reading.factors})
+            replay.hold({node for _, reading in work for node in reading.values})
             graphs = arguments.get("batch")
             for k, (consumer, reading) in enumerate(work):
-                for node, _ in reading.factors:
-                    replay.advance(node)
+                replay.advance(max(reading.values, key=place.__getitem__))
                 draw = torch.Generator().manual_seed(zlib.crc32(f"{reading.node.name} {seed + number}".encode()))
-                for found in self._maps(flow, reading, replay.dense, graphs, draw):
-                    self._check(consumers[consumer], found)
-                    read = np.logical_or.reduce(reading.factors[0][1] >= 0, axis=0)
-                    total[consumer][read] += ranks(found)[read]
+                for maps in self._maps(flow, reading, replay.dense, graphs, draw):
+                    self._check(consumers[consumer], maps)
+                    read = np.logical_or.reduce(reading.operands[0].columns >= 0, axis=0)
+                    total[consumer][read] += ranks(maps)[read]
                     count[consumer][read] += 1
-                later = {node for _, after in work[k + 1 :] for node, _ in after.factors}
-                replay.release({node for node, _ in reading.factors} - later)
+                later = {node for _, after in work[k + 1 :] for node in after.values}
+                replay.release(reading.values - later)
         return [a / np.maximum(b, 1) for a, b in zip(total, count, strict=True)]
 
     @staticmethod
-    def _check(consumer: Consumer, found: Tensor) -> None:
-        if not bool(torch.isfinite(found).all()):
+    def _check(consumer: Consumer, maps: Tensor) -> None:
+        if not bool(torch.isfinite(maps).all()):
             raise InputError(
                 f"calibration: inputs of {consumer.name} hold NaN or infinite values; check the calibration data "
                 f"(torch.isfinite) and the model's weights"
@@ -97,15 +96,15 @@ class HRank:
         self, flow: Dataflow, reading: Reading, values: dict[fx.Node, Any], graphs: object, draw: torch.Generator
     ) -> Iterator[Tensor]:
         """The maps ``[C, height, width]`` of all channels, one after another."""
-        node, columns = reading.factors[0]
+        node, columns = reading.operands[0].value, reading.operands[0].columns
         places, channels = columns.shape
         axes = flow.axes[node]
-        rows = len(flattened(values[node], flow, node))
+        rows = len(flattened(flow, node, values[node]))
         each = _block(axes, values[node])
         everything = np.arange(channels, dtype=np.int64)[None]
 
         def taken(pick: Tensor) -> Tensor:
-            return rows_of_reading(reading, everything, values, flow, pick)[:, 0]
+            return reading.rows(flow, values, everything, pick)[:, 0]
 
         if places > 1:  # a place of the grid is a position of the value
             height, width = _grid(axes, columns) or _near_square(places)

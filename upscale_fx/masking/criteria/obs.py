@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upscale_fx.masking.reconstruction.elimination import Membership, Numbers, Surgeon, eliminate
+from upscale_fx.masking.reconstruction.elimination import Membership, Numbers, QuadraticError, eliminate
 from upscale_fx.masking.reconstruction.errors import Choice
 from upscale_fx.masking.reconstruction.solve import RIDGE
 
@@ -27,15 +27,16 @@ class OBS:
     def rank(self, choice: Choice) -> Numbers:
         """Scores ``[U]``: the error, as a share of the outputs' energy, up to the removal of each unit.
 
-        Units that stay when every block has lost its quota get infinity.
+        Units that are kept when every block has lost its quota get infinity.
         """
         problems = [
-            Membership(Surgeon(e.left.copy(), e.left @ e.weight, e.variables, e.scale), e.units) for e in choice.errors
+            Membership(QuadraticError(e.left.copy(), e.left @ e.weight, e.variables, e.scale), e.units)
+            for e in choice.errors
         ]
         order = eliminate(problems, choice.pools, choice.quotas, choice.unseen)
         scores = np.full(len(choice.pools), np.inf)
         largest = np.zeros(len(choice.quotas))
-        for unit, cost in order:  # never below one that went before, up to rounding: ranks follow the order
+        for unit, cost in order:  # never below one dropped before it, up to rounding: ranks follow the order
             block = choice.pools[unit]
             scores[unit] = largest[block] = max(cost, np.nextafter(largest[block], np.inf))
         return scores

@@ -26,7 +26,7 @@ Numbers = npt.NDArray[np.float64]
 PENDING = 64
 
 
-class Surgeon:
+class QuadraticError:
     """One quadratic error over variables, from which units of variables are dropped.
 
     Args:
@@ -54,23 +54,23 @@ class Surgeon:
 
     def _blocks(self, matrix: Numbers, empty: float) -> Numbers:
         """``[U, S, S]``: the part of a matrix that belongs to each unit; ``empty`` on the diagonal where padded."""
-        found: Numbers = matrix[self.units[:, :, None], self.units[:, None, :]]
+        blocks: Numbers = matrix[self.units[:, :, None], self.units[:, None, :]]
         here = self.units >= 0
-        found *= here[:, :, None] & here[:, None, :]
+        blocks *= here[:, :, None] & here[:, None, :]
         axis = np.arange(self.units.shape[1])
-        found[:, axis, axis] += np.where(here, 0.0, empty)
-        return found
+        blocks[:, axis, axis] += np.where(here, 0.0, empty)
+        return blocks
 
     def costs(self) -> Numbers:
-        """``[U]``: by how much the error grows if a unit goes, and the others compensate."""
+        """``[U]``: by how much the error grows if a unit is dropped, and the others compensate."""
         if self.units.shape[1] == 1:
-            found: Numbers = self._m[:, 0, 0] / np.maximum(self._a[:, 0, 0], 1.0)  # 1: with nobody to compensate
+            costs: Numbers = self._m[:, 0, 0] / np.maximum(self._a[:, 0, 0], 1.0)  # 1: where nothing compensates
         else:
-            found = np.trace(np.linalg.solve(self._a, self._m), axis1=1, axis2=2)
-        return np.maximum(found, 0.0) / self.scale
+            costs = np.trace(np.linalg.solve(self._a, self._m), axis1=1, axis2=2)
+        return np.maximum(costs, 0.0) / self.scale
 
     def drop(self, unit: int) -> None:
-        """Let a unit go."""
+        """Drop a unit."""
         variables = self.units[unit][self.units[unit] >= 0]
         at = self._place[variables]
         u, p, n = self._low
@@ -79,28 +79,29 @@ class Surgeon:
         block = np.linalg.inv(columns[at])
         step = columns @ block
         self._change(columns @ np.linalg.cholesky((block + block.T) / 2), step, moments - 0.5 * step @ moments[at])
-        # What is gone is not asked for again; these values keep its block regular.
+        # The cost of a dropped unit is not read again; these values keep its block regular.
         self._a[unit], self._m[unit] = np.eye(self.units.shape[1]), 0.0
-        self._gone(variables)
+        self._apply_pending(variables)
 
-    def forget(self, outputs: Positions) -> None:
-        """Let outputs be computed however badly: nobody reads them any more."""
+    def drop_outputs(self, outputs: Positions) -> None:
+        """Leave outputs out of the error: nothing reads them any more."""
         u = self._low[0]
         right = self.right[:, outputs]
         weight = self.inverse @ right - u @ (u.T @ right)
         self._change(np.zeros_like(weight), weight, 0.5 * weight)
-        self._gone(np.empty(0, dtype=np.int64))
+        self._apply_pending(np.empty(0, dtype=np.int64))
 
     def _change(self, u: Numbers, p: Numbers, n: Numbers) -> None:
         """Take ``u u'`` from the inverse and ``p n' + n p'`` from the products of weights."""
         self._low = np.concatenate([self._low, np.stack([u, p, n])], axis=2)
         here = (self.units >= 0)[:, :, None]
-        nu, np_, nn = (part[self._place[self.units]] * here for part in (u, p, n))
-        self._a -= nu @ nu.transpose(0, 2, 1)
-        crossed = np_ @ nn.transpose(0, 2, 1)
+        unit_u, unit_p, unit_n = (part[self._place[self.units]] * here for part in (u, p, n))
+        self._a -= unit_u @ unit_u.transpose(0, 2, 1)
+        crossed = unit_p @ unit_n.transpose(0, 2, 1)
         self._m -= crossed + crossed.transpose(0, 2, 1)
 
-    def _gone(self, variables: Positions) -> None:
+    def _apply_pending(self, variables: Positions) -> None:
+        """Take note of dropped variables; where many low-rank terms are pending, apply them and shrink the matrices."""
         self._dropped = np.concatenate([self._dropped, variables])
         if self._low.shape[2] < PENDING:
             return
@@ -120,9 +121,9 @@ class Surgeon:
 
 @dataclass(frozen=True)
 class Membership:
-    """Which units a surgeon's units are: ``units[k]`` is the number of its unit ``k`` among all."""
+    """Which units the units of a quadratic error are: ``units[k]`` is the number of its unit ``k`` among all."""
 
-    surgeon: Surgeon
+    error: QuadraticError
     units: Positions
 
 
@@ -137,17 +138,17 @@ def eliminate(
     Args:
         problems: quadratic errors, each over some of the units; the cost of a unit is the sum of its costs in all.
         pools: ``[U]``, the pool of each unit; -1 for one that stays.
-        quotas: how many units of each pool go.
+        quotas: how many units of each pool are dropped.
         unseen: ``[U]``, costs that are added to those of the problems and do not change.
 
     Returns:
-        The units in the order they went, each with what it cost then.
+        The units in the order in which they were dropped, each with what it cost then.
     """
     count = len(pools)
     own = [np.zeros(count) for _ in problems]
     where: list[list[int]] = [[] for _ in range(count)]
     for number, problem in enumerate(problems):
-        own[number][problem.units] = problem.surgeon.costs()
+        own[number][problem.units] = problem.error.costs()
         for unit in problem.units.tolist():
             where[unit].append(number)
     total = (np.zeros(count) if unseen is None else unseen) + sum(own, start=np.zeros(count))
@@ -164,8 +165,8 @@ def eliminate(
             open_units &= pools != pools[unit]
         for number in where[unit]:
             problem = problems[number]
-            problem.surgeon.drop(places[number][unit])
-            fresh = problem.surgeon.costs()
+            problem.error.drop(places[number][unit])
+            fresh = problem.error.costs()
             total[problem.units] += fresh - own[number][problem.units]
             own[number][problem.units] = fresh
     return order

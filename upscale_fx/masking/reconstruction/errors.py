@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.identity import channel_ids
 from upscale_fx.channels.positions import Positions
 from upscale_fx.masking.consumers.pools import Pool, Removal, Unit
 from upscale_fx.masking.reconstruction.elimination import Numbers
-from upscale_fx.masking.reconstruction.gather import Problem, weight_of
 from upscale_fx.masking.reconstruction.moments import Moments
-from upscale_fx.masking.reconstruction.own import Own
+from upscale_fx.masking.reconstruction.problem import Problem
 from upscale_fx.masking.reconstruction.solve import regularised
 from upscale_fx.masking.reconstruction.study import Study
 
@@ -67,7 +66,7 @@ class Choice:
 
     @property
     def unseen(self) -> Numbers:
-        """``[U]``: the magnitude of units that no error knows, 0 for the others."""
+        """``[U]``: the magnitude of units without an error, 0 for the others."""
         seen = np.zeros(len(self.pools), dtype=bool)
         for error in self.errors:
             seen[error.units] = True
@@ -89,46 +88,44 @@ def reconstruction_errors(study: Study, units: Sequence[Unit], ridge: float) -> 
     """The errors of all problems that some unit has variables in."""
     owner = {member: number for number, unit in enumerate(units) for member in unit.members}
     ids = channel_ids(study.flow, through_cat=True)
-    found = []
-    for number, (problem, moments) in enumerate(zip(study.problems, study.moments, strict=True)):
+    errors = []
+    for problem, moments in zip(study.problems, study.moments, strict=True):
         if moments is None:
             continue
-        weight = weight_of(problem, study.root)
+        weight = problem.weight(study.root)
         left = regularised(moments.gram, ridge, problem.variables[..., 0] < 0)
         scale = _scale(moments, weight)
         for block, variables in enumerate(problem.variables):
-            own: dict[int, list[int]] = {}
+            places: dict[int, list[int]] = {}
             for place, (consumer, channel) in enumerate(variables.tolist()):
                 if (consumer, channel) in owner:
-                    own.setdefault(owner[consumer, channel], []).append(place)
-            if own:
-                found.append(
+                    places.setdefault(owner[consumer, channel], []).append(place)
+            if places:
+                errors.append(
                     ReconstructionError(
                         moments.gram[block].numpy(), left[block].numpy(), weight[block].numpy(), scale,
-                        np.array(list(own), dtype=np.int64), _padded(list(own.values())),
-                        _outputs(problem, ids, weight.shape[2]), number,
+                        np.array(list(places), dtype=np.int64), _padded(list(places.values())),
+                        _outputs(problem, ids, weight.shape[2]), problem.number,
                     )
                 )  # fmt: skip
-    return found
+    return errors
 
 
 def _outputs(problem: Problem, ids: Mapping[fx.Node, Positions], count: int) -> Positions | None:
     """The channels that a problem's outputs are, if they are one each."""
-    if isinstance(problem, Own):
-        return None
-    own = ids.get(problem.target)
-    return own if own is not None and len(own) == count else None
+    channels = None if problem.target is None else ids.get(problem.target)
+    return channels if channels is not None and len(channels) == count else None
 
 
-def _scale(moments: Moments, weight: object) -> float:
-    return max(moments.spread(weight), np.finfo(float).tiny ** 0.5)  # type: ignore[arg-type]
+def _scale(moments: Moments, weight: Tensor) -> float:
+    return max(moments.spread(weight), np.finfo(float).tiny ** 0.5)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Positions:
-    found = np.full((len(rows), max(len(row) for row in rows)), -1, dtype=np.int64)
+    padded = np.full((len(rows), max(len(row) for row in rows)), -1, dtype=np.int64)
     for number, row in enumerate(rows):
-        found[number, : len(row)] = row
-    return found
+        padded[number, : len(row)] = row
+    return padded
 
 
 def energies(removals: Sequence[Removal], root: nn.Module) -> list[Numbers]:

@@ -37,13 +37,18 @@ class Moments:
 
     @classmethod
     def zeros(cls, blocks: int, variables: int, outputs: int) -> Moments:
-        """Nothing gathered yet."""
+        """Nothing gathered yet, for so many blocks, inputs and outputs of each."""
         exact = torch.float64
         return cls(
             torch.zeros(blocks, variables, variables, dtype=exact),
             torch.zeros(blocks, variables, outputs, dtype=exact),
             torch.zeros(blocks, variables, dtype=exact),
         )
+
+    @classmethod
+    def for_weight(cls, weight: Tensor) -> Moments:
+        """Nothing gathered yet for a problem with weights ``[B, V, O]``."""
+        return cls.zeros(*weight.shape)
 
     def add(self, x: Tensor, lacking: Tensor | None, weight: float = 1.0) -> None:
         """Add rows: ``x [rows, B, V]`` and what the outputs lack ``[rows, B, O]`` (None: nothing)."""
@@ -82,5 +87,5 @@ def _squared(part: Tensor) -> Tensor:
     if part.device.type != "cpu":
         return (part.mT @ part).cpu()
     # NumPy sees that both operands are one array and computes half of the products (BLAS syrk); torch computes all.
-    with np.errstate(all="ignore"):  # what is not finite is told by the study
+    with np.errstate(all="ignore"):  # the study raises where moments are not finite
         return torch.from_numpy(np.stack([block.T @ block for block in part.contiguous().numpy()]))

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Positions
 from upscale_fx.channels.relations.products import Product
-from upscale_fx.masking.consumers.consumer import Reading
+from upscale_fx.masking.consumers.readings import Reading
 from upscale_fx.masking.reconstruction.moments import Moments
 from upscale_fx.masking.reconstruction.solve import NotFittedError
 
@@ -23,9 +23,9 @@ Values = dict[fx.Node, Tensor]
 
 
 def makes_pairs(reading: Reading, flow: Dataflow) -> bool:
-    """Whether two factors are combined other than row by row."""
+    """Whether a call multiplies rows of one operand with other rows of the other: all pairs of nodes, say."""
     relation = flow.relations[reading.node]
-    if not isinstance(relation, Product) or len(reading.factors) != 2:
+    if not isinstance(relation, Product) or len(reading.operands) != 2:
         return False
     first, second = (_row_letters(flow, relation, place) for place in (0, 1))
     return first != second
@@ -37,7 +37,7 @@ def pair_moments(
     """The moments of one batch: all pairs that the product makes; ``pruned`` is None where nothing is lacking.
 
     Args:
-        reading: the call, whose factors are the two operands.
+        reading: the call and its two operands.
         channels: ``[B, C]``, the channels of every block.
         dense: values of the dense model.
         pruned: values of the pruned model, whose weights still are ``weight [B, C, O]``.
@@ -47,8 +47,8 @@ def pair_moments(
     Raises:
         NotFittedError: the product sums over rows as well.
     """
-    found = Moments.zeros(*weight.shape)
-    weight = weight.to(dense[reading.factors[0][0]].device)
+    moments = Moments.for_weight(weight)
+    weight = weight.to(dense[reading.operands[0].value].device)
     own = dense if pruned is None else pruned
     both = zip(_graphs(reading, channels, own, flow), _graphs(reading, channels, dense, flow), strict=True)
     for (q, k), (other_q, other_k) in both:
@@ -59,8 +59,8 @@ def pair_moments(
             theirs = _gram(other_q, other_q) * _gram(other_k, other_k)
             part.cross = (across - gram) @ weight
             part.error = float((weight * ((theirs - across - across.mT + gram) @ weight)).sum())
-        found.include(part)
-    return found
+        moments.include(part)
+    return moments
 
 
 def _gram(first: Tensor, second: Tensor) -> Tensor:
@@ -81,7 +81,8 @@ def _graphs(reading: Reading, channels: Positions, values: Values, flow: Dataflo
     if any(a in _row_letters(flow, relation, place) for a in relation.groups[3] for place in (0, 1)):
         raise NotFittedError("the product sums over rows as well as channels")
     sides = []
-    for node, columns in reading.factors:
+    for operand in reading.operands:
+        node = operand.value
         place = 0 if node is relation.left else 1
         letters, sizes = relation.letters[place], flow.axes[node].sizes
         rows = _row_letters(flow, relation, place)
@@ -90,7 +91,7 @@ def _graphs(reading: Reading, channels: Positions, values: Values, flow: Dataflo
         value = values[node].permute(*axes)
         lead = value.shape[: len(shared)].numel()
         value = value.reshape(lead, value.shape[len(shared) : len(order)].numel(), flow.axes[node].count)
-        index = torch.from_numpy(columns[0][channels]).to(value.device)
+        index = torch.from_numpy(operand.columns[0][channels]).to(value.device)
         sides.append(value[:, :, index].double().transpose(1, 2))
     first, second = sides
     for number in range(max(len(first), len(second)) if len(first) and len(second) else 0):

@@ -17,21 +17,10 @@ from torch import Tensor, fx
 
 from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.module import CompiledGNN
-from upscale_fx.masking.reconstruction.gather import (
-    Problem,
-    consumers_of,
-    correct,
-    held_nodes,
-    last_node,
-    parameters_of,
-    shapes,
-    weight_of,
-    write,
-)
 from upscale_fx.masking.reconstruction.moments import Moments
-from upscale_fx.masking.reconstruction.own import Own
+from upscale_fx.masking.reconstruction.problem import Problem, consumers_of
 from upscale_fx.masking.reconstruction.replay import Replay, descendants
-from upscale_fx.masking.reconstruction.solve import RIDGE, NotFittedError, fit, wanted
+from upscale_fx.masking.reconstruction.solve import RIDGE, NotFittedError, fit, normal_equations
 from upscale_fx.masking.reconstruction.study import Study
 
 
@@ -59,9 +48,9 @@ class Refit:
         self.working: CompiledGNN = copy.deepcopy(study.root)
         lost = {c for c, mask in enumerate(self.removed) if mask.any()}
         affected = descendants(study.flow.nodes, {site for c in lost for site in study.consumers[c].sites})
-        self.problems = [p for p in study.problems if any(site in affected for site in p.reads)]
+        self.problems = [p for p in study.problems if any(site in affected for site in p.calls)]
         targets = {cut.target for c in lost for cut in study.consumers[c].cuts}
-        targets |= {name for problem in self.problems for name in parameters_of(problem)}
+        targets |= {name for problem in self.problems for name in problem.parameters}
         owners = {target.rpartition(".")[0] for target in targets}
         names = {"get_attr": targets, "call_module": owners}
         self.changed = {node for node in study.flow.nodes if node.target in names.get(node.op, ())}
@@ -85,11 +74,11 @@ class Refit:
 
     def _settled_by_the_dense_model(self) -> list[Problem]:
         """Solve what reads nothing that has changed, by the moments that are known; returns the other problems."""
-        known = {id(p): m for p, m in zip(self.study.problems, self.study.moments, strict=False) if m is not None}
         left = []
         for problem, stage in zip(self.problems, self._stages(self.problems), strict=True):
-            if stage == 0 and id(problem) in known:
-                self._solve(problem, known[id(problem)], weight_of(problem, self.working))
+            moments = self.study.known_moments(problem)
+            if stage == 0 and moments is not None:
+                self._solve(problem, moments, problem.weight(self.working))
             else:
                 left.append(problem)
         return left
@@ -100,15 +89,16 @@ class Refit:
         for number, problem in enumerate(study.told(problems, "refitting")):
             later = problems[number + 1 :]
             if replay is None:
-                held = {node for p in problems[number:] for node in held_nodes(p)}
+                held = {node for p in problems[number:] for node in p.held_nodes()}
                 batch = next(iter(study.batches))
                 replay = Replay(study.root, self.working, self.changed, batch, study.propagations, held)
-            replay.advance(last_node(problem, place))
-            moments, weight = shapes([problem], self.working)[0], weight_of(problem, self.working)
+            replay.advance(problem.last_node(place))
+            weight = problem.weight(self.working)
+            moments = Moments.for_weight(weight)
             rows = study.gather(problem, moments, replay, weight, 0)
             change = self._solve(problem, moments, weight)
-            if later and correct(problem, replay, rows, change):
-                replay.release(held_nodes(problem) - {node for p in later for node in held_nodes(p)})
+            if later and problem.correct(replay, rows, change):
+                replay.release(problem.held_nodes() - {node for p in later for node in p.held_nodes()})
             else:
                 replay = None
 
@@ -117,13 +107,13 @@ class Refit:
         stages = self._stages(problems)
         for stage in range(max(stages, default=-1) + 1):
             now = [p for p, own in zip(problems, stages, strict=True) if own == stage]
-            moments = shapes(now, self.working)
-            weights = [weight_of(p, self.working) for p in now]
-            held = {node for problem in now for node in held_nodes(problem)}
+            weights = [problem.weight(self.working) for problem in now]
+            moments = [Moments.for_weight(weight) for weight in weights]
+            held = {node for problem in now for node in problem.held_nodes()}
             for number, arguments in enumerate(study.bar(f"refitting {stage + 1}/{max(stages) + 1}")):
                 replay = Replay(study.root, self.working, self.changed, arguments, study.propagations, held)
                 for problem, own, weight in zip(now, moments, weights, strict=True):
-                    replay.advance(last_node(problem, study.place))
+                    replay.advance(problem.last_node(study.place))
                     study.gather(problem, own, replay, weight, number)
             for problem, own, weight in zip(now, moments, weights, strict=True):
                 self._solve(problem, own, weight)
@@ -138,28 +128,27 @@ class Refit:
             self._zero(number)
         if reason:
             self.reasons |= dict.fromkeys(consumers, reason)
-        return weight_of(problem, self.working) - weight  # as they are stored, rounded to their dtype
+        return problem.weight(self.working) - weight  # as they are stored, rounded to their dtype
 
     def fit_problem(self, problem: Problem, moments: Moments, weight: Tensor, kept: Tensor) -> str:
         """Fit a problem and write its weights; returns why not, if they stay as they are."""
-        reason = self.study.reasons.get(id(problem), "")
-        reason = problem.reason if isinstance(problem, Own) and problem.reason else reason
+        reason = problem.reason or self.study.reasons.get(problem.number, "")
         if reason or (bool(kept.all()) and not moments.error):  # or nothing is lacking
             return reason
         free = kept[:, :, None] & self._free(problem, weight)
         try:
-            found = fit(*wanted(moments, weight, self.ridge, problem.variables[..., 0] < 0), free)
+            fitted = fit(*normal_equations(moments, weight, self.ridge, problem.variables[..., 0] < 0), free)
         except NotFittedError as error:
             return str(error)
-        self.names |= write(problem, self.working, found)
+        self.names |= problem.write(self.working, fitted)
         return ""
 
     def _free(self, problem: Problem, weight: Tensor) -> Tensor:
         """``[B, V, O]``: entries that may be other than zero; a bias that is zero everywhere was never trained."""
-        found = weight != 0
+        free = weight != 0
         bias = torch.from_numpy(problem.variables[..., 0] < 0)
-        found[bias] |= ~found[bias].any(dim=-1, keepdim=True)
-        return found
+        free[bias] |= ~free[bias].any(dim=-1, keepdim=True)
+        return free
 
     def _zero(self, number: int) -> None:
         if self.removed[number].any():
@@ -178,11 +167,11 @@ class Refit:
     def _stages(self, problems: Sequence[Problem]) -> list[int]:
         """For each problem how many problems, one after another, come before it."""
         study = self.study
-        found: list[int] = []
+        stages: list[int] = []
         reached: list[set[fx.Node]] = []
         for problem in problems:
-            held = held_nodes(problem)
-            before = [k for k, seen in enumerate(reached) if not seen.isdisjoint(held)]
-            found.append(max((found[k] for k in before), default=-1) + 1)
-            reached.append(descendants(study.flow.nodes, set(problem.reads)) - set(problem.reads))
-        return found
+            held = problem.held_nodes()
+            before = [k for k, changed in enumerate(reached) if not changed.isdisjoint(held)]
+            stages.append(max((stages[k] for k in before), default=-1) + 1)
+            reached.append(descendants(study.flow.nodes, set(problem.calls)) - set(problem.calls))
+        return stages

@@ -5,8 +5,8 @@ once for both. A value is dropped after its last reader. A run can stop at a nod
 that have changed in between.
 
 Choices of rows that depend on values (top-k pooling, nearest neighbours) are made by the dense model for both, so that
-rows of one are rows of the other: integers are those of the dense model. Message passing runs in one go where nobody
-looks at what it computes per edge (:mod:`propagations`).
+rows of one are rows of the other: integers are those of the dense model. Message passing runs in one go where nothing
+else reads what it computes per edge (:mod:`propagations`).
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ class Replay:
         return list(dict.fromkeys(source for source in read if isinstance(source, fx.Node)))
 
     def _step(self, node: fx.Node) -> None:
-        found = self.dense[node] = self._run(node, 0, self.dense)
-        chosen = isinstance(found, Tensor) and not (found.is_floating_point() or found.is_complex())
-        same = node not in self._affected or (chosen and found.dtype != torch.bool)
-        self.pruned[node] = found if same else self._run(node, 1, self.pruned)
+        value = self.dense[node] = self._run(node, 0, self.dense)
+        chosen = isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
+        same = node not in self._affected or (chosen and value.dtype != torch.bool)
+        self.pruned[node] = value if same else self._run(node, 1, self.pruned)
         for source in self._sources(node):
             self._left[source] -= 1
             if not self._left[source] and source not in self._held:
@@ -164,17 +164,17 @@ class Replay:
 
 def descendants(nodes: Iterable[fx.Node], sources: Collection[fx.Node]) -> set[fx.Node]:
     """Nodes whose value depends on one of the sources, these included."""
-    found = set(sources)
+    reached = set(sources)
     for node in nodes:
-        if node not in found and any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found
+        if node not in reached and any(source in reached for source in node.all_input_nodes):
+            reached.add(node)
+    return reached
 
 
 def ancestors(nodes: Iterable[fx.Node], wanted: Collection[fx.Node]) -> set[fx.Node]:
     """Nodes that one of the wanted values depends on, these included."""
-    found = set(wanted)
+    needed = set(wanted)
     for node in reversed(list(nodes)):
-        if node in found:
-            found.update(node.all_input_nodes)
-    return found
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    return needed

@@ -2,10 +2,10 @@
 
 Minimises ``|X W - Y|^2 + sum over channels c of r_c |W_c - W0_c|^2`` over weights whose removed rows are zero, with
 ``Y = X W0 + E``: the normal equations on the kept rows ``K`` are ``(G + R)_KK W_K = (X'E + (G + R) W0)_K``. ``r_c`` is
-a share of the channel's own energy ``G_cc``, so that units do not matter and loud channels do not hold quiet ones where
-they were, and never less than a millionth of that of the mean channel: a singular Gram matrix (dead channels, fewer
-rows than channels) is solved too. The error ``|X W - Y|^2`` is never larger than that of ``W0`` with its removed rows
-zero, which the ridge does not punish on the rows that are kept.
+a share of the channel's own energy ``G_cc``, so that the scale of a channel does not matter, and never less than a
+millionth of that of the mean channel: a singular Gram matrix (dead channels, fewer rows than channels) is solved too.
+The error ``|X W - Y|^2`` is never larger than that of ``W0`` with its removed rows zero, which the ridge does not
+punish on the rows that are kept.
 
 Entries that are zero in ``W0`` stay zero: a sparse model stays sparse, and what was pruned before does not come back.
 """
@@ -30,7 +30,7 @@ MOST = 1e11
 
 
 class NotFittedError(UpscaleError, ValueError):
-    """Weights cannot be fitted to what was seen; says why. They stay as they are, and a note says so."""
+    """Weights cannot be fitted to the calibration data; says why. They stay as they are, and a note says so."""
 
 
 def regularised(gram: Tensor, ridge: float = RIDGE, biases: Mask | None = None) -> Tensor:
@@ -44,11 +44,13 @@ def regularised(gram: Tensor, ridge: float = RIDGE, biases: Mask | None = None) 
     share = torch.ones(gram.shape[:2], dtype=gram.dtype)
     if biases is not None:
         share[torch.from_numpy(biases)] = _BIASES
-    found: Tensor = gram + torch.diag_embed(ridge * energy * share + torch.finfo(gram.dtype).tiny ** 0.5)
-    return found
+    left: Tensor = gram + torch.diag_embed(ridge * energy * share + torch.finfo(gram.dtype).tiny ** 0.5)
+    return left
 
 
-def wanted(moments: Moments, weight: Tensor, ridge: float = RIDGE, biases: Mask | None = None) -> tuple[Tensor, Tensor]:
+def normal_equations(
+    moments: Moments, weight: Tensor, ridge: float = RIDGE, biases: Mask | None = None
+) -> tuple[Tensor, Tensor]:
     """Both sides of the normal equations: ``[B, V, V]`` and ``[B, V, O]``, of weights ``[B, V, O]``."""
     left = regularised(moments.gram, ridge, biases)
     return left, moments.cross + left @ weight
@@ -61,7 +63,7 @@ def fit(left: Tensor, right: Tensor, free: Tensor) -> Tensor:
         NotFittedError: outputs have their zeros in so many different places that this would take too long, or the
             moments are singular to working precision, ridge and all.
     """
-    found = torch.zeros_like(right)
+    weight = torch.zeros_like(right)
     for block, masks in enumerate(free):
         patterns, which = masks[:, :1], torch.zeros(masks.shape[1], dtype=torch.int64)
         if not bool((masks == patterns).all()):
@@ -75,5 +77,5 @@ def fit(left: Tensor, right: Tensor, free: Tensor) -> Tensor:
                 if int(failed):
                     raise NotFittedError("its inputs differ too much in size for float64")
                 solution = torch.cholesky_solve(right[block][keep][:, outputs], part)
-                found[block, keep[:, None], outputs[None]] = solution
-    return found
+                weight[block, keep[:, None], outputs[None]] = solution
+    return weight

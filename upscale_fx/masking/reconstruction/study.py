@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import length_hint
 from typing import TypeVar
 
-from torch import Tensor, fx
+from torch import Tensor
 from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import Dataflow
@@ -17,18 +17,18 @@ from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.masking.reconstruction.gather import Problem, consumers_of, gather, held_nodes, last_node, shapes
+from upscale_fx.masking.reconstruction.find_problems import find_problems
 from upscale_fx.masking.reconstruction.moments import Moments
-from upscale_fx.masking.reconstruction.own import own_problems
-from upscale_fx.masking.reconstruction.regressions import Joint, joint_problems
-from upscale_fx.masking.reconstruction.replay import Replay, descendants
+from upscale_fx.masking.reconstruction.problem import Problem, consumers_of
+from upscale_fx.masking.reconstruction.replay import Replay
 from upscale_fx.masking.reconstruction.solve import NotFittedError
 
 #: So many layers are named in a warning.
 _TOLD = 3
 
 T = TypeVar("T")
-Batches = Iterable[Mapping[str, object]]
+#: Calibration data as a study takes it: the arguments of one call after another, by name.
+Calls = Iterable[Mapping[str, object]]
 
 
 @dataclass
@@ -41,40 +41,30 @@ class Study:
         eligible: for each consumer, which channels may go.
         batches: the calibration data, gone over several times: arguments by name.
         seed: of the rows that are drawn where a batch has too many.
-        problems: the problems, in execution order.
-        moments: their moments in the dense model; None where nothing may go, and where they mean nothing.
-        reasons: by the ``id`` of a problem why its weights cannot be fitted.
+        progress: show bars, where standard error is a terminal.
+        problems: the problems, in execution order: problem ``k`` has number ``k``.
+        moments: their moments in the dense model, by number; None where nothing may go, and where they mean nothing.
+            Empty before :meth:`observe`.
+        rows: by the number of a problem, how many rows were seen of it.
+        reasons: by the number of a problem, why its weights cannot be fitted.
     """
 
     flow: Dataflow
     consumers: Sequence[Consumer]
     eligible: Sequence[Mask]
-    batches: Batches
+    batches: Calls
     seed: int = 0
     progress: bool = True
-    problems: list[Problem] = field(default_factory=list)
-    moments: list[Moments | None] = field(default_factory=list)
-    reasons: dict[int, str] = field(default_factory=dict)
+    problems: list[Problem] = field(init=False)
+    moments: list[Moments | None] = field(init=False, default_factory=list)
+    rows: dict[int, int] = field(init=False, default_factory=dict)
+    reasons: dict[int, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._rows: dict[int, tuple[Problem, int]] = {}
         self._warned = False
         self.propagations = find_propagations(self.flow)
-        place = self.place = {node: i for i, node in enumerate(self.flow.nodes)}
-        lose = [c for c, mask in zip(self.consumers, self.eligible, strict=True) if mask.any()]
-        affected = descendants(self.flow.nodes, {site for consumer in lose for site in consumer.sites})
-        whole = joint_problems(self.flow, self.consumers)
-        terms = {t.consumer for p in whole for t in p.terms}
-        joint = [self._narrowed(p, affected) for p in whole]
-        self.problems = sorted(
-            [*joint, *own_problems(self.flow, self.consumers, terms)], key=lambda p: place[last_node(p, place)]
-        )
-        self.problems = [p for p in self.problems if p.reads]
-
-    def _narrowed(self, problem: Joint, affected: set[fx.Node]) -> Joint:
-        """A problem without terms that neither lose channels nor read what has changed."""
-        terms = tuple(t for t in problem.terms if t.consumer < 0 or self.eligible[t.consumer].any() or t.x in affected)
-        return replace(problem, terms=terms if any(t.consumer >= 0 for t in terms) else ())
+        self.place = {node: i for i, node in enumerate(self.flow.nodes)}
+        self.problems = find_problems(self.flow, self.consumers, self.eligible)
 
     @property
     def root(self) -> CompiledGNN:
@@ -89,35 +79,38 @@ class Study:
         Raises:
             InputError: no data, or activations that are not finite.
         """
-        chosen = [self._may_lose(problem) for problem in self.problems]
-        self.moments = [m if c else None for m, c in zip(shapes(self.problems, self.root), chosen, strict=True)]
-        wanted_ = [(p, m) for p, m in zip(self.problems, self.moments, strict=True) if m is not None]
+        observed = [(p, Moments.for_weight(p.weight(self.root))) for p in self.problems if self._may_lose(p)]
+        held = {node for problem, _ in observed for node in problem.held_nodes(refitted=False)}
         for number, arguments in enumerate(self.bar("calibrating")):
-            held = {node for problem, _ in wanted_ for node in held_nodes(problem, lacking=False)}
             replay = Replay(self.root, self.root, (), arguments, self.propagations, held)
-            for problem, moments in wanted_:
-                replay.advance(last_node(problem, self.place))
+            for problem, moments in observed:
+                replay.advance(problem.last_node(self.place))
                 self.gather(problem, moments, replay, None, number)
-        for problem, moments in wanted_:
+        for problem, moments in observed:
             self.check(problem, moments)
-        if wanted_ and not any(moments.rows for _, moments in wanted_):
+        if observed and not any(moments.rows for _, moments in observed):
             raise InputError(
                 "calibration: the data has no rows for any layer (no nodes, or no edges); pass data that the model "
                 "computes something on"
             )
-        self.moments = [None if id(p) in self.reasons else m for p, m in zip(self.problems, self.moments, strict=True)]
+        known = {problem.number: moments for problem, moments in observed if problem.number not in self.reasons}
+        self.moments = [known.get(problem.number) for problem in self.problems]
         self.warn_of_few_rows()
+
+    def known_moments(self, problem: Problem) -> Moments | None:
+        """The moments of a problem in the dense model, if they were observed."""
+        return self.moments[problem.number] if self.moments else None
 
     def gather(
         self, problem: Problem, moments: Moments, replay: Replay, weight: Tensor | None, number: int
     ) -> Tensor | None:
         """Add batch ``number`` to the moments of a problem; notes the reason where that makes no sense."""
-        if id(problem) in self.reasons:
+        if problem.number in self.reasons:
             return None
         try:
-            return gather(problem, moments, replay, self.flow, weight, self.seed + number)
+            return problem.gather(moments, replay, self.flow, weight, self.seed + number)
         except NotFittedError as reason:
-            self.reasons[id(problem)] = str(reason)
+            self.reasons[problem.number] = str(reason)
             return None
 
     def _may_lose(self, problem: Problem) -> bool:
@@ -130,7 +123,7 @@ class Study:
     @property
     def single(self) -> bool:
         """Whether the data is one batch."""
-        return length_hint(self.batches, 0) == 1  # of a stream nobody may know
+        return length_hint(self.batches, 0) == 1  # 0: a stream that does not know its length
 
     def told(self, items: Sequence[T], what: str) -> Iterable[T]:
         """Items with a progress bar."""
@@ -143,7 +136,7 @@ class Study:
     def check(self, problem: Problem, moments: Moments) -> None:
         """Raise an InputError where something that is not finite was gathered; takes note of how many rows there are.
 
-        A consumer without rows (a relation without edges, say) is none that can be fitted.
+        A problem without rows (of a relation without edges, say) cannot be fitted.
         """
         if not moments.finite:
             raise InputError(
@@ -151,14 +144,15 @@ class Study:
                 f"calibration data (torch.isfinite) and the model's weights, and calibrate in float32 what overflows "
                 f"in half precision"
             )
-        if id(problem) not in self.reasons:
+        if problem.number not in self.reasons:
             if not moments.rows:
-                self.reasons[id(problem)] = "the calibration data has no rows for it"
-            self._rows[id(problem)] = (problem, int(moments.rows))
+                self.reasons[problem.number] = "the calibration data has no rows for it"
+            self.rows[problem.number] = int(moments.rows)
 
     def warn_of_few_rows(self) -> None:
         """Warn, once, of problems with fewer rows than variables: of many weights that fit the data, one is taken."""
-        few = [(p, rows) for p, rows in self._rows.values() if rows < p.variables.shape[1]]
+        seen = [(self.problems[number], rows) for number, rows in self.rows.items()]
+        few = [(problem, rows) for problem, rows in seen if rows < problem.variables.shape[1]]
         if self._warned or not few:
             return
         self._warned = True

@@ -1,0 +1,40 @@
+"""Calibration batches as the arguments of a traced graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from upscale_fx.compiled.batches import Batches, arguments_of
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.signatures import signature_of
+from upscale_fx.masking.criteria.labels import without_labels
+
+
+class CalibrationData:
+    """Calibration batches as arguments by name; can be gone over any number of times.
+
+    Args:
+        calibration: one batch, or an iterable of batches.
+        transform: from a batch to arguments; None: a batch holds the arguments.
+        model: the traced graph that is called.
+    """
+
+    def __init__(self, calibration: Any, transform: Callable[[Any], Any] | None, model: CompiledGNN) -> None:
+        self.batches = calibration if isinstance(calibration, Batches) else Batches(calibration, replay=True)
+        self.transform = transform
+        self._model = model
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for _, arguments in self.with_batches():
+            yield arguments
+
+    def with_batches(self) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        """Every batch as the user gave it, and its arguments."""
+        for batch in self.batches:
+            given = without_labels(batch, self._model) if self.transform is None else batch
+            args, kwargs = arguments_of(given, self._model, self.transform)
+            yield batch, signature_of(self._model).bind(*args, **kwargs).arguments
+
+    def __len__(self) -> int:
+        return len(self.batches)
