@@ -11,7 +11,6 @@ A pass for fused graphs, before activations write in place: their operators accu
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +26,10 @@ from upscale_fx.analysis.precision import Casting
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.inputs import CHECKED, LARGE, SMALL
-from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, plain, remember_plain
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, plain, remember_plain
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, UpscaleError
+from upscale_fx.passes.base import edited
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -79,35 +79,41 @@ class CastPrecision:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        graphs = [new, plain(new)] if "plain" in new.meta else [new]
-        before = [example_values(graph) for graph in graphs]
-        for graph in graphs:
-            cast_modules(graph, self.dtype)
-        castings = [
-            Casting(graph, self.dtype, new.inputs.example(LARGE), {node: pair[1] for node, pair in values.items()})
-            for graph, values in zip(graphs, before, strict=True)
-        ]
-        for casting in castings:
-            with in_mode(casting.module, training=False), torch.no_grad(), undisturbed(casting.module):
-                casting.run()
-            drop_dead_nodes(casting.graph)
-        stored = store_narrow(castings)
-        if not stored and not any(casting.casts & set(casting.graph.nodes) for casting in castings):
-            return PassResult(gm, False)
-        meta = dict(gm.meta)
-        for casting in castings[1:]:
-            remembered = make_module(new, casting.graph, {}, gm.training)
-            remember_plain(remembered)
-            meta |= remembered.meta
-        cast = make_module(new, castings[0].graph, meta, gm.training)
-        cast.meta["precision"] = measure(gm, cast, self.name).after(gm.meta.get("precision"))
-        return PassResult(cast, True)
+        result = edited(gm, lambda new: cast_precision(new, self.dtype))
+        if result.modified:
+            moved = measure(gm, result.graph_module, self.name)
+            result.graph_module.meta["precision"] = moved.after(gm.meta.get("precision"))
+        return result
 
     @property
     def name(self) -> str:
         """The dtype without ``torch.``."""
         return str(self.dtype).removeprefix("torch.")
+
+
+def cast_precision(gm: CompiledGNN, dtype: torch.dtype) -> bool:
+    """Cast a graph in place, and the graph it was fused from with it; whether anything in them is cast now.
+
+    Raises:
+        UpscaleError: an operation fails in the dtype.
+    """
+    graphs = [gm, plain(gm)] if "plain" in gm.meta else [gm]
+    before = [example_values(graph) for graph in graphs]
+    for graph in graphs:
+        cast_modules(graph, dtype)
+    castings = [
+        Casting(graph, dtype, gm.inputs.example(LARGE), {node: pair[1] for node, pair in values.items()})
+        for graph, values in zip(graphs, before, strict=True)
+    ]
+    for casting in castings:
+        with in_mode(casting.module, training=False), torch.no_grad(), undisturbed(casting.module):
+            casting.run()
+        drop_dead_nodes(casting.graph)
+    stored = store_narrow(castings)
+    gm.graph = castings[0].graph
+    for casting in castings[1:]:
+        remember_plain(gm, casting.graph)
+    return stored > 0 or any(casting.casts & set(casting.graph.nodes) for casting in castings)
 
 
 def cast_modules(gm: CompiledGNN, dtype: torch.dtype) -> None:

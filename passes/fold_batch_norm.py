@@ -8,7 +8,6 @@ be read by that call alone. All else stays: a batch norm after an activation and
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,8 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, put
 from upscale_fx.channels.relations import Contraction, Pointwise
 from upscale_fx.compacting.rewrite.origins import note_folded
-from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module
+from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,19 @@ class FoldBatchNorm:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new, count = copy.deepcopy(gm), 0
-        while folded := fold_batch_norms(new):  # one between two layers that both have one waits for the first
-            new, count = make_module(new, new.graph, {**new.meta, **FOR_INFERENCE}, gm.training), count + folded
-        return PassResult(new, True) if count else PassResult(gm, False)
+        return edited(gm, fold_batch_norms)
 
 
 def fold_batch_norms(gm: CompiledGNN) -> int:
+    """Fold all batch norms that can be; returns how many."""
+    count = 0
+    while folded := _fold_once(gm):  # one between two layers that both have one waits for the first
+        count += folded
+        gm.meta.update(FOR_INFERENCE)
+    return count
+
+
+def _fold_once(gm: CompiledGNN) -> int:
     """Fold all batch norms that change different parameters; returns how many."""
     flow = analyse(gm)
     folds: list[tuple[fx.Node, Changes]] = []

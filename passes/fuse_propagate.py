@@ -7,7 +7,6 @@ message is ever held in memory for all edges.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,8 +18,8 @@ from upscale_fx.analysis.aggregations import Aggregation, aggregation, softmax_i
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
 from upscale_fx.compiled.calls import PRODUCTS, RESHAPES
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,7 @@ class FusePropagate:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        edges = sorted_edges(new.graph)
-        if not edges:
-            return PassResult(gm, False)
-        flow = analyse(new)
-        fused = [fuse(flow, edges, node) for node in flow.nodes]
-        if not any(fused):
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited(gm, fuse_propagate)
 
 
 @dataclass(frozen=True)
@@ -48,6 +38,15 @@ class Message:
     x: fx.Node
     col: fx.Node | None = None
     weight: fx.Node | None = None
+
+
+def fuse_propagate(gm: CompiledGNN) -> int:
+    """Fuse messages and softmax over sorted edges in place; returns how many calls went."""
+    edges = sorted_edges(gm.graph)
+    if not edges:
+        return 0
+    flow = analyse(gm)
+    return sum(fuse(flow, edges, node) for node in flow.nodes)
 
 
 def fuse(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) -> bool:

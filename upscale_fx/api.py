@@ -186,7 +186,7 @@ def optimize(
         TraceError, InputError: see :func:`trace`.
     """
     module = plain(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
-    return optimized(module, gm, callback, inference, dtype)
+    return optimized(module, callback, inference, dtype)
 
 
 @trainable

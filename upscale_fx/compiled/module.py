@@ -124,9 +124,9 @@ def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
     return [node for part in gm.modules() if isinstance(part, fx.GraphModule) for node in part.graph.nodes]
 
 
-def remember_plain(gm: CompiledGNN) -> None:
-    """Note the graph as it is now: what is fused from it can be analysed and pruned again by it."""
-    gm.meta["plain"] = _serialize(gm.graph)
+def remember_plain(gm: CompiledGNN, graph: fx.Graph | None = None) -> None:
+    """Note the graph as it is now, or another one over its parameters: what is fused from it can be pruned by it."""
+    gm.meta["plain"] = _serialize(gm.graph if graph is None else graph)
 
 
 def plain(gm: CompiledGNN) -> CompiledGNN:
