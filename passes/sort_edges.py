@@ -41,14 +41,15 @@ class EdgeGroup:
     """Values of one edge set that depend on each other.
 
     Attributes:
-        members: edge-level values that follow the order of the edges.
+        members: edge-level values that follow the order of the edges, in the order in which they were met: of a set it
+            would be another one in every process, and with it the order of the graph.
         roots: where these values come from, with the members and exits that read each.
         outside: members and who reads them in the edges' own order.
         targets: target index and count of each aggregation the members end in.
         gathers: whether any member is gathered from nodes.
     """
 
-    members: set[fx.Node] = field(default_factory=set)
+    members: dict[fx.Node, None] = field(default_factory=dict)
     roots: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
     outside: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
     targets: Counter[tuple[fx.Node, fx.Node | int]] = field(default_factory=Counter)
@@ -68,7 +69,7 @@ def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
         ):
             continue
         group = _grow(flow, found)
-        seen |= group.members
+        seen.update(group.members)
         if group.gathers and group.targets:
             yield group
 
@@ -95,7 +96,7 @@ def _grow(flow: Dataflow, start: Aggregation) -> EdgeGroup:
         if not follows or order_of(flow, node, operands) is not Order.FOLLOWS:
             group.roots[node] = set()
             continue
-        group.members.add(node)
+        group.members[node] = None
         group.gathers |= gathered(flow, node) is not None
         waiting += operands
         waiting += [user for user in node.users if _is_edge_level(flow, user, start.index)]
