@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.numbers import is_integer
+from upscale_fx.compiled.progress import progress_bar
+from upscale_fx.compiled.undisturbed import modes_kept
 from upscale_fx.errors import AmountError, InputError, NothingToPruneError, PatternError
 from upscale_fx.masking.options import Amount, MaskOptions, check_amount
 from upscale_fx.pruning.goals import SCHEDULES, Goal, Goals
@@ -97,7 +98,7 @@ def prune_in_steps(
 
 
 def _checked_steps(steps: Any) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or int(steps) < 1:
+    if not is_integer(steps) or int(steps) < 1:
         raise AmountError(f"steps must be an integer of at least 1, got {steps!r}")
     return int(steps)
 
@@ -109,7 +110,7 @@ def _descend(
     schedule, count, progress = how
     current, first = traced, None
     nothing: NothingToPruneError | None = None
-    with tqdm(total=count, desc="pruning", unit="step", disable=None if progress else True) as bar:
+    with progress_bar(total=count, desc="pruning", unit="step", shown=progress) as bar:
         for step in range(1, count + 1):
             shares = goals.shares(current, partial(_share, schedule, step, count))
             bar.set_postfix(parameters=f"{sum(p.numel() for p in current.parameters()):,}")
@@ -152,10 +153,8 @@ def _share(schedule: str, step: int, count: int, amount: float) -> float:
 
 def _train(between: Between, compiled: CompiledGNN, step: int) -> None:
     """Let ``between`` train, and put back the modes it leaves."""
-    modes = {module: module.training for module in compiled.modules()}
-    between(compiled, step)
-    for module, mode in modes.items():
-        module.training = mode
+    with modes_kept(compiled):
+        between(compiled, step)
 
 
 def _told(goals: Goals, first: Mapping[str, Any], final: CompiledGNN) -> dict[str, object]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, NoReturn
 
 from torch import nn
-from tqdm import tqdm
 
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.numbers import is_number
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.errors import AmountError, NothingToPruneError, TargetError
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.pruning.evaluation import Evaluate, score_of
@@ -104,7 +104,7 @@ def prune_to_target(
     if step == 0:
         raise TargetError("tolerance must be above 0: an amount cannot be found exactly; try 1/64")
     dense = Trail((), score_of(evaluate, model, "the dense model"), _parameters(model), allowed)
-    with tqdm(desc="pruning to target", unit="model", disable=None if progress else True) as bar:
+    with progress_bar(desc="pruning to target", unit="model", shown=progress) as bar:
         search = _Search(prune_at, evaluate, dense, bar)
         low, high = _probe(search.within, step)
         while high - low > step:
@@ -156,8 +156,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _checked(value: Any, name: str, what: str, limit: float) -> float:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if number and 0 <= float(value) < limit:  # NaN fails both comparisons
+    if is_number(value) and 0 <= float(value) < limit:  # NaN fails both comparisons
         return float(value)
     raise TargetError(f"{name} is {what}; got {value!r}")
 
