@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.signatures import signature_of
 from upscale_fx.errors import NothingToPruneError, PatternError
 from upscale_fx.masking.allocation.allocate import Allocation
@@ -187,9 +187,9 @@ class _Calibrated:
 
     def _by_outputs(self, criterion: OutputCriterion, removals: Sequence[Removal], pools: Sequence[Pool]) -> None:
         assert self.batches is not None
-        bar = tqdm(
+        bar = progress_bar(
             self.batches.with_batches(), desc="calibrating", total=self.batches.batches.length, leave=False,
-            unit="batch", disable=None if self.options.progress else True,
+            unit="batch", shown=self.options.progress,
         )  # fmt: skip
         scores = criterion.observe(self.flow, removals, bar, self.options.seed)
         shared = self.options.constrained  # readers of a tensor count alike
