@@ -6,7 +6,6 @@ by the functions of :mod:`upscale_fx.compiled.statistics`, which compute the sam
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.norms import FoundNorm, FoundStatistic, find_norms, find_statistics
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_normalize, approximate_statistic
+from upscale_fx.passes.base import edited_flow
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,18 @@ class ApproximateNorms:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        norms = find_norms(flow)
-        statistics = find_statistics(flow, norms)
-        for norm in norms:
-            _replace_norm(norm)
-        for statistic in statistics:
-            _replace_statistic(statistic)
-        if not norms and not statistics:
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited_flow(gm, approximate_norms)
+
+
+def approximate_norms(flow: Dataflow) -> int:
+    """Replace norms, and the statistics that others are made of; returns how many."""
+    norms = find_norms(flow)
+    statistics = find_statistics(flow, norms)
+    for norm in norms:
+        _replace_norm(norm)
+    for statistic in statistics:
+        _replace_statistic(statistic)
+    return len(norms) + len(statistics)
 
 
 def _replace_norm(found: FoundNorm) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.compiled.dead_nodes import drop_dead_nodes
+from upscale_fx.compiled.module import CompiledGNN, make_module
 from upscale_fx.errors import PassError
 
 
@@ -16,7 +19,7 @@ class Pass(Protocol):
     """A frozen dataclass whose fields are the pass's options."""
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
-        """Return the new module and whether anything changed; never changes ``gm``."""
+        """Return the new module and whether anything changed: ``gm`` itself if not; never changes ``gm``."""
         ...
 
 
@@ -41,6 +44,29 @@ class Pipeline:
                 self.callback(one, gm, result.graph_module)
             gm, modified = result.graph_module, modified or result.modified
         return PassResult(gm, modified)
+
+
+def edited(gm: CompiledGNN, edit: Callable[[CompiledGNN], object]) -> PassResult:
+    """The body of a pass: edit a copy of a graph, drop its dead nodes, and make a module of what is left.
+
+    Args:
+        gm: the graph, which stays as it is.
+        edit: changes the graph, the parameters or ``meta`` of the copy it is given. Returns something true if it did,
+            such as how often; else the copy is thrown away.
+
+    Returns:
+        The new module, or ``gm`` itself where there was nothing to do.
+    """
+    new = copy.deepcopy(gm)
+    if not edit(new):
+        return PassResult(gm, False)
+    drop_dead_nodes(new.graph)
+    return PassResult(make_module(new, new.graph, new.meta, gm.training), True)
+
+
+def edited_flow(gm: CompiledGNN, edit: Callable[[Dataflow], object]) -> PassResult:
+    """As :func:`edited`, for edits that look at the dataflow of the copy: ``flow.module`` is the copy."""
+    return edited(gm, lambda new: edit(analyse(new)))
 
 
 def check_invariants(one: Pass, before: CompiledGNN, after: CompiledGNN) -> None:

@@ -11,7 +11,6 @@ A pass for fused graphs, before activations write in place: their operators accu
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ from upscale_fx.compiled.module import (
     call_by_name,
     inputs_of,
     is_fused,
-    make_module,
-    meta_with,
     note,
     plain,
     record_of,
@@ -42,6 +39,7 @@ from upscale_fx.compiled.record.nodes import record_nodes
 from upscale_fx.compiled.record.precision import Precision
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, UpscaleError
+from upscale_fx.passes.base import edited
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -67,31 +65,41 @@ class CastPrecision:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        graphs = [new, plain(new)] if is_fused(new) else [new]
-        before = [example_values(graph) for graph in graphs]
-        for graph in graphs:
-            cast_modules(graph, self.dtype)
-        castings = [
-            Casting(graph, self.dtype, inputs_of(new).example(LARGE), {node: pair[1] for node, pair in values.items()})
-            for graph, values in zip(graphs, before, strict=True)
-        ]
-        for casting in castings:
-            with in_mode(casting.module, training=False), torch.no_grad(), undisturbed(casting.module):
-                casting.run()
-            drop_dead_nodes(casting.graph)
-        stored = store_narrow(castings)
-        if not stored and not any(casting.casts & set(casting.graph.nodes) for casting in castings):
-            return PassResult(gm, False)
-        remembered = record_nodes(castings[1].graph) if len(castings) > 1 else None
-        cast = make_module(new, castings[0].graph, meta_with(gm, plain=remembered), gm.training)
-        note(cast, precision=measure(gm, cast, self.name).after(record_of(gm).precision))
-        return PassResult(cast, True)
+        result = edited(gm, lambda new: cast_precision(new, self.dtype))
+        if result.modified:
+            moved = measure(gm, result.graph_module, self.name)
+            note(result.graph_module, precision=moved.after(record_of(gm).precision))
+        return result
 
     @property
     def name(self) -> str:
         """The dtype without ``torch.``."""
         return str(self.dtype).removeprefix("torch.")
+
+
+def cast_precision(gm: CompiledGNN, dtype: torch.dtype) -> bool:
+    """Cast a graph in place, and the graph it was fused from with it; whether anything in them is cast now.
+
+    Raises:
+        UpscaleError: an operation fails in the dtype.
+    """
+    graphs = [gm, plain(gm)] if is_fused(gm) else [gm]
+    before = [example_values(graph) for graph in graphs]
+    for graph in graphs:
+        cast_modules(graph, dtype)
+    castings = [
+        Casting(graph, dtype, inputs_of(gm).example(LARGE), {node: pair[1] for node, pair in values.items()})
+        for graph, values in zip(graphs, before, strict=True)
+    ]
+    for casting in castings:
+        with in_mode(casting.module, training=False), torch.no_grad(), undisturbed(casting.module):
+            casting.run()
+        drop_dead_nodes(casting.graph)
+    stored = store_narrow(castings)
+    gm.graph = castings[0].graph
+    for casting in castings[1:]:
+        note(gm, plain=record_nodes(casting.graph))
+    return stored > 0 or any(casting.casts & set(casting.graph.nodes) for casting in castings)
 
 
 def cast_modules(gm: CompiledGNN, dtype: torch.dtype) -> None:

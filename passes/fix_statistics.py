@@ -6,7 +6,6 @@ for. Those that lost channels are entered into the record of the graph, for the 
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +17,10 @@ from torch.nn import functional as F
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.channels.positions import Axes
 from upscale_fx.channels.relations.statistics import Normalisation, Statistic
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, record_of
+from upscale_fx.compiled.module import CompiledGNN, note, record_of
 from upscale_fx.compiled.record import KeptChannels
 from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_normalize, approximate_statistic
+from upscale_fx.passes.base import edited
 
 _FUNCTIONS = {approximate_layer_norm, approximate_normalize, approximate_statistic}
 
@@ -32,21 +31,25 @@ class FixStatistics:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        if not any(node.target in _FUNCTIONS for node in gm.graph.nodes if node.op == "call_function"):
-            return PassResult(gm, False)
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        known = dict(record_of(gm).estimates)
-        for node, relation in flow.relations.items():
-            if isinstance(relation, Statistic | Normalisation):
-                _note(known, node, _width(flow.axes[relation.source], relation.axes))
-                if isinstance(relation, Normalisation) and node.target is approximate_layer_norm:
-                    _fix_layer_norm(node, relation, flow)
-                else:
-                    _fix(node)
-        drop_dead_nodes(new.graph)
-        meta = meta_with(gm, estimates=known) if known else gm.meta
-        return PassResult(make_module(new, new.graph, meta, gm.training), True)
+        return edited(gm, fix_statistics)
+
+
+def fix_statistics(gm: CompiledGNN) -> int:
+    """Replace our functions by what they stand for; returns how many."""
+    if not any(node.target in _FUNCTIONS for node in gm.graph.nodes if node.op == "call_function"):
+        return 0
+    flow = analyse(gm)
+    known = dict(record_of(gm).estimates)
+    found = {node: one for node, one in flow.relations.items() if isinstance(one, Statistic | Normalisation)}
+    for node, relation in found.items():
+        _note(known, node, _width(flow.axes[relation.source], relation.axes))
+        if isinstance(relation, Normalisation) and node.target is approximate_layer_norm:
+            _fix_layer_norm(node, relation, flow)
+        else:
+            _fix(node)
+    if known:
+        note(gm, estimates=known)
+    return len(found)
 
 
 def _width(axes: Axes, reduced: tuple[int, ...]) -> int:

@@ -8,7 +8,6 @@ be read by that call alone. All else stays: a batch norm after an activation and
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +20,9 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, put
 from upscale_fx.channels.relations import Contraction, Pointwise
 from upscale_fx.compacting.rewrite.origins import note_folded
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
+from upscale_fx.compiled.module import CompiledGNN, note
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,19 @@ class FoldBatchNorm:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new, count = copy.deepcopy(gm), 0
-        while folded := fold_batch_norms(new):  # one between two layers that both have one waits for the first
-            meta = meta_with(new, eval_only=EVAL_ONLY_INFERENCE)
-            new, count = make_module(new, new.graph, meta, gm.training), count + folded
-        return PassResult(new, True) if count else PassResult(gm, False)
+        return edited(gm, fold_batch_norms)
 
 
 def fold_batch_norms(gm: CompiledGNN) -> int:
+    """Fold all batch norms that can be; returns how many."""
+    count = 0
+    while folded := _fold_once(gm):  # one between two layers that both have one waits for the first
+        count += folded
+        note(gm, eval_only=EVAL_ONLY_INFERENCE)
+    return count
+
+
+def _fold_once(gm: CompiledGNN) -> int:
     """Fold all batch norms that change different parameters; returns how many."""
     flow = analyse(gm)
     folds: list[tuple[fx.Node, Changes]] = []

@@ -11,7 +11,6 @@ with it the layer. A layer without a bias gets one, named ``bias_folded``; a mat
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,8 +24,9 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.own_parameters import add_bias, owns_parameters, parameter, put
 from upscale_fx.channels.positions import Mask
 from upscale_fx.channels.relations import Contraction
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, record_of
+from upscale_fx.compiled.module import CompiledGNN, note, record_of
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,17 @@ class FoldConstants:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        folds = find_folds(analyse(gm), self.inference or bool(record_of(gm).eval_only))
-        if not folds:
-            return PassResult(gm, False)
-        new = copy.deepcopy(gm)
-        nodes = {node.name: node for node in new.graph.nodes}
-        for fold in folds:
-            apply(new, nodes[fold.node.name], fold)
-        meta = meta_with(gm, eval_only=EVAL_ONLY_INFERENCE) if self.inference else gm.meta
-        return PassResult(make_module(new, new.graph, meta, gm.training), True)
+        return edited(gm, lambda new: fold_constants(new, self.inference))
+
+
+def fold_constants(gm: CompiledGNN, inference: bool) -> int:
+    """Fold constant channels in place; returns how many contractions changed."""
+    folds = find_folds(analyse(gm), inference or bool(record_of(gm).eval_only))
+    for fold in folds:
+        apply(gm, fold)
+    if inference and folds:
+        note(gm, eval_only=EVAL_ONLY_INFERENCE)
+    return len(folds)
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,11 @@ def _folded(flow: Dataflow, node: fx.Node, relation: Contraction, constant: Mapp
     return Fold(node, relation, rest.t().contiguous() if relation.transposed else rest, bias)
 
 
-def apply(gm: CompiledGNN, node: fx.Node, fold: Fold) -> None:
-    """Put a fold into a copy of the graph it was found in, at the same node."""
+def apply(gm: CompiledGNN, fold: Fold) -> None:
+    """Put a fold into the graph it was found in."""
     relation = fold.relation
     put(gm, str(relation.weight.target), fold.weight)
     if relation.bias is not None:
         put(gm, str(relation.bias.target), fold.bias)
     else:
-        add_bias(gm, node, relation, fold.bias)
+        add_bias(gm, fold.node, relation, fold.bias)

@@ -8,7 +8,6 @@ times the nodes' own values, summed over channels, which becomes a matrix produc
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,8 +21,8 @@ from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.sorted_edges import SortedEdges, gathered, sorted_edges
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import PRODUCTS, SUMS
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,19 @@ class FuseAttention:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        edges = sorted_edges(new.graph)
-        if not edges:
-            return PassResult(gm, False)
-        flow = analyse(new)
-        count = remove_idle_dropout(new.graph)
-        for pattern in (additive_logits, dot_logits, vector_logits, attention, head_products):
-            count += sum(pattern(flow, edges, node) for node in flow.nodes)
-        if not count:
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited(gm, fuse_attention)
+
+
+def fuse_attention(gm: CompiledGNN) -> int:
+    """Replace the patterns in place; returns how many."""
+    edges = sorted_edges(gm.graph)
+    if not edges:
+        return 0
+    flow = analyse(gm)
+    count = remove_idle_dropout(gm.graph)
+    for pattern in (additive_logits, dot_logits, vector_logits, attention, head_products):
+        count += sum(pattern(flow, edges, node) for node in flow.nodes)
+    return count
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ message is ever held in memory for all edges.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,12 +14,12 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import operators
-from upscale_fx.analysis.aggregations import Aggregation, aggregation, softmax_index
+from upscale_fx.analysis.aggregations import Aggregation, aggregation, scaled_per_edge, softmax_index
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.sorted_edges import Gathered, SortedEdges, gathered, sorted_edges
-from upscale_fx.compiled.calls import PRODUCTS, RESHAPES
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.calls import RESHAPES
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,7 @@ class FusePropagate:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        edges = sorted_edges(new.graph)
-        if not edges:
-            return PassResult(gm, False)
-        flow = analyse(new)
-        fused = [fuse(flow, edges, node) for node in flow.nodes]
-        if not any(fused):
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited(gm, fuse_propagate)
 
 
 @dataclass(frozen=True)
@@ -48,6 +38,15 @@ class Message:
     x: fx.Node
     col: fx.Node | None = None
     weight: fx.Node | None = None
+
+
+def fuse_propagate(gm: CompiledGNN) -> int:
+    """Fuse messages and softmax over sorted edges in place; returns how many calls went."""
+    edges = sorted_edges(gm.graph)
+    if not edges:
+        return 0
+    flow = analyse(gm)
+    return sum(fuse(flow, edges, node) for node in flow.nodes)
 
 
 def fuse(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) -> bool:
@@ -80,13 +79,10 @@ def _message(flow: Dataflow, found: Aggregation) -> Message:
     sent = _gathered_from_nodes(flow, found.messages, found.index)
     if sent is not None:
         return Message(sent.x, sent.index)
-    for value, scale in _factors(flow, found.messages):
-        sent = _gathered_from_nodes(flow, value, found.index)
-        if flow.axes[value].pairs != flow.axes[found.messages].pairs:
-            continue  # the weight has channels that the value is repeated along
-        weight = _per_edge(flow, scale, found.messages) if sent is not None else None
-        if sent is not None and weight is not None:
-            return Message(sent.x, sent.index, weight)
+    for scaled in scaled_per_edge(flow, found.messages):
+        sent = _gathered_from_nodes(flow, scaled.value, found.index)
+        if sent is not None:
+            return Message(sent.x, sent.index, _as_weight(flow, scaled.factor))
     return Message(found.messages)
 
 
@@ -96,34 +92,17 @@ def _gathered_from_nodes(flow: Dataflow, node: fx.Node, row: fx.Node) -> Gathere
     return found if found is not None and found.index is not row else None
 
 
-def _factors(flow: Dataflow, node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
-    """The two factors of a product, either way round, value first."""
-    if node.target not in PRODUCTS or len(node.args) != 2 or node.kwargs:
-        return []
-    a, b = node.args
-    if not isinstance(a, fx.Node) or not isinstance(b, fx.Node) or a not in flow.axes or b not in flow.axes:
-        return []
-    return [(a, b), (b, a)]
-
-
-def _per_edge(flow: Dataflow, scale: fx.Node, product: fx.Node) -> fx.Node | None:
-    """A factor as ``[E]`` or ``[E, H]``; None if it differs between channels, or is no factor of every edge."""
-    given, result = flow.axes[scale], flow.axes[product]
-    if len(given.sizes) != len(result.sizes) or given.pairs[0] != result.pairs[0] or given.sizes[0] is not None:
-        return None
-    if any(size is None for size in given.sizes[1:]) or flow.values[scale][0].dtype != flow.values[product][0].dtype:  # type: ignore[attr-defined]
-        return None
-    heads = len(given.sizes) == 3 and given.sizes[1] == result.sizes[1] and given.sizes[2] == 1
-    if given.count != 1 and not heads:
-        return None
-    shape = (-1, given.count) if heads and given.count > 1 else (-1,)
-    base = scale
+def _as_weight(flow: Dataflow, factor: fx.Node) -> fx.Node:
+    """A factor per edge as ``[E]`` or ``[E, H]``."""
+    count = flow.axes[factor].count
+    shape = (-1, count) if count > 1 else (-1,)
+    base = factor
     while base.op == "call_method" and base.target in RESHAPES and isinstance(base.args[0], fx.Node):
         base = base.args[0]
     kept = flow.axes[base].sizes if base in flow.axes else ()
-    if kept == (None, given.count)[: len(shape)]:
+    if kept == (None, count)[: len(shape)]:
         return base
     graph = flow.module.graph
-    reshaped = graph.call_method("reshape", (scale, *shape))
-    reshaped.meta = dict(scale.meta)
+    reshaped = graph.call_method("reshape", (factor, *shape))
+    reshaped.meta = dict(factor.meta)
     return reshaped

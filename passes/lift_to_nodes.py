@@ -7,7 +7,6 @@ linear layers of its parts, which (1) then takes to the nodes. There are far few
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass
 
@@ -22,9 +21,9 @@ from upscale_fx.analysis.sorted_edges import Gathered, gathered, sorted_edges
 from upscale_fx.channels.positions import axes_of
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.compiled.calls import DIFFERENCES, SUMS
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.purity import is_pure
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,20 @@ class LiftToNodes:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        edges = sorted_edges(new.graph)
-        if not edges:
-            return PassResult(gm, False)
-        flow = analyse(new)
-        indices = {user for found in edges.values() for user in found.order.users}
-        count = sum(take_apart(flow, node, indices) for node in flow.nodes)
-        if count:
-            new.recompile()
-            flow = analyse(new)
-        count += sum(lift(flow, node, indices) for node in flow.nodes)
-        if not count:
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited(gm, lift_to_nodes)
+
+
+def lift_to_nodes(gm: CompiledGNN) -> int:
+    """Take work to the nodes in place; returns how many calls changed."""
+    edges = sorted_edges(gm.graph)
+    if not edges:
+        return 0
+    flow = analyse(gm)
+    indices = {user for found in edges.values() for user in found.order.users}
+    count = sum(take_apart(flow, node, indices) for node in flow.nodes)
+    if count:
+        flow = analyse(gm)
+    return count + sum(lift(flow, node, indices) for node in flow.nodes)
 
 
 def lift(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:

@@ -6,7 +6,6 @@ layers multiply into its result (``addmm``), and the rest is added to that, so t
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass, field
 
@@ -14,12 +13,12 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.linear_layers import Layer, layer_of
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import SUMS
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited_flow
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,12 @@ class MergeSums:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        count = sum(merge(flow, node) for node in reversed(flow.nodes))
-        if not count:
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited_flow(gm, merge_sums)
+
+
+def merge_sums(flow: Dataflow) -> int:
+    """Accumulate all sums that have a linear layer in them; returns how many."""
+    return sum(merge(flow, node) for node in reversed(flow.nodes))
 
 
 @dataclass

@@ -7,7 +7,6 @@ means alone: maxima do not commute with a product.
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass
 
@@ -19,7 +18,8 @@ from upscale_fx import operators
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.linear_layers import layer_of
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,18 @@ class Reassociate:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new, modified = copy.deepcopy(gm), False
-        while reassociate(new):  # a layer moves past several aggregations one by one
-            new, modified = make_module(new, new.graph, gm.meta, gm.training), True
-        return PassResult(new, True) if modified else PassResult(gm, False)
+        return edited(gm, reassociate)
 
 
 def reassociate(gm: CompiledGNN) -> int:
+    """Move every linear layer that pays past its aggregations, in place; returns how many moves that took."""
+    count = 0
+    while moved := _move_layers(gm):  # a layer moves past several aggregations one by one
+        count += moved
+    return count
+
+
+def _move_layers(gm: CompiledGNN) -> int:
     """Move every linear layer that pays past one aggregation; returns how many moved."""
     flow = analyse(gm)
     count = sum(aggregate_last(flow, node) or aggregate_first(flow, node) for node in flow.nodes)

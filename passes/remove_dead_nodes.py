@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,4 @@ class RemoveDeadNodes:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        count = drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training) if count else new, bool(count))
+        return edited(gm, lambda new: drop_dead_nodes(new.graph))

@@ -7,7 +7,6 @@ stays.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,10 @@ from torch import fx, nn
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.functions import ByMode
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
+from upscale_fx.compiled.module import CompiledGNN, note
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
+from upscale_fx.passes.base import edited
 
 _MODULES = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout}
 #: Functions with what ``training`` is where it is not given.
@@ -43,15 +42,18 @@ class RemoveDropout:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        found = [node for node in new.graph.nodes if does_nothing(new, node)]
-        if not found:
-            return PassResult(gm, False)
-        for node in found:
-            node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
-            new.graph.erase_node(node)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, meta_with(gm, eval_only=EVAL_ONLY_INFERENCE), gm.training), True)
+        return edited(gm, remove_dropout)
+
+
+def remove_dropout(gm: CompiledGNN) -> int:
+    """Remove dropout in place; returns how many calls went."""
+    idle = [node for node in gm.graph.nodes if does_nothing(gm, node)]
+    for node in idle:
+        node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+        gm.graph.erase_node(node)
+    if idle:
+        note(gm, eval_only=EVAL_ONLY_INFERENCE)
+    return len(idle)
 
 
 def does_nothing(gm: CompiledGNN, node: fx.Node) -> bool:

@@ -8,19 +8,18 @@ model whose readers were pruned goes, with its weights and its messages.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.row_origin import row_origin
 from upscale_fx.analysis.stored import made_of_parameters
 from upscale_fx.channels.relations import Contraction, Pointwise
 from upscale_fx.compiled.calls import SUMS
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.passes.base import edited_flow
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,7 @@ class RemoveZeroTerms:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        count = drop_zero_operands(flow) + detach_unread_inputs(flow)
-        if not count:
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited_flow(gm, lambda flow: drop_zero_operands(flow) + detach_unread_inputs(flow))
 
 
 def drop_zero_operands(flow: Dataflow) -> int:

@@ -7,18 +7,17 @@ so sizes are read off the earliest such value, which lets the calls that take th
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.row_origin import row_origin
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.purity import is_pure
+from upscale_fx.passes.base import edited_flow
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,12 @@ class ShareStructure:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        count = share_dtypes(flow) + share_sizes(flow) + merge_equal_calls(new.graph)
-        if not count:
-            return PassResult(new, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited_flow(gm, share_structure)
+
+
+def share_structure(flow: Dataflow) -> int:
+    """Let dtypes, sizes and equal calls be read in one place; returns how many reads and calls changed."""
+    return share_dtypes(flow) + share_sizes(flow) + merge_equal_calls(flow.module.graph)
 
 
 def share_dtypes(flow: Dataflow) -> int:

@@ -7,7 +7,6 @@ care. A value that something else reads in the order of the edges (an output, sa
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -19,13 +18,13 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx import operators
 from upscale_fx.analysis.aggregations import Aggregation, aggregation
-from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.row_order import Order, order_of
 from upscale_fx.analysis.sorted_edges import gathered
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.topology import sort_topologically
+from upscale_fx.passes.base import edited_flow
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,7 @@ class SortEdges:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        found = list(edge_groups(flow))
-        if not found or not sort_edges(new.graph, found):
-            return PassResult(gm, False)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited_flow(gm, lambda flow: sort_edges(flow.module.graph, list(edge_groups(flow))))
 
 
 @dataclass
@@ -48,14 +41,15 @@ class EdgeGroup:
     """Values of one edge set that depend on each other.
 
     Attributes:
-        members: edge-level values that follow the order of the edges.
+        members: edge-level values that follow the order of the edges, in the order in which they were met: of a set it
+            would be another one in every process, and with it the order of the graph.
         roots: where these values come from, with the members and exits that read each.
         outside: members and who reads them in the edges' own order.
         targets: target index and count of each aggregation the members end in.
         gathers: whether any member is gathered from nodes.
     """
 
-    members: set[fx.Node] = field(default_factory=set)
+    members: dict[fx.Node, None] = field(default_factory=dict)
     roots: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
     outside: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
     targets: Counter[tuple[fx.Node, fx.Node | int]] = field(default_factory=Counter)
@@ -75,7 +69,7 @@ def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
         ):
             continue
         group = _grow(flow, found)
-        seen |= group.members
+        seen.update(group.members)
         if group.gathers and group.targets:
             yield group
 
@@ -102,7 +96,7 @@ def _grow(flow: Dataflow, start: Aggregation) -> EdgeGroup:
         if not follows or order_of(flow, node, operands) is not Order.FOLLOWS:
             group.roots[node] = set()
             continue
-        group.members.add(node)
+        group.members[node] = None
         group.gathers |= gathered(flow, node) is not None
         waiting += operands
         waiting += [user for user in node.users if _is_edge_level(flow, user, start.index)]
@@ -134,7 +128,8 @@ def _connect(flow: Dataflow, group: EdgeGroup, node: fx.Node, index: fx.Node) ->
 def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> bool:
     """Insert the sorting of each group; the same target index is sorted once.
 
-    Returns whether every order is known before it is needed, which it is not if targets are computed from messages.
+    Returns whether there are groups and every order is known before it is needed, which it is not if targets are
+    computed from messages.
     """
     calls: dict[tuple[object, ...], fx.Node] = {}
     end = next(node for node in reversed(graph.nodes) if node.op == "output")
@@ -156,4 +151,4 @@ def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> bool:
             back = once("call_function", functions.inverse_order, order)
             for reader in readers:
                 reader.replace_input_with(member, once("call_method", "index_select", member, 0, back))
-    return sort_topologically(graph, early=set(calls.values()))
+    return bool(groups) and sort_topologically(graph, early=set(calls.values()))

@@ -7,7 +7,6 @@ a handle can stand in for them.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from torch import fx, nn
 from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx.compiled.check_inputs import check_inputs
-from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module, record_of
 from upscale_fx.compiled.structure.half import Half, HalfPart, argument_name, find_structure
 from upscale_fx.compiled.structure.modules import Input, Structure, StructurePart, structure_of
 from upscale_fx.compiled.structure.recipe import digest, recipes, summary_of
+from upscale_fx.passes.base import edited
 
 _NOWHERE = {"module": "", "source": ""}
 
@@ -31,13 +30,15 @@ class SplitStructure:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        half = None if structure_of(new) is not None else find_structure(new)
-        if half is None:
-            return PassResult(gm, False)
-        split(new, half)
-        drop_dead_nodes(new.graph)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited(gm, split_structure)
+
+
+def split_structure(gm: CompiledGNN) -> bool:
+    """Move the structure half into a module, in place; whether there is one that no module holds yet."""
+    half = None if structure_of(gm) is not None else find_structure(gm)
+    if half is not None:
+        split(gm, half)
+    return half is not None
 
 
 def split(gm: CompiledGNN, half: Half) -> None:

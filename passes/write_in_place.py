@@ -7,7 +7,6 @@ linear layers, which otherwise write into memory of :mod:`upscale_fx.operators.k
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +15,12 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional as F
 
 from upscale_fx import operators
-from upscale_fx.analysis.dataflow import Dataflow, analyse
+from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, RESHAPES, SUMS
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.operators.kernels import memory
+from upscale_fx.passes.base import edited_flow
 
 _FRESH = (F.linear, memory.linear, operators.spmm, operators.attend,
           functions.add_linear, functions.add_into, functions.relu_into, functions.elu_into)  # fmt: skip
@@ -33,12 +33,7 @@ class WriteInPlace:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        new = copy.deepcopy(gm)
-        flow = analyse(new)
-        count = sum(write_in_place(flow, node) for node in flow.nodes)
-        if not count:
-            return PassResult(gm, False)
-        return PassResult(make_module(new, new.graph, gm.meta, gm.training), True)
+        return edited_flow(gm, lambda flow: sum(write_in_place(flow, node) for node in flow.nodes))
 
 
 def write_in_place(flow: Dataflow, node: fx.Node) -> bool:

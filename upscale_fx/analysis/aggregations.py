@@ -1,4 +1,4 @@
-"""Aggregations of messages, and softmax over the edges of a target, as calls."""
+"""Aggregations of messages, the numbers per edge that messages are scaled by, and softmax over a target's edges."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch_geometric.utils as pyg
 from torch import Tensor, fx
 
 from upscale_fx.analysis.dataflow import Dataflow
+from upscale_fx.compiled.calls import PRODUCTS
 
 #: How messages may be combined for sorting to pay.
 REDUCTIONS = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
@@ -41,6 +42,38 @@ def aggregation(flow: Dataflow, node: fx.Node) -> Aggregation | None:
     if not isinstance(dim, int) or dim % value.dim() or len(flow.axes[index].sizes) != 1:
         return None
     return Aggregation(messages, index, count, reduce) if value.is_floating_point() else None
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A product per edge: ``value [E, ..]`` times ``factor``, one number per edge, or one per edge and head."""
+
+    value: fx.Node
+    factor: fx.Node
+
+
+def scaled_per_edge(flow: Dataflow, product: fx.Node) -> list[Scaled]:
+    """All readings of a node as a value scaled per edge: none, one, or both ways round."""
+    if product.target not in PRODUCTS or len(product.args) != 2 or product.kwargs:
+        return []
+    return [
+        Scaled(value, factor)
+        for value, factor in (product.args, product.args[::-1])
+        if isinstance(value, fx.Node) and isinstance(factor, fx.Node) and value in flow.axes and factor in flow.axes
+        # Else the factor has channels that the value is repeated along.
+        if flow.axes[value].pairs == flow.axes[product].pairs and _is_per_edge(flow, factor, product)
+    ]
+
+
+def _is_per_edge(flow: Dataflow, factor: fx.Node, product: fx.Node) -> bool:
+    """Whether a factor is one number per edge, or one per edge and head, in the dtype of the product."""
+    given, result = flow.axes[factor], flow.axes[product]
+    if len(given.sizes) != len(result.sizes) or given.pairs[0] != result.pairs[0] or given.sizes[0] is not None:
+        return False
+    if None in given.sizes[1:] or flow.values[factor][0].dtype != flow.values[product][0].dtype:  # type: ignore[attr-defined]
+        return False
+    heads = len(given.sizes) == 3 and given.sizes[1] == result.sizes[1] and given.sizes[2] == 1
+    return given.count == 1 or heads
 
 
 def softmax_index(flow: Dataflow, node: fx.Node) -> fx.Node | None:

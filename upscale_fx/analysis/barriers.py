@@ -8,6 +8,7 @@ from torch import fx
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.relations import Barrier
 from upscale_fx.channels.rules.registry import call_of
+from upscale_fx.compiled.calls import target_name
 
 
 def barriers(flow: Dataflow) -> list[str]:
@@ -37,4 +38,4 @@ def _operation(flow: Dataflow, node: fx.Node) -> str:
     call, _ = call_of(node, flow.values)
     if call.op == "call_module":
         return type(flow.module.get_submodule(str(call.target))).__name__
-    return call.target if isinstance(call.target, str) else getattr(call.target, "__name__", str(call.target))
+    return target_name(call.target)

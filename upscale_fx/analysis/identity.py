@@ -12,38 +12,36 @@ from upscale_fx.channels.positions import Positions
 from upscale_fx.channels.relations import Movement, Reduction
 
 
-class Channels:
-    """Union-find over channels: every value's positions as channel ids, and the component each channel belongs to."""
+class DisjointSets:
+    """Union-find over numbers ``0, 1, ..``: which of them belong together; the least of a set represents it."""
 
     def __init__(self) -> None:
-        self.parent: list[int] = []
-        self.ids: dict[fx.Node, Positions] = {}
+        self._parent: list[int] = []
 
     def add(self, count: int) -> Positions:
-        """New channels."""
-        start = len(self.parent)
-        self.parent.extend(range(start, start + count))
+        """New numbers, each a set of its own."""
+        start = len(self._parent)
+        self._parent.extend(range(start, start + count))
         return np.arange(start, start + count, dtype=np.int64)
 
-    def find(self, channel: int) -> int:
-        """The representative of a channel."""
-        parent = self.parent
-        while parent[channel] != channel:
-            parent[channel] = parent[parent[channel]]
-            channel = parent[channel]
-        return channel
+    def find(self, number: int) -> int:
+        """What represents the set of a number."""
+        parent = self._parent
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
 
     def unite(self, first: Positions, second: Positions) -> None:
-        """Make channels pairwise the same; the earlier one represents both."""
+        """Unite the sets of numbers, pair by pair."""
         for a, b in zip(first.tolist(), second.tolist(), strict=True):
             x, y = self.find(a), self.find(b)
             if x != y:
-                self.parent[max(x, y)] = min(x, y)
+                self._parent[max(x, y)] = min(x, y)
 
-    def settle(self) -> None:
-        """Replace all ids by their representatives."""
-        roots = np.array([self.find(c) for c in range(len(self.parent))], dtype=np.int64)
-        self.ids = {node: roots[ids] for node, ids in self.ids.items()}
+    def representatives(self) -> Positions:
+        """By number, what represents its set."""
+        return np.array([self.find(number) for number in range(len(self._parent))], dtype=np.int64)
 
 
 def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Positions]:
@@ -51,7 +49,8 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
 
     ``through_cat`` also follows channels through cat and entry, where the order (but not the identity) is free.
     """
-    channels = Channels()
+    channels = DisjointSets()
+    found: dict[fx.Node, Positions] = {}
     for node in flow.nodes:
         axes = flow.axes.get(node)
         if axes is None or node.op in ("get_attr", "output"):
@@ -62,37 +61,28 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
             flows = list(relation.flows)
         ids = np.full(axes.count, -1, dtype=np.int64)
         for f in flows:
-            if f.source not in channels.ids:
+            if f.source not in found:
                 continue
             here = np.flatnonzero(f.index >= 0)
-            theirs = channels.ids[f.source][f.index[here]]
+            theirs = found[f.source][f.index[here]]
             fresh = ids[here] < 0
             channels.unite(ids[here[~fresh]], theirs[~fresh])
             ids[here[fresh]] = theirs[fresh]
         ids[ids < 0] = channels.add(int((ids < 0).sum()))
-        channels.ids[node] = ids
-        if isinstance(relation, Reduction) and not relation.frees and relation.source in channels.ids:
-            channels.unite(channels.ids[relation.source], ids[relation.index])
-    channels.settle()
-    return channels.ids
+        found[node] = ids
+        if isinstance(relation, Reduction) and not relation.frees and relation.source in found:
+            channels.unite(found[relation.source], ids[relation.index])
+    settled = channels.representatives()
+    return {node: settled[ids] for node, ids in found.items()}
 
 
 def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
     """Channel -> component: channels that meet in one value, directly or through others, are ordered together."""
-    parent: dict[int, int] = {}
-
-    def find(channel: int) -> int:
-        while parent[channel] != channel:
-            parent[channel] = parent[parent[channel]]
-            channel = parent[channel]
-        return channel
-
+    sets = DisjointSets()
+    sets.add(1 + max((int(own.max(initial=-1)) for own in ids.values()), default=-1))
+    channels: dict[int, None] = {}  # in the order in which they are met
     for own in ids.values():
-        unique = np.unique(own).tolist()
-        for channel in unique:
-            parent.setdefault(channel, channel)
-        for channel in unique[1:]:
-            a, b = find(unique[0]), find(channel)
-            if a != b:
-                parent[max(a, b)] = min(a, b)
-    return {channel: find(channel) for channel in parent}
+        unique = np.unique(own)
+        channels |= dict.fromkeys(unique.tolist())
+        sets.unite(unique[:-1], unique[1:])
+    return {channel: sets.find(channel) for channel in channels}

@@ -30,6 +30,7 @@ from upscale_fx.channels.positions import Axes
 from upscale_fx.channels.relations import Movement, Pointwise, Source
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import operation_of
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.statistics import How
 
 _LAYER_NORMS = {F.layer_norm, torch.layer_norm}
@@ -222,7 +223,7 @@ def _comes_back(flow: Dataflow, found: FoundStatistic, normalised: set[fx.Node])
                 seen.add(user)
                 stack.append(user)
                 continue
-            name = user.target if isinstance(user.target, str) else getattr(user.target, "__name__", "")
+            name = target_name(user.target)
             others = set(relation.reads) - {node}
             if name not in wanted or not others & own:
                 return False

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from upscale_fx.analysis.cancellation import cancelling
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.structure.half import is_structural
 from upscale_fx.errors import UpscaleError
@@ -204,7 +205,7 @@ class Casting:
         return new
 
     def _failed(self, node: fx.Node, error: Exception) -> str:
-        target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        target = target_name(node.target)
         where = ", ".join(filter(None, (node.meta.get("module"), node.meta.get("source"))))
         name = str(self.dtype).removeprefix("torch.")
         return (

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, fx
 
 from upscale_fx import operators
-from upscale_fx.analysis.aggregations import aggregation
+from upscale_fx.analysis.aggregations import aggregation, scaled_per_edge
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.sorted_edges import gathered
-from upscale_fx.compiled.calls import PRODUCTS
 
 #: By the node of the targets: where the edges of each begin, and their order.
 Structure = dict[fx.Node, tuple[Tensor, Tensor]]
@@ -80,25 +79,9 @@ def _propagation(flow: Dataflow, node: fx.Node) -> Propagation | None:
         return Propagation(
             end.messages, None, node, plain.x, plain.index, None, end.index, end.count, end.reduce
         )  # fmt: skip
-    if end.messages.target not in PRODUCTS or len(end.messages.args) != 2 or end.messages.kwargs:
-        return None
-    for value, weight in (end.messages.args, end.messages.args[::-1]):
-        rows = gathered(flow, value)
-        if rows is None or not isinstance(value, fx.Node) or not isinstance(weight, fx.Node):
+    for scaled in scaled_per_edge(flow, end.messages):
+        rows, value, weight = gathered(flow, scaled.value), scaled.value, scaled.factor
+        if rows is None or len(value.users) > 1 or flow.values[weight][0].dtype == torch.bfloat16:  # type: ignore[attr-defined]
             continue
-        same = flow.axes[value].pairs == flow.axes[end.messages].pairs
-        if same and len(value.users) == 1 and _per_edge(flow, weight, end.messages):
-            return Propagation(value, end.messages, node, rows.x, rows.index, weight, end.index, end.count, end.reduce)
+        return Propagation(value, end.messages, node, rows.x, rows.index, weight, end.index, end.count, end.reduce)
     return None
-
-
-def _per_edge(flow: Dataflow, weight: fx.Node, product: fx.Node) -> bool:
-    """Whether a factor is one number per edge, or one per edge and head."""
-    if weight not in flow.axes or len(flow.axes[weight].sizes) != len(flow.axes[product].sizes):
-        return False
-    given, result = flow.axes[weight], flow.axes[product]
-    if given.sizes[0] is not None or given.pairs[0] != result.pairs[0] or None in given.sizes[1:]:
-        return False
-    heads = len(given.sizes) == 3 and given.sizes[1] == result.sizes[1] and given.sizes[2] == 1
-    dtypes = {getattr(flow.values[node][0], "dtype", None) for node in (weight, product)}
-    return (given.count == 1 or heads) and len(dtypes) == 1 and torch.bfloat16 not in dtypes

@@ -18,6 +18,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Positions
 from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Reduction
 from upscale_fx.channels.relations.products import Lookup, Product
+from upscale_fx.compiled.calls import target_name
 
 _NONE = -1
 
@@ -96,8 +97,7 @@ def _sources(flow: Dataflow, node: fx.Node, labels: Positions) -> list[tuple[fx.
             return [_one_factor(flow, node, relation, labels)]
     if isinstance(relation, Contraction | Product):
         return [_one_operand(flow, node, relation, labels)]
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    raise NotStored(f"its weight is computed by {name}, which does not keep its channels apart")
+    raise NotStored(f"its weight is computed by {target_name(node.target)}, which does not keep its channels apart")
 
 
 def _one_factor(flow: Dataflow, node: fx.Node, relation: Pointwise, labels: Positions) -> tuple[fx.Node, Positions]:

@@ -11,6 +11,7 @@ import torch
 from torch import SymInt, Tensor, fx, nn
 from torch._dynamo.source import NNModuleSource, TensorPropertySource
 
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.errors import InputError, ModeError, TraceError
 
 #: Containers of modules; no part of a parameter's name.
@@ -83,7 +84,7 @@ def check_no_gradients(gm: fx.GraphModule, arguments: Sequence[Argument], values
             f"compile that with another backend"
         )
     wanted = [a.name for a in arguments if getattr(values[a.place], "requires_grad", False)]
-    if wanted and any(getattr(node.target, "__name__", "") in GRADIENT_MODES for node in gm.graph.nodes):
+    if wanted and any(target_name(node.target) in GRADIENT_MODES for node in gm.graph.nodes):
         raise ModeError(
             f"forward() switches gradients off or on, which backend='upscale' leaves out, but '{wanted[0]}' requires "
             f"them; call the compiled model under torch.no_grad()"

@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 from torch.nn import functional as F
 
 from upscale_fx.backend.arguments import GRADIENT_MODES, Argument
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.errors import ModeError, TraceError
 
 #: Check or log something and return nothing.
@@ -101,7 +102,7 @@ class _Writer:
             if node not in self.known:
                 self.known[node] = self._input(node)
             return
-        name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
+        name = target_name(node.target).split(".")[0]
         if node.op == "call_function" and (name in _CHECKS or name in GRADIENT_MODES):
             return
         _check_traceable(node, name)

@@ -15,6 +15,7 @@ from upscale_fx.backend.arguments import Argument
 from upscale_fx.backend.kernels import KERNELS
 from upscale_fx.backend.plain import PlainGraph
 from upscale_fx.backend.raising import raise_leaves
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import OTHER, SMALL, ModelInputs
 from upscale_fx.compiled.undisturbed import undisturbed
@@ -109,7 +110,7 @@ class CapturedModel(nn.Module):
         if any_proxy((args, kwargs)) or "sizes" in node.meta:
             return tracer.create_proxy("call_function", target, args, kwargs)
         if getattr(target, "__module__", "") not in _ON_NUMBERS:
-            raise CannotTrace(f"{getattr(target, '__name__', target)} has an effect that no graph of tensors can hold")
+            raise CannotTrace(f"{target_name(target)} has an effect that no graph of tensors can hold")
         return target(*args, **kwargs)
 
     def _held(self, name: str) -> Any:

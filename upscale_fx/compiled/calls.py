@@ -13,3 +13,8 @@ PRODUCTS = (torch.mul, operator.mul, "mul")
 
 #: What only gives a tensor another shape.
 RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")
+
+
+def target_name(target: object) -> str:
+    """The name of what a node calls: of a function its own, of a method or a module the string it is called by."""
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))

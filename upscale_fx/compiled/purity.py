@@ -10,6 +10,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
 
 #: Functions that draw random numbers and that torch has no operator for.
@@ -19,7 +20,7 @@ _IMPURE = {check_inputs, functions.set_item, pyg.dropout_edge, pyg.dropout_node,
 
 def is_pure(node: fx.Node) -> bool:
     """Whether a call of a function or method returns the same whenever it is made, and has no effects."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = target_name(node.target)
     changes = node.target in _IMPURE or (name.endswith("_") and not name.endswith("__"))
     return not changes and name not in _RANDOM and not _draws(name)
 

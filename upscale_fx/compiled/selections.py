@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upscale_fx.compiled.calls import target_name
+
 _SELECTING = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
 
 
 def selects_rows(target: Any) -> bool:
     """Whether how many rows a call returns depends on tensor values."""
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    return name in _SELECTING
+    return target_name(target) in _SELECTING
 
 
 def told_apart(target: Any, pair: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -17,16 +17,23 @@ def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode for a while; each gets its own back (train() itself may refuse)."""
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Let what is inside change modes; every module gets its own back."""
     modes = {module: module.training for module in model.modules()}
     try:
-        for module in modes:
-            module.training = training
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put every module into one mode for a while; each gets its own back (train() itself may refuse)."""
+    with modes_kept(model):
+        for module in model.modules():
+            module.training = training
+        yield
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.pools import Pool, Removal, removable
 from upscale_fx.masking.consumers.schemes import eligible_channels
@@ -86,10 +86,14 @@ class Calibrated:
     def _rank_by_outputs(self, criterion: OutputCriterion, removals: Sequence[Removal], pools: Sequence[Pool]) -> None:
         """Set the scores of all units by what a criterion sees when it runs the model."""
         assert self.data is not None
-        bar = tqdm(
-            self.data.with_batches(), desc="calibrating", total=self.data.batches.length, leave=False,
-            unit="batch", disable=None if self.options.progress else True,
-        )  # fmt: skip
+        bar = progress_bar(
+            self.data.with_batches(),
+            shown=self.options.progress,
+            desc="calibrating",
+            total=self.data.batches.length,
+            leave=False,
+            unit="batch",
+        )
         scores = criterion.observe(self.flow, removals, bar, self.options.seed)
         shared = self.options.constrained  # readers of a tensor count alike
         scale = [max(float(own.mean()), 1e-300) if shared else 1.0 for own in scores]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from upscale_fx.compiled.batches import Batches
+from upscale_fx.compiled.numbers import is_integer, is_number
 from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.consumers.schemes import SCHEMES
@@ -60,8 +61,7 @@ class MaskOptions:
 
 def check_amount(amount: Any, name: str) -> float:
     """The amount as a float; raises AmountError unless it is a number in [0, 1)."""
-    number = isinstance(amount, Real) and not isinstance(amount, bool)
-    if number and 0 <= float(amount) < 1:  # NaN fails both comparisons
+    if is_number(amount) and 0 <= float(amount) < 1:  # NaN fails both comparisons
         return float(amount)
     raise AmountError(
         f"{name} must be a number in [0, 1): the share of each consumer's channels to remove, got {amount!r}"
@@ -85,7 +85,7 @@ def check_one_goal(options: MaskOptions, sought: bool = False) -> None:
 
 def _check_data(options: MaskOptions) -> None:
     seed: Any = options.seed
-    if type(seed) is bool or not isinstance(seed, Integral):
+    if not is_integer(seed):
         raise PatternError(f"seed must be an integer, got {seed!r}")
     transform: Any = options.transform
     if transform is not None and (not callable(transform) or options.calibration is None):
@@ -101,7 +101,7 @@ def _check_how_much(options: MaskOptions) -> None:
     if options.amount is not None and not isinstance(options.amount, Mapping):
         check_amount(options.amount, "amount")
     round_to: Any = options.round_to
-    if type(round_to) is bool or not isinstance(round_to, Integral) or int(round_to) < 1:
+    if not is_integer(round_to) or int(round_to) < 1:
         raise AmountError(f"round_to must be a positive integer, got {round_to!r}")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
 
+from upscale_fx.compiled.numbers import is_number
 from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import EvaluationError
 
@@ -46,7 +46,7 @@ def score_of(evaluate: Evaluate, module: nn.Module, name: str) -> float:
                 f"one real number, as .mean() makes of one per node"
             )
         value = returned.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise EvaluationError(f"evaluate returned a {type(returned).__name__} for {name}; expected one number")
     if not math.isfinite(float(value)):
         raise EvaluationError(

@@ -68,4 +68,4 @@ def prune_once(model: nn.Module, options: MaskOptions, how: CompactOptions) -> C
     after = {name: value.shape for name, value in pruned.state_dict().items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
-    return optimized(plain(pruned), pruned, how.callback, False, None)
+    return optimized(plain(pruned), how.callback)

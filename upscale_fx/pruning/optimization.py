@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
 
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_plain
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
@@ -43,16 +42,19 @@ FUSING: list[Pass] = [SortEdges(), LiftToNodes(), FusePropagate(), FuseAttention
 
 
 def optimized(
-    module: CompiledGNN, given: nn.Module, callback: Callback | None, inference: bool, dtype: torch.dtype | None
+    module: CompiledGNN,
+    callback: Callback | None = None,
+    inference: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
-    """A fused copy of an unfused graph; ``given`` is what the user handed in, which must stay as it is."""
+    """A fused copy of an unfused graph, which stays as it is."""
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
-    cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
+    cleaning = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module)
+    # What passes left alone is what the user holds, or shares its parameters.
+    cleaned: CompiledGNN = cleaning.graph_module if cleaning.modified else copy.deepcopy(module)
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
-    elif cleaned is given:
-        cleaned = copy.deepcopy(cleaned)
     remember_plain(cleaned)
     # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]

@@ -56,7 +56,7 @@ def optimize_model(
     """A faster graph; see :func:`upscale_fx.optimize`."""
     compiled = isinstance(model, CompiledGNN)
     graph = plain(model) if compiled else trace_model(model, example.inputs, example.kwargs)  # type: ignore[arg-type]
-    return optimized(graph, model, callback, inference, dtype)
+    return optimized(graph, callback, inference, dtype)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from upscale_fx.compiled.module import CompiledGNN, note, plain, record_of
+from upscale_fx.compiled.numbers import is_integer
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
+from upscale_fx.compiled.undisturbed import modes_kept
 from upscale_fx.errors import AmountError, InputError, NothingToPruneError, PatternError
 from upscale_fx.masking.options import Amount, MaskOptions
 from upscale_fx.pruning.goals import SCHEDULES, Goal, Goals
@@ -49,7 +50,7 @@ class StepOptions:
     def __post_init__(self) -> None:
         steps: Any = self.steps
         between: Any = self.between
-        if isinstance(steps, bool) or not isinstance(steps, Integral) or int(steps) < 1:
+        if not is_integer(steps) or int(steps) < 1:
             raise AmountError(f"steps must be an integer of at least 1, got {steps!r}")
         if self.schedule not in SCHEDULES:
             raise PatternError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(map(repr, SCHEDULES))}")
@@ -126,7 +127,7 @@ def _descend(
     """All steps; the model of the last, and what the first recorded of the graph before it."""
     current, first = traced, None
     nothing: NothingToPruneError | None = None
-    with tqdm(total=how.steps, desc="pruning", unit="step", disable=None if how.progress else True) as bar:
+    with progress_bar(total=how.steps, desc="pruning", unit="step", shown=how.progress) as bar:
         for step in range(1, how.steps + 1):
             shares = goals.shares(current, partial(how.share, step))
             bar.set_postfix(parameters=f"{sum(p.numel() for p in current.parameters()):,}")
@@ -158,15 +159,13 @@ def _pruned(current: CompiledGNN, goals: Goals, prune_at: PruneAt, shares: Mappi
     note(graph, compacted=False)  # it is to be laid out anew
     again = compact_once(graph, CompactOptions())
     note(again, pruning=record_of(compiled).pruning)  # of what was asked: compaction was asked for nothing
-    return optimized(plain(again), again, None, False, None)
+    return optimized(plain(again))
 
 
 def _train(between: Between, compiled: CompiledGNN, step: int) -> None:
     """Let ``between`` train, and put back the modes it leaves."""
-    modes = {module: module.training for module in compiled.modules()}
-    between(compiled, step)
-    for module, mode in modes.items():
-        module.training = mode
+    with modes_kept(compiled):
+        between(compiled, step)
 
 
 def _over_all_steps(goals: Goals, first: PruningRecord, final: CompiledGNN) -> PruningRecord:

@@ -10,7 +10,6 @@ from numbers import Real
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.analysis.size import size_of
@@ -18,6 +17,7 @@ from upscale_fx.compiled.batches import Batches
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, call_by_name
 from upscale_fx.compiled.ownership import own_copy, trainable
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.record.size import Size
 from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
@@ -85,7 +85,7 @@ def sweep(
     first = _row("dense", dense, score_of(evaluate, model, "the dense model"), rows_per_call)
     rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # those that nobody reads too
     errors = []
-    with tqdm(total=len(asked), desc="sweeping", unit="model", disable=None if progress else True) as bar:
+    with progress_bar(total=len(asked), desc="sweeping", unit="model", shown=progress) as bar:
         for amount in asked:
             bar.set_postfix(amount=str(amount))
             try:
@@ -153,7 +153,7 @@ def _timed(
     there: list[nn.Module] = [compiled for compiled in models if compiled is not None]
     there.append(own_copy(model))  # PyG's layers may keep caches of what they are called with
     calls = [partial(call_by_name, one, described, arguments) for one in there]
-    with ExitStack() as stack, tqdm(desc="timing", unit="round", disable=None if progress else True) as bar:
+    with ExitStack() as stack, progress_bar(desc="timing", unit="round", shown=progress) as bar:
         for one in there:
             stack.enter_context(in_mode(one, training=False))
         *found, eager = latencies(calls, described.device, bar.update)

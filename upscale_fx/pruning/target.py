@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, NoReturn
 
 from torch import nn
-from tqdm import tqdm
 
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.numbers import is_number
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.record.trail import Trail, Trial
 from upscale_fx.errors import AmountError, NothingToPruneError, TargetError
 from upscale_fx.pruning.evaluation import Evaluate, check_evaluate, score_of
@@ -136,7 +136,7 @@ def prune_to_target(
     evaluate, step = options.evaluate, float(options.tolerance)
     score = score_of(evaluate, model, "the dense model")
     dense = Trail((), score, _parameters(model), float(options.max_drop))
-    with tqdm(desc="pruning to target", unit="model", disable=None if options.progress else True) as bar:
+    with progress_bar(desc="pruning to target", unit="model", shown=options.progress) as bar:
         search = _Search(prune_at, evaluate, dense, bar)
         low, high = _probe(search.within, step)
         while high - low > step:
@@ -186,6 +186,5 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _check(value: Any, name: str, what: str, limit: float) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 <= float(value) < limit:  # NaN fails both comparisons
+    if not is_number(value) or not 0 <= float(value) < limit:  # NaN fails both comparisons
         raise TargetError(f"{name} is {what}; got {value!r}")

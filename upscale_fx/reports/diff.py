@@ -14,6 +14,8 @@ from upscale_fx import operators
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.analysis.size import size_of
+from upscale_fx.compiled.calls import target_name
+from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, plain
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.compiled.record.size import Size
@@ -149,7 +151,7 @@ def _rows(before: Dataflow, after: Dataflow) -> Iterator[Row]:
 
 
 def _is_shown(node: fx.Node) -> bool:
-    return node.op not in ("output", "get_attr") and getattr(node.target, "__name__", "") != "check_inputs"
+    return node.op not in ("output", "get_attr") and node.target is not check_inputs
 
 
 def _kept(
@@ -232,9 +234,7 @@ def _op(node: fx.Node) -> str:
         return str(node.meta["reorder"])
     if node.op == "call_module":
         return "module"
-    return node.target if isinstance(node.target, str) and node.op == "call_method" else (
-        "input" if node.op == "placeholder" else getattr(node.target, "__name__", str(node.target))
-    )  # fmt: skip
+    return "input" if node.op == "placeholder" else target_name(node.target)
 
 
 def _short(text: str, width: int) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from torch import fx, nn
@@ -25,6 +24,7 @@ from upscale_fx.channels.relations import Relation
 from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.numbers import is_number
 from upscale_fx.errors import InputError
 
 
@@ -125,8 +125,7 @@ def cost_per_node(module: nn.Module, *, degree: float, fanouts: Sequence[float] 
 
 
 def _positive(number: Any, name: str) -> float:
-    is_number = isinstance(number, Real) and not isinstance(number, bool)
-    if is_number and 0 < float(number) < math.inf:  # NaN fails both comparisons
+    if is_number(number) and 0 < float(number) < math.inf:  # NaN fails both comparisons
         return float(number)
     raise InputError(f"{name} must be a positive number of edges per node, got {number!r}")
 

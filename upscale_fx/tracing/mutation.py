@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.tracing.proxy import CannotTrace, is_proxy
 
 #: Memory that was never written holds anything; zeros keep examples legal indices.
@@ -21,7 +22,7 @@ def pure_form(kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, dict
         return target, kwargs, False
     if kwargs.get("inplace"):
         return target, {**kwargs, "inplace": False}, True
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    name = target_name(target)
     if not name.endswith("_") or name.endswith("__") or name.startswith("_"):
         return target, kwargs, False
     if kind == "call_method":

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from upscale_fx.compiled.calls import target_name
+
 if TYPE_CHECKING:
     from upscale_fx.tracing.tracer import GraphTracer
 
@@ -204,7 +206,7 @@ def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
         if same or (len(proxies) == 1 and others[0] in (0, 1, None)):
             return True
         raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    name = target_name(target)
     return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)
 
 

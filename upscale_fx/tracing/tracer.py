@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import told_apart
@@ -296,5 +297,5 @@ _BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "col
 
 def _describe(kind: str, target: Any) -> str:
     if kind == "call_function":
-        return getattr(target, "__name__", str(target))
+        return target_name(target)
     return f"Tensor.{target}" if kind == "call_method" else f"module {target}"

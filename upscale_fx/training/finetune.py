@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from tabulate import tabulate
 from torch import nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from upscale_fx.compiled.batches import Batches, Transform
-from upscale_fx.compiled.undisturbed import in_mode
+from upscale_fx.compiled.progress import progress_bar
+from upscale_fx.compiled.undisturbed import in_mode, modes_kept
 from upscale_fx.errors import InputError, ModeError, UpscaleWarning
 from upscale_fx.training.distillation import Loss, Objective
 from upscale_fx.training.loop import Epoch, Training
@@ -100,10 +100,10 @@ def finetune(
     only_eval = not _can_train(compiled)
     objective = Objective(compiled, loss_fn, teacher, teacher_weight, temperature, transform)
     optimizer = _optimizer(compiled, optimizer, lr)
-    with _modes_kept(compiled), nullcontext() if teacher is None else in_mode(teacher, training=False):
+    with modes_kept(compiled), nullcontext() if teacher is None else in_mode(teacher, training=False):
         training = Training(objective, stream, optimizer, validate, only_eval)
         total = None if stream.length is None else epochs * stream.length
-        with tqdm(total=total, desc="fine-tune", unit="batch", disable=None if progress else True) as bar:
+        with progress_bar(total=total, desc="fine-tune", unit="batch", shown=progress) as bar:
             training.run(epochs, patience, bar)
     return FinetuneResult(compiled, tuple(training.history), training.best)
 
@@ -147,20 +147,9 @@ def _optimizer(compiled: nn.Module, optimizer: Optimizer | None, lr: float) -> O
     return optimizer
 
 
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every module its mode back."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def _can_train(model: nn.Module) -> bool:
     """Whether a model has a ``train()``; a warning says where it has none."""
-    with _modes_kept(model):
+    with modes_kept(model):
         try:
             model.train()
         except ModeError as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.channels.positions import Axes, Flow, Positions, axes_of
+from upscale_fx.compiled.calls import target_name
 
 Pair = tuple[Any, Any]
 
@@ -47,7 +48,7 @@ class Operation:
         target = self.call.target
         if self.module is not None:
             return type(self.module).__name__
-        return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        return target_name(target)
 
     def argument(self, place: int, *names: str, default: Any = None) -> Any:
         """A positional or keyword argument."""

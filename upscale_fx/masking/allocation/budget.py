@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
-
+from upscale_fx.compiled.numbers import is_number
 from upscale_fx.errors import AmountError
 
 CostUnit = Literal["macs", "params", "bytes"]
@@ -46,8 +44,7 @@ class Budget:
             )
         name: str = given[0][0]
         value: Any = given[0][1]
-        number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-        if not number or not 0 < float(value) < float("inf"):
+        if not is_number(value) or not 0 < float(value) < float("inf"):
             raise AmountError(
                 f"Budget({name}=...) must be a positive number: a share of the dense model's cost up to 1, or a "
                 f"number of {name}; got {value!r}"

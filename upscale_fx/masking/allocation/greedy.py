@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from upscale_fx.channels.positions import Mask
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.masking.allocation.bill import Bill
 from upscale_fx.masking.allocation.predicted import Errors
 from upscale_fx.masking.reconstruction.elimination import QuadraticError
@@ -57,7 +57,7 @@ class Descent:
         """Drop reads until every consumer has one slot left; returns them in that order, each step a list."""
         order: list[list[int]] = []
         reads, fixed = self.bill.reads, self.bill.fixed > 0
-        bar = tqdm(total=len(reads.slot), desc="allocating", leave=False, disable=None if self.progress else True)
+        bar = progress_bar(total=len(reads.slot), desc="allocating", leave=False, shown=self.progress)
         with bar:
             while True:
                 left = np.bincount(reads.consumer[self._alive], minlength=len(fixed))

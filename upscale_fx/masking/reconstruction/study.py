@@ -9,12 +9,12 @@ from operator import length_hint
 from typing import TypeVar
 
 from torch import Tensor
-from tqdm import tqdm
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.propagations import find_propagations
 from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.errors import InputError, UpscaleWarning
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.reconstruction.find_problems import find_problems
@@ -118,7 +118,7 @@ class Study:
 
     def bar(self, what: str) -> Iterable[Mapping[str, object]]:
         """The batches with a progress bar."""
-        return tqdm(self.batches, desc=what, disable=None if self.progress else True, leave=False, unit="batch")
+        return progress_bar(self.batches, desc=what, shown=self.progress, leave=False, unit="batch")
 
     @property
     def single(self) -> bool:
@@ -127,7 +127,7 @@ class Study:
 
     def told(self, items: Sequence[T], what: str) -> Iterable[T]:
         """Items with a progress bar."""
-        return tqdm(items, desc=what, disable=None if self.progress else True, leave=False)
+        return progress_bar(items, desc=what, shown=self.progress, leave=False)
 
     def names(self, problem: Problem) -> list[str]:
         """The consumers that have variables in a problem."""
