@@ -31,9 +31,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from upscale_fx.channels.positions import Mask, Positions
-from upscale_fx.compacting.order.consecutive import Tree, conflict_bound
+from upscale_fx.compacting.order.consecutive import conflict_bound
 from upscale_fx.compacting.order.groups import Reader, as_reader, groups_of
-from upscale_fx.compacting.order.search import solve
+from upscale_fx.compacting.order.pq_tree import Tree
+from upscale_fx.compacting.order.search import least_cost, solve
 
 
 def choose_order(readers: Sequence[Reader | Mask], count: int) -> Positions:
@@ -42,9 +43,12 @@ def choose_order(readers: Sequence[Reader | Mask], count: int) -> Positions:
     A plain mask is a reader for which only a copy comes into question. The order depends on neither the order of the
     readers nor chance. Channels that no reader needs elsewhere keep their original order.
     """
+    groups = groups_of(readers)
+    if not groups:
+        return np.arange(count, dtype=np.int64)
     tree = Tree.of_all_orders(count)
-    for group in groups_of(readers):
-        for together in group.constraints(solve(group)[0]):
+    for group in groups:
+        for together in group.constraints(solve(group)):
             tree = tree.reduce(together) or tree  # never None: what groups require is disjoint or nested
     return np.array(tree.frontier(), dtype=np.int64)
 
@@ -64,7 +68,7 @@ def cost_lower_bound(readers: Sequence[Reader | Mask]) -> float:
     """A cost that no order can undercut: the least cost itself where ``choose_order`` is exact."""
     groups = groups_of(readers)
     conflicts = [conflict_bound(group.sets, group.penalties.tolist(), len(group.atoms)) for group in groups]
-    return float(sum(max(solve(group)[1], bound) for group, bound in zip(groups, conflicts, strict=True)))
+    return float(sum(max(least_cost(group), bound) for group, bound in zip(groups, conflicts, strict=True)))
 
 
 def copies_lower_bound(readers: Sequence[Reader | Mask]) -> int:

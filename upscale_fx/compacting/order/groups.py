@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from upscale_fx.channels.positions import Mask, Positions
-from upscale_fx.compacting.order.consecutive import as_bits, overlap_components
+from upscale_fx.compacting.order.consecutive import overlap_components
+from upscale_fx.compacting.order.pq_tree import as_bits
 
 Costs = npt.NDArray[np.float64]
 Line = tuple[float, float]  # what is paid once, and per channel in the gap
@@ -67,9 +68,10 @@ class Group:
 
     def paid(self, order: Sequence[int]) -> Costs:
         """What each reader pays in an order of the atoms."""
-        inside, weights = self.inside[:, order], self.weights[np.asarray(order)]
-        before, after = np.maximum.accumulate(inside, 1), np.maximum.accumulate(inside[:, ::-1], 1)[:, ::-1]
-        gaps = (before & after & ~inside) @ weights
+        inside = self.inside[:, order]
+        before = np.concatenate([[0], np.cumsum(self.weights[np.asarray(order)])])
+        first, end = inside.argmax(axis=1), len(order) - inside[:, ::-1].argmax(axis=1)
+        gaps = before[end] - before[first] - self.inside @ self.weights
         return np.take_along_axis(self.prices, gaps[:, None], axis=1)[:, 0]
 
     def cost(self, order: Sequence[int]) -> float:

@@ -11,27 +11,39 @@ import numpy as np
 from upscale_fx.channels.positions import Positions
 from upscale_fx.compacting.order.consecutive import choices, insert
 from upscale_fx.compacting.order.groups import Costs, Group
+from upscale_fx.compacting.order.moves import ROUNDING, move_atoms
 
 EXACT_STEPS = 1 << 10
 EXACT_WORK = 1 << 27
 LOCAL_SEARCH_STEPS = 1 << 12  # sets inserted into trees
 RANDOM_STARTS = 48
-ROUNDING = 1e-9
 
 
-def solve(group: Group) -> tuple[list[int], float]:
-    """An order of the atoms, and a cost that none can undercut."""
+def solve(group: Group) -> list[int]:
+    """An order of the atoms that costs little: the least where that is affordable."""
     order, bound = _search(group)
     if group.cost(order) <= bound + ROUNDING:
-        return order, bound
-    count = len(group.atoms)
-    if prod(map(len, group.lines)) * len(group.sets) * count << count <= EXACT_WORK:
-        order = _place_atoms(group)
-        return order, group.cost(order)
+        return order
+    if _is_small(group):
+        return _place_atoms(group)
     found = [order, _insert_readers(group)]
     if np.any(group.penalties < group.prices[:, -1]):  # narrower gaps cost less
-        found = [_move_atoms(group, start) for start in (*found, range(count))]
-    return min(found, key=group.cost), bound
+        found = [move_atoms(group, start) for start in (*found, range(len(group.atoms)))]
+    return min(found, key=group.cost)
+
+
+def least_cost(group: Group) -> float:
+    """A cost that no order of the atoms can undercut: that of ``solve`` where it is exact."""
+    order, bound = _search(group)
+    if group.cost(order) > bound + ROUNDING and _is_small(group):
+        return group.cost(_place_atoms(group))
+    return bound
+
+
+def _is_small(group: Group) -> bool:
+    """Whether all orders can be compared."""
+    count = len(group.atoms)
+    return prod(map(len, group.lines)) * len(group.sets) * count << count <= EXACT_WORK
 
 
 def _search(group: Group) -> tuple[list[int], float]:
@@ -115,33 +127,3 @@ def _insert_readers(group: Group) -> list[int]:
                 best, improved = found, True
         steps -= len(inside)
     return best[1]
-
-
-def _move_atoms(group: Group, order: Sequence[int]) -> list[int]:
-    """Move single atoms to better places, up to three times each."""
-    best, least = list(order), group.cost(order)
-    for _ in range(3):
-        before = least
-        for atom in range(len(best)):
-            others = [other for other in best if other != atom]
-            costs = _costs_at_places(group, others, atom)
-            place = int(np.argmin(costs))
-            if costs[place] < least - ROUNDING:
-                best, least = [*others[:place], atom, *others[place:]], float(costs[place])
-        if least == before:
-            break
-    return best
-
-
-def _costs_at_places(group: Group, others: Sequence[int], atom: int) -> Costs:
-    """What the group pays with the atom in every place between the others."""
-    inside, weights = group.inside[:, others], group.weights[np.asarray(others)]
-    places = np.arange(len(others) + 1)
-    first, end = np.argmax(inside, axis=1)[:, None], len(others) - np.argmax(inside[:, ::-1], axis=1)[:, None]
-    before = np.concatenate([[0], np.cumsum(weights)])
-    reads = group.inside[:, [atom]]
-    span = before[np.where(reads, np.maximum(end, places), end)]
-    span = span - before[np.where(reads, np.minimum(first, places), first)]
-    crossed = ~reads & (first < places) & (places < end)
-    gaps = span - (inside @ weights)[:, None] + crossed * group.weights[atom]
-    return np.asarray(np.take_along_axis(group.prices, gaps, axis=1).sum(axis=0))
