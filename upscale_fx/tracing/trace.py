@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, p
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
-from upscale_fx.errors import InputError, TraceError, UpscaleWarning
+from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.modes import merge_modes
 from upscale_fx.tracing.proxy import CannotTrace
@@ -58,11 +57,7 @@ def trace_model(
     if reason is not None:
         meta |= {"mode": "eval", "mode_reason": reason}
         if model.training:
-            warnings.warn(
-                f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}",
-                UpscaleWarning,
-                stacklevel=4,
-            )
+            warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
     traced = make_module(root, graph, meta, model.training)
     _check_trace(root, traced)
     read = dict(traced.named_parameters())
