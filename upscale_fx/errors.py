@@ -1,6 +1,13 @@
-"""Every error a user can meet, under one root; each is also the built-in type it fits."""
+"""Every error a user can meet, under one root; each is also the built-in type it fits. And one way to warn."""
 
 from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+# What may stand between a user's line and a warning: this package, and the decorators and progress bars around it.
+_BETWEEN = (__package__ + ".", "torch.", "tqdm.")
 
 
 class UpscaleError(Exception):
@@ -53,3 +60,15 @@ class EvaluationError(UpscaleError, ValueError):
 
 class TargetError(UpscaleError, ValueError):
     """No amount that removes anything keeps the score, or the target itself makes no sense; shows what was tried."""
+
+
+def warn(text: str) -> None:
+    """Give an :class:`UpscaleWarning` that names the line of the user's that led here, however many calls of ours ago.
+
+    That is the innermost frame outside this package, torch and tqdm; a function that we call back counts as the user's.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_BETWEEN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, UpscaleWarning, stacklevel=level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +16,7 @@ from upscale_fx.compiled.module import CompiledGNN, plain, record_of
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
 from upscale_fx.compiled.record.size import Size
 from upscale_fx.compiled.record.trail import Trail
-from upscale_fx.errors import InputError, UpscaleWarning
+from upscale_fx.errors import InputError, warn
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal
 from upscale_fx.masking.consumers.survey import Survey, find_consumers
@@ -175,11 +174,9 @@ def warn_of_leftovers(found: Report) -> None:
     worst = sorted((entry for entry in found.entries if entry.leftover), key=lambda entry: -entry.leftover)
     named = "; ".join(f"{entry.name} ({entry.leftover} of {entry.asked}: {entry.reason})" for entry in worst[:3])
     more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
-    warnings.warn(
+    warn(
         f"{found.leftover} of {found.asked} channels that were asked to go could not be removed: {named}{more}. "
-        f"print(upscale_fx.report(compiled)) shows every consumer",
-        UpscaleWarning,
-        stacklevel=4,
+        f"print(upscale_fx.report(compiled)) shows every consumer"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,7 +29,7 @@ from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
-from upscale_fx.errors import InputError, TraceError, UpscaleWarning
+from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.modes import merge_modes
 from upscale_fx.tracing.proxy import CannotTrace
@@ -65,11 +64,7 @@ def trace_model(
     known = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
     if reason and model.training:
-        warnings.warn(
-            f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}",
-            UpscaleWarning,
-            stacklevel=4,
-        )
+        warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
     record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "")
     traced = make_module(root, graph, {RECORD: record}, model.training)
     _check_trace(root, traced)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch.optim import Optimizer
 from upscale_fx.compiled.batches import Batches, Transform
 from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.undisturbed import in_mode, modes_kept
-from upscale_fx.errors import InputError, ModeError, UpscaleWarning
+from upscale_fx.errors import InputError, ModeError, warn
 from upscale_fx.training.distillation import Loss, Objective
 from upscale_fx.training.loop import Epoch, Training
 
@@ -154,6 +153,6 @@ def _can_train(model: nn.Module) -> bool:
             model.train()
         except ModeError as error:
             text = f"trained in eval(), where dropout is off and batch norms do not change their statistics: {error}"
-            warnings.warn(text, UpscaleWarning, stacklevel=3)
+            warn(text)
             return False
     return True

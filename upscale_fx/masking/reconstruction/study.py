@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import length_hint
@@ -15,7 +14,7 @@ from upscale_fx.analysis.propagations import find_propagations
 from upscale_fx.channels.positions import Mask
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.progress import progress_bar
-from upscale_fx.errors import InputError, UpscaleWarning
+from upscale_fx.errors import InputError, warn
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.reconstruction.find_problems import find_problems
 from upscale_fx.masking.reconstruction.moments import Moments
@@ -158,8 +157,7 @@ class Study:
         self._warned = True
         told = [f"{', '.join(self.names(p))}: {rows:,} rows for {p.variables.shape[1]:,} inputs" for p, rows in few]
         more = [] if len(told) <= _TOLD else [f"{len(told) - _TOLD} more"]
-        warnings.warn(
+        warn(
             f"calibration: fewer rows than inputs to weigh ({'; '.join([*told[:_TOLD], *more])}). Weights are fitted "
-            f"to the calibration data and little else: calibrate on more of it (a larger graph, more batches)",
-            UpscaleWarning, stacklevel=2,
-        )  # fmt: skip
+            f"to the calibration data and little else: calibrate on more of it (a larger graph, more batches)"
+        )
