@@ -54,6 +54,10 @@ class PassError(UpscaleError, RuntimeError):
     """A pass broke an invariant of the graph: a bug of ours, not of the user."""
 
 
+class CompilationError(UpscaleError, RuntimeError):
+    """numba could not compile a kernel; raised where it is asked for by name, elsewhere torch's kernels run instead."""
+
+
 class EvaluationError(UpscaleError, ValueError):
     """An evaluation returned something other than one finite number; names the model and what came back."""
 

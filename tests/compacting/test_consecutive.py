@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.compacting.readers import is_contiguous, least_cost, masks, planted, random_readers
 from upscale_fx.compacting.order.choose import choose_order, contiguous, cost_lower_bound, order_cost
-from upscale_fx.compacting.order.consecutive import Tree, as_bits, conflict, overlap_components
+from upscale_fx.compacting.order.consecutive import conflict, overlap_components
 from upscale_fx.compacting.order.groups import Reader
+from upscale_fx.compacting.order.pq_tree import Tree, as_bits
 
 # Views for all, where an order allows it -----------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from upscale_fx.compacting.order.choose import (
     cost_lower_bound,
     order_cost,
 )
-from upscale_fx.compacting.order.consecutive import as_bits, conflict, overlap_components
+from upscale_fx.compacting.order.consecutive import conflict, overlap_components
 from upscale_fx.compacting.order.groups import Reader
+from upscale_fx.compacting.order.pq_tree import as_bits
 
 
 @pytest.fixture

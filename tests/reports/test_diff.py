@@ -58,7 +58,8 @@ convs.1.lin_r           8              4       4
 parameters  106 -> 63
 bytes       424 -> 252
 MACs        96 per N -> 56 per N
-reorders    2 views, 0 copies""",
+reorders    2 views, 0 copies
+kernels     numba""",
     )
 
 

@@ -19,6 +19,8 @@ from upscale_fx.bench.networks import NETWORKS, check_dims
 from upscale_fx.bench.run import Result, number_of_steps, run
 from upscale_fx.bench.spec import STORED, Spec
 from upscale_fx.bench.threads import use_threads
+from upscale_fx.operators.kernels import choose
+from upscale_fx.operators.kernels import name as kernels_of
 
 DESCRIPTION = """
 Time graph neural networks in every way there is to run them, in turns: PyTorch Geometric with edge_index and with a
@@ -67,6 +69,7 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[s
         parser.error(f"argument --graph: {error}")
     document = {"machine": report.machine_facts(graph), "graph": _facts(graph), "options": json.loads(spec.to_json())}
     document |= {"legend": legend(spec), "models": {}}
+    choose(graph.x)  # warns where numba does not work; later on warnings are ignored, since peers have many
     print(report.headline(document["machine"], graph))
     results: dict[str, Result] = {}
     with tqdm(total=number_of_steps(spec), unit="step", file=sys.stderr) as progress:
@@ -77,9 +80,10 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[s
 
         for name, result in run(spec, graph, step):
             results[name] = result
-            document["models"][name] = report.as_json(result)
+            kernels = kernels_of(graph.x)  # asked after each model: numba is given up when it cannot compile a kernel
+            document["models"][name] = {"kernels": kernels, **report.as_json(result)}
             with progress.external_write_mode(sys.stdout):
-                print(f"\n{_tables(name, result)}", flush=True)
+                print(f"\n{_tables(name, result, kernels)}", flush=True)
             if options.json is not None:  # after every model, so that an interrupted run leaves what it has
                 options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"\n{report.legend_text(document['legend'])}")
@@ -88,10 +92,10 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[s
     return document
 
 
-def _tables(name: str, result: Result) -> str:
-    tables = [report.table_of(name, result.inference)]
+def _tables(name: str, result: Result, kernels: str) -> str:
+    tables = [report.table_of(f"{name} ({kernels} kernels)", result.inference)]
     if result.training:
-        tables.append(report.table_of(f"{name}, epoch of training", result.training))
+        tables.append(report.table_of(f"{name}, epoch of training ({kernels} kernels)", result.training))
     return "\n\n".join(tables)
 
 

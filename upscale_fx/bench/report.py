@@ -31,7 +31,7 @@ def machine_facts(graph: Graph) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in _PACKAGES},
-        "kernels": kernels() if machine.device == "cpu" else "torch",
+        "kernels": kernels(graph.x),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": machine.device,

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import nn
 
+from upscale_fx.operators import kernels
+
 
 def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
     """A context that leaves the random number generators of the CPU and of the model's devices as they were."""
@@ -38,14 +40,14 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run example graphs without leaving a trace in the RNGs, and on one thread.
+    """Run example graphs without leaving a trace in the RNGs, without warnings, and on one thread.
 
     On graphs this small, waiting for other threads costs a thousand times the work where cores are busy.
     """
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        with preserved_rng(model), warnings.catch_warnings():
+        with preserved_rng(model), kernels.untold(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user's own call shows them
             yield
     finally:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from upscale_fx.errors import CompilationError
+from upscale_fx.operators.kernels import fall_back
 
 NAMESPACE = "upscale_fx"
 
@@ -34,7 +38,7 @@ def register(
     """
     name = schema[: schema.index("(")]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, _with_fallback(kernel), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
 
     def refuse(context: Any, *grads: Tensor) -> Any:
@@ -54,6 +58,20 @@ def register(
         return operator(*arguments)
 
     return call
+
+
+def _with_fallback(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel, run once more on torch's if numba cannot compile its own: kernels change none of their arguments."""
+
+    @functools.wraps(kernel)
+    def run(*arguments: Any) -> Any:
+        try:
+            return kernel(*arguments)
+        except CompilationError as error:
+            fall_back(error)
+        return kernel(*arguments)
+
+    return run
 
 
 def same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal
 from upscale_fx.masking.consumers.survey import Survey, find_consumers
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
+from upscale_fx.reports.kernels_in_use import kernels_in_use
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Report:
     unfitted: Mapping[str, str] = field(default_factory=dict)
     trail: Trail | None = None
     inference: InferenceCost | None = None
+    kernels: str = ""
 
     @property
     def asked(self) -> int:
@@ -85,6 +87,7 @@ class Report:
         lines.append(f"MACs        {self.before.macs_text()} -> {self.after.macs_text()}")
         bound = f" (at least {self.unviewable} reads can have no view in any order)" if self.unviewable else ""
         lines.append(f"reorders    {self.views} views, {self.copies} copies{bound}")
+        lines += [f"kernels     {self.kernels}"] if self.kernels else []
         lines += [f"chosen      {self.chosen}"] if self.chosen else []
         lines += [f"not refitted: {name}: {reason}" for name, reason in self.unfitted.items()]
         lines += ["", str(self.inference)] if self.inference is not None else []
@@ -107,6 +110,7 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
     history = record_of(compiled).pruning if isinstance(compiled, CompiledGNN) else None
     if not isinstance(compiled, CompiledGNN) or history is None:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
+    kernels = kernels_in_use(compiled)
     compiled = plain(compiled)
     record = record_of(compiled)
     flow = analyse(compiled)
@@ -132,6 +136,7 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
         history.not_refitted,
         history.trail,
         _inference(compiled, degree, fanouts),
+        kernels,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which kernels run: compiled ones where numba is installed and fits the tensors, torch's own ones otherwise."""
+"""Which kernels run: compiled ones where numba works and fits the tensors, torch's own ones otherwise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+from upscale_fx.errors import CompilationError
 from upscale_fx.operators.kernels import torch_kernels
+from upscale_fx.operators.kernels.fallback import Fallback, is_numbas
 
 #: The environment variable that forces a choice: ``torch`` or ``numba``; empty or unset chooses by itself.
 VARIABLE = "UPSCALE_FX_KERNELS"
 
 _COMPILED_DTYPES = (torch.float32, torch.float64)
 _asked: list[str] = [os.environ.get(VARIABLE, "")]  # the innermost `using` is last
+_fallback = Fallback()
 
 
 class Kernels(Protocol):
@@ -79,36 +82,49 @@ class Kernels(Protocol):
 
 def choose(x: Tensor) -> Kernels:
     """The kernels for a tensor like ``x``."""
-    if x.is_cpu and x.dtype in _COMPILED_DTYPES:
-        compiled = _wanted(_asked[-1])
-        if compiled is not None:
-            return compiled
-    return cast(Kernels, torch_kernels)
+    return _chosen() if _fits(x) else cast(Kernels, torch_kernels)
 
 
 def choose_structure(index: Tensor) -> Kernels:
     """The kernels for a tensor of indices."""
-    compiled = _wanted(_asked[-1]) if index.is_cpu else None
-    return cast(Kernels, torch_kernels) if compiled is None else compiled
+    return _chosen() if index.is_cpu else cast(Kernels, torch_kernels)
 
 
-def choose_again() -> None:
-    """Forget what was found out about numba: it was installed, or removed, while this process ran."""
-    importlib.invalidate_caches()
+def fall_back(error: CompilationError) -> None:
+    """Run torch's kernels from now on, since numba could not compile one of its own; warns as a missing numba does.
+
+    Raises:
+        CompilationError: numba's kernels were asked for by name.
+    """
+    if _asked[-1]:
+        raise error
+    _fallback.not_compiled(error)
     _wanted.cache_clear()
 
 
-def name() -> str:
-    """``"numba"`` or ``"torch"``: what runs on CPU tensors of float32 and float64; all others always take torch's."""
-    return "torch" if _wanted(_asked[-1]) is None else "numba"
+def choose_again() -> None:
+    """Forget what was found out about numba and that it was said: it was installed while this process ran."""
+    importlib.invalidate_caches()
+    vars(_fallback).update(vars(Fallback(silenced=_fallback.silenced)))
+    _wanted.cache_clear()
+
+
+def name(like: Tensor | None = None) -> str:
+    """``"numba"`` or ``"torch"``: what runs on tensors like this one or, without one, on CPU tensors of float32.
+
+    Warns of nothing: it is what reports print.
+    """
+    fits = like is None or _fits(like)
+    return "numba" if fits and _wanted(_asked[-1]) is not None else "torch"
 
 
 @contextmanager
 def using(kernels: str) -> Iterator[None]:
     """Force ``"torch"`` or ``"numba"`` kernels inside a ``with`` block, whatever the environment variable says.
 
-    ``""`` chooses as if nothing were asked for. For tests and measurements; the choice holds for the whole process,
-    not for one thread.
+    ``""`` chooses as if nothing were asked for.
+
+    For tests and measurements; the choice holds for the whole process, not for one thread.
 
     Raises:
         ValueError: no kernels have that name.
@@ -122,17 +138,40 @@ def using(kernels: str) -> Iterator[None]:
         _asked.pop()
 
 
+@contextmanager
+def untold() -> Iterator[None]:
+    """Keep the warning of a numba that does not work for later: inside the block nobody would see it."""
+    _fallback.silenced += 1
+    try:
+        yield
+    finally:
+        _fallback.silenced -= 1
+
+
+def _fits(x: Tensor) -> bool:
+    return x.is_cpu and x.dtype in _COMPILED_DTYPES
+
+
+def _chosen() -> Kernels:
+    compiled = _wanted(_asked[-1])
+    if compiled is not None:
+        return compiled
+    if not _asked[-1]:  # who asks for torch's kernels need not be told
+        _fallback.tell()
+    return cast(Kernels, torch_kernels)
+
+
 @functools.cache
 def _wanted(asked: str) -> Kernels | None:
     """The compiled kernels, or None where torch's are to run."""
     if asked not in ("", "torch", "numba"):
         raise ValueError(f"no kernels are called {asked!r}: set {VARIABLE} to 'torch' or 'numba', or leave it out")
-    if asked == "torch":
+    if asked == "torch" or (not asked and _fallback.uncompiled):
         return None
     try:
         return cast(Kernels, importlib.import_module("upscale_fx.operators.kernels.compiled"))
-    except ImportError as error:
-        ours = (error.name or "").partition(".")[0] not in ("numba", "llvmlite")  # a mistake here must not mean slow
-        if ours or asked == "numba":
+    except Exception as error:
+        if asked or not is_numbas(error):  # a mistake of ours must not mean slow
             raise
+        _fallback.not_imported(error)
         return None

@@ -19,6 +19,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from upscale_fx.errors import CompilationError
+
 #: What loops return when all went well, and when ``rowptr`` is not that of these edges.
 OK, ROWPTR = -1, -2
 #: Bytes that a gather asks for before it needs them, measured: half or double are no faster.
@@ -49,12 +51,22 @@ class CompiledLoop:
         self._compiled: dict[str, Callable[..., int]] = {}
 
     def __call__(self, *arguments: Any) -> int:
-        """Run the loop; its arrays of floating-point numbers are all of one kind."""
+        """Run the loop; its arrays of floating-point numbers are all of one kind.
+
+        Raises:
+            CompilationError: numba could not compile the loop.
+        """
         kinds = (given.dtype.name for given in arguments if isinstance(given, np.ndarray) and given.dtype.kind == "f")
         kind = next(kinds, "")
-        if kind not in self._compiled:
-            self._compiled[kind] = _compile(self._loop, kind)
-        return self._compiled[kind](*arguments)
+        try:
+            if kind not in self._compiled:
+                self._compiled[kind] = _compile(self._loop, kind)
+            return self._compiled[kind](*arguments)
+        except MemoryError:
+            raise
+        except Exception as error:  # loops return what goes wrong in them: only compiling them raises
+            loop, cause = self._loop.__qualname__, f"{type(error).__name__}: {error}"
+            raise CompilationError(f"numba {numba.__version__} cannot compile {loop}: {cause}") from error
 
 
 def compile_loop(loop: Callable[..., int]) -> CompiledLoop:

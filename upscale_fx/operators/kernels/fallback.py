@@ -1,0 +1,80 @@
+"""That torch's kernels run because numba's cannot: said once in a process, with what it costs and what to do."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from upscale_fx.errors import CompilationError, UpscaleWarning
+
+_PACKAGES = ("numba", "llvmlite")
+# Measured: 169,343 nodes, 2,315,598 edges, widths 128-256-256-40, `python -m upscale_fx bench`.
+_COST = (
+    "on 2 cores, a graph of 169,000 nodes and 2.3 million edges and a GCN with 75 % of its channels removed, they were "
+    "9x as fast as PyG where numba's are 20x and more"
+)
+_INSTALL, _REPAIR = "pip install numba", "pip install --upgrade --force-reinstall numba"
+
+
+@dataclass
+class Fallback:
+    """Why torch's kernels run although nobody asked for them.
+
+    Attributes:
+        reason: what keeps numba's from running; empty where nothing does.
+        remedy: the command that helps.
+        uncompiled: whether numba is there and could not compile.
+        told: whether this process has been warned.
+        silenced: how many blocks there are around the code that runs in which a warning would be lost.
+    """
+
+    reason: str = ""
+    remedy: str = ""
+    uncompiled: bool = False
+    told: bool = False
+    silenced: int = 0
+
+    def not_imported(self, error: Exception) -> None:
+        """Remember that numba could not be imported."""
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
+        self.reason = "numba is not installed" if missing else f"numba cannot be imported ({_first_line(error)})"
+        self.remedy = _INSTALL if missing else _REPAIR
+
+    def not_compiled(self, error: CompilationError) -> None:
+        """Remember that numba could not compile a kernel."""
+        self.reason, self.remedy, self.uncompiled = _first_line(error), _REPAIR, True
+
+    def tell(self) -> None:
+        """Warn, the first time only; not while torch traces, where a warning would be part of the trace or get lost."""
+        if self.told or not self.reason or self.silenced or torch.compiler.is_compiling():
+            return
+        self.told = True
+        warnings.warn(
+            f"{self.reason}, so upscale_fx runs on torch's kernels, which are slower: {_COST}. "
+            f"`{self.remedy}` makes it fast, UPSCALE_FX_KERNELS=torch in the environment silences this",
+            UpscaleWarning,
+            stacklevel=3,
+        )
+
+
+def is_numbas(error: Exception) -> bool:
+    """Whether an import failed because of numba: it or its compiler is missing, or the error was raised inside them.
+
+    Only ImportErrors name what is missing; a wrong numpy or a broken library end in errors of other types as well.
+    """
+    if isinstance(error, ImportError) and _is_numba_module(error.name):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(_is_numba_module(frame.f_globals.get("__name__")) for frame, _ in frames)
+
+
+def _is_numba_module(name: str | None) -> bool:
+    return (name or "").partition(".")[0] in _PACKAGES
+
+
+def _first_line(error: Exception) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return text.rstrip(".") or type(error).__name__
