@@ -17,7 +17,7 @@ from upscale_fx.errors import UpscaleError
 
 
 def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
-    """Every node's value on the two example graphs, in eval mode and without gradients."""
+    """Return every node's value on the two example graphs, in eval mode and without gradients."""
     sides = [inputs_of(module).example(SMALL), inputs_of(module).example(LARGE)]
     results: list[dict[fx.Node, Any]] = [{}, {}]
     interpreter = fx.Interpreter(module, garbage_collect_values=False)
@@ -29,12 +29,12 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
 
 
 def _run(
-    interpreter: fx.Interpreter, node: fx.Node, arguments: Mapping[str, object], found: Mapping[fx.Node, Any]
+    interpreter: fx.Interpreter, node: fx.Node, arguments: Mapping[str, object], values: Mapping[fx.Node, Any]
 ) -> Any:
     if node.op == "placeholder":
         return arguments.get(str(node.target))
-    args = map_arg(node.args, lambda source: found[source])
-    kwargs = map_arg(node.kwargs, lambda source: found[source])
+    args = map_arg(node.args, lambda source: values[source])
+    kwargs = map_arg(node.kwargs, lambda source: values[source])
     try:
         return getattr(interpreter, node.op)(node.target, args, kwargs)
     except Exception as error:
