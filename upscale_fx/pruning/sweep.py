@@ -77,6 +77,10 @@ def sweep(
     if options.get("calibration") is not None:  # every amount goes over it, whatever it is
         options["calibration"] = Batches.replayed(options["calibration"])
     examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
+    checked = [_options(amount, {**examples, **options}) for amount in asked]
+    refused = [one for one in checked if isinstance(one, UpscaleError)]
+    if len(refused) == len(asked):
+        raise refused[0]
     traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
     dense = trainable(optimize_model)(traced, Example())
     given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
@@ -86,11 +90,12 @@ def sweep(
     rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # those that nobody reads too
     errors = []
     with progress_bar(total=len(asked), desc="sweeping", unit="model", shown=progress) as bar:
-        for amount in asked:
+        for amount, one in zip(asked, checked, strict=True):
             bar.set_postfix(amount=str(amount))
             try:
-                how = "budget" if isinstance(amount, Budget) else "amount"
-                compiled = trainable(prune_model)(model, PruneOptions.of(**{how: amount}, **examples, **options))
+                if isinstance(one, UpscaleError):
+                    raise one
+                compiled = trainable(prune_model)(model, one)
                 score = score_of(evaluate, compiled, f"the model pruned by {amount}")
             except UpscaleError as error:
                 errors.append(error)
@@ -117,6 +122,14 @@ def _checked(amounts: Iterable[Any]) -> list[Any]:
         if isinstance(amount, Real):
             check_amount(amount, f"amounts[{place}]")
     return asked
+
+
+def _options(amount: Any, options: Mapping[str, Any]) -> PruneOptions | UpscaleError:
+    """The options of pruning by one amount or budget, or why they cannot be asked for."""
+    try:
+        return PruneOptions.of(**{"budget" if isinstance(amount, Budget) else "amount": amount}, **options)
+    except UpscaleError as error:
+        return error
 
 
 def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> Row:
