@@ -26,11 +26,12 @@ from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.masking.options import check_amount
 from upscale_fx.pruning.evaluation import Evaluate, score_of
 from upscale_fx.reports.latency import latencies
-from upscale_fx.reports.sweep_table import Row, Sweep
+from upscale_fx.reports.sweep_row import SweepRow
+from upscale_fx.reports.sweep_table import Sweep
 from upscale_fx.tracing.describe import bind_examples
 from upscale_fx.tracing.trace import trace_like
 
-__all__ = ["Row", "Sweep", "sweep"]
+__all__ = ["Sweep", "SweepRow", "sweep"]
 
 
 def sweep(
@@ -93,7 +94,7 @@ def sweep(
                 score = score_of(evaluate, compiled, f"the model pruned by {amount}")
             except UpscaleError as error:
                 errors.append(error)
-                rows.append(Row(str(amount), note=_reason(error)))
+                rows.append(SweepRow(str(amount), note=_reason(error)))
                 models.append(None)
             else:
                 rows.append(_row(str(amount), compiled, score, rows_per_call))
@@ -118,10 +119,10 @@ def _checked(amounts: Iterable[Any]) -> list[Any]:
     return asked
 
 
-def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> Row:
+def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> SweepRow:
     size = size_of(compiled)
     per_node, note = _macs_per_node(size, rows_per_call)
-    return Row(amount, score, size.parameters, size.macs, per_node, note=note)
+    return SweepRow(amount, score, size.parameters, size.macs, per_node, note=note)
 
 
 def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
@@ -141,7 +142,7 @@ def _reason(error: UpscaleError) -> str:
 
 
 def _timed(
-    rows: Sequence[Row],
+    rows: Sequence[SweepRow],
     models: Sequence[CompiledGNN | None],
     model: nn.Module,
     given: tuple[Mapping[str, Any], ModelInputs],
