@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch_geometric.utils as pyg
 from torch import Tensor, fx
@@ -28,11 +27,10 @@ from torch.fx.node import map_arg
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.own_parameters import is_own, parameter
-from upscale_fx.channels.positions import Flow
+from upscale_fx.channels.positions import Flow, Numbers
 from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Reduction
 from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, SUMS
 
-Numbers = npt.NDArray[np.float64]
 #: What parameters become, by their node, and biases to be added, by the contraction that has none.
 Changes = dict[fx.Node, Tensor]
 

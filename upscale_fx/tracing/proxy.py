@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-Pair = tuple[Any, Any]
+from upscale_fx.compiled.example_values import Pair
 
 #: Attributes of a tensor that are facts, not computations.
 _FACTS = frozenset({

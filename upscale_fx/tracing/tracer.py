@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import target_name
+from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import told_apart
@@ -24,7 +25,7 @@ from upscale_fx.tracing.constants import is_constant, values_equal
 from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
-from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, Pair, ProxyTracer, any_proxy, example_side, is_proxy
+from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
 
 
