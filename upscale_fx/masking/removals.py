@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.positions import Mask, Scores
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import CriterionError, NothingToPruneError, PatternError
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.masking.consumers.pools import Pool, Removal, Scores, own_pools, select, select_global, shared_pools
+from upscale_fx.masking.consumers.pools import Pool, Removal, own_pools, select, select_global, shared_pools
 from upscale_fx.masking.consumers.survey import Survey, Unmaskable
 from upscale_fx.masking.criteria import (
     Criterion,
