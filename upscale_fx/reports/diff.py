@@ -26,7 +26,7 @@ _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
 
 @dataclass(frozen=True)
-class Row:
+class DiffRow:
     """One node: ``change`` is empty (as it was), ``~`` (other shape or parameters), ``+`` (new) or ``-`` (gone)."""
 
     change: str
@@ -41,7 +41,7 @@ class Row:
 class Diff:
     """Two graphs side by side; ``print`` shows the nodes that changed, :meth:`table` all of them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DiffRow, ...]
     before: Size
     after: Size
     views: int
@@ -127,7 +127,7 @@ def _graph(module: nn.Module, other: nn.Module) -> CompiledGNN:
     return trace_model(module, inputs=other.inputs)
 
 
-def _rows(before: Dataflow, after: Dataflow) -> Iterator[Row]:
+def _rows(before: Dataflow, after: Dataflow) -> Iterator[DiffRow]:
     old = {node.name: node for node in before.nodes if _is_shown(node)}
     new = [node for node in after.nodes if _is_shown(node)]
     names = {node.name for node in new}
@@ -160,21 +160,21 @@ def _kept(
     after: Dataflow,
     uses: dict[str, fx.Node],
     uses_after: dict[str, fx.Node],
-) -> Row:
+) -> DiffRow:
     shapes = _shape(old, before), _shape(new, after)
     counts = _parameters(old, before, uses), _parameters(new, after, uses_after)
     changed = shapes[0] != shapes[1] or counts[0] != counts[1] or _op(old) != _op(new)
     shape = shapes[1] if shapes[0] == shapes[1] else f"{shapes[0]} -> {shapes[1]}"
     parameters = _count(counts[1]) if counts[0] == counts[1] else f"{counts[0]:,} -> {counts[1]:,}"
-    return Row("~" if changed else "", new.name, _module(new), _op(new), shape, parameters)
+    return DiffRow("~" if changed else "", new.name, _module(new), _op(new), shape, parameters)
 
 
-def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
+def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> DiffRow:
     shape = _shape(node, flow)
     source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
     if node.meta.get("reorder") and source is not None:
         shape = f"{_shape(source, flow)} -> {shape}"
-    return Row(
+    return DiffRow(
         "+",
         node.name,
         _module(node),
@@ -184,8 +184,8 @@ def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
     )
 
 
-def _removed(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
-    return Row("-", node.name, _module(node), _op(node), _shape(node, flow), _count(_parameters(node, flow, uses)))
+def _removed(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> DiffRow:
+    return DiffRow("-", node.name, _module(node), _op(node), _shape(node, flow), _count(_parameters(node, flow, uses)))
 
 
 def _shape(node: fx.Node, flow: Dataflow) -> str:
