@@ -26,7 +26,7 @@ from upscale_fx.analysis.precision import Casting
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.inputs import CHECKED, LARGE, SMALL
-from upscale_fx.compiled.module import CompiledGNN, call_by_name, plain, remember_plain
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, remember_unfused, unfused
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, UpscaleError
 from upscale_fx.passes.base import edited
@@ -97,7 +97,7 @@ def cast_precision(gm: CompiledGNN, dtype: torch.dtype) -> bool:
     Raises:
         UpscaleError: an operation fails in the dtype.
     """
-    graphs = [gm, plain(gm)] if "plain" in gm.meta else [gm]
+    graphs = [gm, unfused(gm)] if "plain" in gm.meta else [gm]
     before = [example_values(graph) for graph in graphs]
     for graph in graphs:
         cast_modules(graph, dtype)
@@ -112,7 +112,7 @@ def cast_precision(gm: CompiledGNN, dtype: torch.dtype) -> bool:
     stored = store_narrow(castings)
     gm.graph = castings[0].graph
     for casting in castings[1:]:
-        remember_plain(gm, casting.graph)
+        remember_unfused(gm, casting.graph)
     return stored > 0 or any(casting.casts & set(casting.graph.nodes) for casting in castings)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.compiled.batches import Batches
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.module import CompiledGNN, unfused
 from upscale_fx.compiled.ownership import own_copy, trainable
 from upscale_fx.errors import PatternError
 from upscale_fx.masking.allocation.budget import Budget
@@ -185,7 +185,7 @@ def optimize(
         InputError: ``dtype`` is not one of these.
         TraceError, InputError: see :func:`trace`.
     """
-    module = plain(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
+    module = unfused(gm) if isinstance(gm, CompiledGNN) else trace(gm, example_inputs, example_kwargs)
     return optimized(module, callback, inference, dtype)
 
 

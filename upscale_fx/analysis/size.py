@@ -16,7 +16,7 @@ from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN, parameter_bytes, plain
+from upscale_fx.compiled.module import CompiledGNN, parameter_bytes, unfused
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Size:
 
 def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     """Count a graph; a fused one as it was before, because fusing changes neither parameters nor multiply-adds."""
-    flow = flow if flow is not None and "plain" not in module.meta else analyse(plain(module))
+    flow = flow if flow is not None and "plain" not in module.meta else analyse(unfused(module))
     by_rows: Counter[RowAxes] = Counter()
     for node in flow.relations:
         if counts_macs(flow, node):

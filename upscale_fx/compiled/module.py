@@ -28,7 +28,7 @@ class CompiledGNN(fx.GraphModule):
         ``report``: what was removed so far, one entry per consumer;
         ``precision``: what a cast to another dtype changes;
         ``origins``: where the entries of its parameters come from, of those that were cut or folded into others;
-        ``plain``: after fusing, the graph before it, which is what channel analyses read (see :func:`plain`).
+        ``plain``: after fusing, the graph before it, which is what channel analyses read (see :func:`unfused`).
     """
 
     @property
@@ -93,8 +93,8 @@ def _map(value: Any, kind: tuple[type, ...], function: Callable[[Any], Any]) -> 
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_map(v, kind, function) for v in value))
     if isinstance(value, tuple | list):  # FX has list and tuple types of its own; plain ones pickle
-        plain = tuple if isinstance(value, tuple) else list
-        return plain(_map(v, kind, function) for v in value)
+        builtin = tuple if isinstance(value, tuple) else list
+        return builtin(_map(v, kind, function) for v in value)
     if isinstance(value, dict):
         return {k: _map(v, kind, function) for k, v in value.items()}
     if isinstance(value, slice):
@@ -124,12 +124,12 @@ def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
     return [node for part in gm.modules() if isinstance(part, fx.GraphModule) for node in part.graph.nodes]
 
 
-def remember_plain(gm: CompiledGNN, graph: fx.Graph | None = None) -> None:
+def remember_unfused(gm: CompiledGNN, graph: fx.Graph | None = None) -> None:
     """Note the graph as it is now, or another one over its parameters: what is fused from it can be pruned by it."""
     gm.meta["plain"] = _serialize(gm.graph if graph is None else graph)
 
 
-def plain(gm: CompiledGNN) -> CompiledGNN:
+def unfused(gm: CompiledGNN) -> CompiledGNN:
     """The graph before its message passing was fused, over the same parameters; a graph never fused as it is."""
     if "plain" not in gm.meta:
         return gm
@@ -159,7 +159,7 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
 
 
 def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
-    """Let a module hold what only its plain graph reads (a dropout that fusing found to be none)."""
+    """Let a module hold what only its unfused graph reads (a dropout that fusing found to be none)."""
     *path, name = target.split(".")
     for part in path:
         if not hasattr(module, part):

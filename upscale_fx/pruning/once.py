@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.module import CompiledGNN, unfused
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
@@ -44,7 +44,7 @@ def prune_once(
     Raises:
         NothingToPruneError: something was asked to be removed, and the result is as large as before.
     """
-    traced = copy.deepcopy(plain(model)) if isinstance(model, CompiledGNN) else trace_model(model)
+    traced = copy.deepcopy(unfused(model)) if isinstance(model, CompiledGNN) else trace_model(model)
     options = replace(options, amount=amount)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
@@ -58,4 +58,4 @@ def prune_once(
     after = {name: value.shape for name, value in pruned.state_dict().items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
-    return optimized(plain(pruned), callback, False, None)
+    return optimized(unfused(pruned), callback, False, None)

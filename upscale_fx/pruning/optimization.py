@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module, remember_plain
+from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module, remember_unfused
 from upscale_fx.passes import (
     CastPrecision,
     CompactChannels,
@@ -51,7 +51,7 @@ def optimized(
     cleaned: CompiledGNN = cleaning.graph_module if cleaning.modified else copy.deepcopy(module)
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, {**cleaned.meta, **FOR_INFERENCE}, False)
-    remember_plain(cleaned)
+    remember_unfused(cleaned)
     # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
     fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module

@@ -16,7 +16,7 @@ from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.analysis.size import Size, size_of
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
-from upscale_fx.compiled.module import CompiledGNN, all_nodes, plain
+from upscale_fx.compiled.module import CompiledGNN, all_nodes, unfused
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.errors import InputError
 from upscale_fx.tracing.trace import trace_model
@@ -103,7 +103,7 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
         raise InputError("diff() needs at least one graph made by upscale_fx; pass upscale_fx.trace(model)")
     first, second = _graph(before, after), _graph(after, before)
     if ("plain" in first.meta) != ("plain" in second.meta):
-        first, second = plain(first), plain(second)
+        first, second = unfused(first), unfused(second)
     one, two = analyse(first), analyse(second)
     known = {node.name for node in one.nodes}
     new = [node.meta.get("reorder") for node in two.nodes if node.name not in known]

@@ -12,7 +12,7 @@ from torch import nn
 from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import Size, size_of
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.module import CompiledGNN, unfused
 from upscale_fx.errors import InputError, warn
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal
@@ -104,7 +104,7 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
     """
     if not isinstance(compiled, CompiledGNN) or "report" not in compiled.meta:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
-    compiled = plain(compiled)
+    compiled = unfused(compiled)
     history = compiled.meta["report"]
     flow = analyse(compiled)
     now = {consumer.name: consumer for consumer in find_consumers(flow)}

@@ -15,7 +15,7 @@ from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, parameter_bytes, plain
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, make_module, parameter_bytes, unfused
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
@@ -43,7 +43,7 @@ def trace_model(
     check_model(model)
     if isinstance(model, CompiledGNN):
         _check_against(model, example_inputs, example_kwargs)
-        return copy.deepcopy(plain(model))
+        return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
     inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
     _drop_observers(root, inputs)
