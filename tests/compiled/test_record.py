@@ -10,7 +10,7 @@ from torch import nn
 
 import upscale_fx
 from upscale_fx.compiled import record
-from upscale_fx.compiled.module import CompiledGNN, inputs_of, is_fused, note, plain, record_of
+from upscale_fx.compiled.module import CompiledGNN, inputs_of, is_fused, note, record_of, unfused
 from upscale_fx.models import SAGE
 
 DRAW = torch.Generator().manual_seed(0)
@@ -78,9 +78,9 @@ def test_noting_something_changes_one_graph_only(compiled):
 
 
 def test_the_graph_before_fusing_is_not_fused_and_computes_the_same(compiled):
-    before = plain(compiled)
+    before = unfused(compiled)
     assert isinstance(before, CompiledGNN)
     assert not is_fused(before)
-    assert plain(before) is before
+    assert unfused(before) is before
     assert record_of(before).pruning == record_of(compiled).pruning
     torch.testing.assert_close(before(X, EDGES), compiled(X, EDGES))

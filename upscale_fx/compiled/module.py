@@ -82,7 +82,7 @@ def note(gm: CompiledGNN, **changes: Any) -> None:
     gm.meta = meta_with(gm, **changes)
 
 
-def remember_plain(gm: CompiledGNN) -> None:
+def remember_unfused(gm: CompiledGNN) -> None:
     """Note the graph as it is now: what is fused from it can be analysed and pruned again by it."""
     note(gm, plain=record_nodes(gm.graph))
 
@@ -92,7 +92,7 @@ def is_fused(gm: CompiledGNN) -> bool:
     return record_of(gm).plain is not None
 
 
-def plain(gm: CompiledGNN) -> CompiledGNN:
+def unfused(gm: CompiledGNN) -> CompiledGNN:
     """The graph before its message passing was fused, over the same parameters; a graph never fused as it is."""
     records = record_of(gm).plain
     if records is None:
@@ -124,7 +124,7 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
 
 
 def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
-    """Let a module hold what only its plain graph reads (a dropout that fusing found to be none)."""
+    """Let a module hold what only its unfused graph reads (a dropout that fusing found to be none)."""
     *path, name = target.split(".")
     for part in path:
         if not hasattr(module, part):

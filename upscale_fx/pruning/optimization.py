@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_plain
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_unfused
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 from upscale_fx.passes import (
     CastPrecision,
@@ -55,7 +55,7 @@ def optimized(
     cleaned: CompiledGNN = cleaning.graph_module if cleaning.modified else copy.deepcopy(module)
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
-    remember_plain(cleaned)
+    remember_unfused(cleaned)
     # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
     fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module

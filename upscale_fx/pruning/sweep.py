@@ -27,11 +27,12 @@ from upscale_fx.masking.options import check_amount
 from upscale_fx.pruning.evaluation import Evaluate, score_of
 from upscale_fx.pruning.prune import Example, PruneOptions, optimize_model, prune_model
 from upscale_fx.reports.latency import latencies
-from upscale_fx.reports.sweep_table import Row, Sweep
+from upscale_fx.reports.sweep_row import SweepRow
+from upscale_fx.reports.sweep_table import Sweep
 from upscale_fx.tracing.describe import bind_examples
 from upscale_fx.tracing.trace import trace_like
 
-__all__ = ["Row", "Sweep", "sweep"]
+__all__ = ["Sweep", "SweepRow", "sweep"]
 
 
 def sweep(
@@ -99,7 +100,7 @@ def sweep(
                 score = score_of(evaluate, compiled, f"the model pruned by {amount}")
             except UpscaleError as error:
                 errors.append(error)
-                rows.append(Row(str(amount), note=_reason(error)))
+                rows.append(SweepRow(str(amount), note=_reason(error)))
                 models.append(None)
             else:
                 rows.append(_row(str(amount), compiled, score, rows_per_call))
@@ -132,10 +133,10 @@ def _options(amount: Any, options: Mapping[str, Any]) -> PruneOptions | UpscaleE
         return error
 
 
-def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> Row:
+def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> SweepRow:
     size = size_of(compiled)
     per_node, note = _macs_per_node(size, rows_per_call)
-    return Row(amount, score, size.parameters, size.macs, per_node, note=note)
+    return SweepRow(amount, score, size.parameters, size.macs, per_node, note=note)
 
 
 def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
@@ -155,7 +156,7 @@ def _reason(error: UpscaleError) -> str:
 
 
 def _timed(
-    rows: Sequence[Row],
+    rows: Sequence[SweepRow],
     models: Sequence[CompiledGNN | None],
     model: nn.Module,
     given: tuple[Mapping[str, Any], ModelInputs],

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.channels.positions import Flow, axes_of
 from upscale_fx.channels.relations import Barrier, Movement, Relation, Source, Structure
-from upscale_fx.channels.rules.operation import Operation, Pair
+from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.errors import InputError, UpscaleError
 

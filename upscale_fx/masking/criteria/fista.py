@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from upscale_fx.channels.positions import Numbers
 
 #: How exact solutions are, as a share of the largest correlation.
 TOLERANCE = 1e-5

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from upscale_fx.channels.positions import Axes
+from upscale_fx.channels.positions import Axes, Numbers
 from upscale_fx.compiled.inputs import LARGE, SMALL
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import InputError
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.readings import Reading, flattened
-from upscale_fx.masking.criteria.fista import Numbers
 from upscale_fx.masking.reconstruction.replay import Replay
 
 if TYPE_CHECKING:

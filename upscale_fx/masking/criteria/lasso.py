@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from upscale_fx.channels.positions import Positions
-from upscale_fx.masking.criteria.fista import Lasso, Numbers
+from upscale_fx.channels.positions import Numbers, Positions
+from upscale_fx.masking.criteria.fista import Lasso
 from upscale_fx.masking.reconstruction.errors import Choice, ReconstructionError
 
 #: Between two penalties that are this close, relative, the support is as exact as it gets.

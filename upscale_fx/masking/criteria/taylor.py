@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upscale_fx.channels.positions import Numbers
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.masking.criteria.fista import Numbers
 from upscale_fx.masking.criteria.labels import cross_entropy
 
 if TYPE_CHECKING:
