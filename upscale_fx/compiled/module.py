@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.errors import ModeError
@@ -19,7 +20,7 @@ _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks
             "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
 
 
-class CompiledGNN(fx.GraphModule):
+class CompiledGNN(DeferredCode):
     """A GNN as an FX graph.
 
     ``meta`` holds what passes and reports need:

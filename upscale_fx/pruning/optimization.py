@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from upscale_fx.compiled.deferred_code import code_when_called
 from upscale_fx.compiled.module import FOR_INFERENCE, CompiledGNN, make_module, remember_plain
 from upscale_fx.passes import (
     CastPrecision,
@@ -45,6 +46,15 @@ def optimized(
     module: CompiledGNN, given: nn.Module, callback: Callback | None, inference: bool, dtype: torch.dtype | None
 ) -> CompiledGNN:
     """A fused copy of an unfused graph; ``given`` is what the user handed in, which must stay as it is."""
+    with code_when_called():
+        fused = _optimized(module, given, callback, inference, dtype)
+    fused.make_code()
+    return fused
+
+
+def _optimized(
+    module: CompiledGNN, given: nn.Module, callback: Callback | None, inference: bool, dtype: torch.dtype | None
+) -> CompiledGNN:
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
     cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
