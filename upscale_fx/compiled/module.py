@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
@@ -25,7 +26,7 @@ _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks
 RECORD = "upscale_fx"
 
 
-class CompiledGNN(fx.GraphModule):
+class CompiledGNN(DeferredCode):
     """A GNN as an FX graph.
 
     What passes and reports need beside the graph is its :class:`GraphRecord` (:func:`record_of`), which stands in FX's

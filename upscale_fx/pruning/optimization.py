@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from upscale_fx.compiled.deferred_code import code_when_called
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_unfused
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 from upscale_fx.passes import (
@@ -48,6 +49,15 @@ def optimized(
     dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
     """A fused copy of an unfused graph, which stays as it is."""
+    with code_when_called():
+        fused = _optimized(module, callback, inference, dtype)
+    fused.make_code()
+    return fused
+
+
+def _optimized(
+    module: CompiledGNN, callback: Callback | None, inference: bool, dtype: torch.dtype | None
+) -> CompiledGNN:
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
     cleaning = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module)
