@@ -46,7 +46,10 @@ class _Memory:
 
     def add(self, key: Any, relation: Any) -> None:
         """Remember a relation; forget the others first where they are too many."""
-        size = 1000 + sum(array.nbytes for array in _arrays(relation))
+        arrays = _arrays(relation)
+        for array in arrays:
+            array.flags.writeable = False  # other graphs will hold the same ones
+        size = 1000 + sum(array.nbytes for array in arrays)
         if self.bytes + size > MOST_BYTES:
             self.relations, self.bytes = {}, 0
         self.relations[key] = relation
