@@ -16,11 +16,11 @@ from upscale_fx.masking.allocation.bill import Bill
 from upscale_fx.masking.allocation.call_rows import rows_in_call
 from upscale_fx.masking.allocation.fill import Window, choices
 from upscale_fx.masking.allocation.predicted import Errors
-from upscale_fx.masking.allocation.reads import Reads, Rows
+from upscale_fx.masking.allocation.reads import Reads, WeightRows
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.pools import shared_pools
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments
 from upscale_fx.masking.reconstruction.errors import ReconstructionError
 from upscale_fx.masking.reconstruction.study import Study
 from upscale_fx.masking.removals import plan_removals
@@ -419,7 +419,7 @@ def allocation(name, budget):
     found = survey(flow)
     options = MaskOptions(0.0, calibration=calibration(name), progress=False)
     removals = plan_removals(found, traced, options)
-    batches = Arguments(calibration(name), None, traced)
+    batches = CalibrationData(calibration(name), None, traced)
     study = Study(flow, found.consumers, [r.eligible for r in removals], batches, 0, False)
     study.observe()
     squared = [r.consumer.weight(traced).square().sum(dim=0).numpy() for r in removals]
@@ -452,7 +452,7 @@ def test_the_predicted_error_is_that_of_the_best_weights():
     gram = x.T @ x
     units = np.arange(6)
     error = ReconstructionError(gram, gram, weight, 2.0, units, units[:, None], np.array([20, 21, 22]), 0)
-    rows = Rows(np.array([6]), np.array([1]), np.array([1]), np.array([6]), np.array([0]))
+    rows = WeightRows(np.array([6]), np.array([1]), np.array([1]), np.array([6]), np.array([0]))
     slots = [[i] for i in range(6)] + [[21]]
     reads = Reads(
         [[(1, i)] for i in range(6)] + [[(2, 0)]], np.arange(7), np.array([1] * 6 + [2]), np.ones(7, dtype=np.int64),
@@ -476,7 +476,7 @@ def test_both_ways_past_a_large_step():
     none = np.empty(0, dtype=np.int64)
     reads = Reads(
         [[(0, i)] for i in range(5)], np.arange(5), np.zeros(5, dtype=np.int64), sizes, [[i] for i in range(5)],
-        np.zeros(5, dtype=bool), np.zeros(1), Rows(none, none, none, none, none),
+        np.zeros(5, dtype=bool), np.zeros(1), WeightRows(none, none, none, none, none),
     )  # fmt: skip
     bill = Bill(reads, np.zeros(1), np.ones(1), np.zeros(1), np.zeros(5))
     order = [[0], [1], [2], [3], [4]]

@@ -30,9 +30,10 @@ from tests.random_models.graphs import EXAMPLES, OTHERS
 from tests.test_refit import Checked
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.errors import InputError
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments, make_plan
+from upscale_fx.masking.plan import make_plan
 from upscale_fx.masking.reconstruction.study import Study
 from upscale_fx.masking.removals import plan_removals
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
@@ -258,7 +259,9 @@ def test_random_programs(program, amount, constrained, criterion, scope):
     try:
         removals = plan_removals(found, traced, MaskOptions(amount, **options))
         eligible, removed = zip(*((r.eligible, r.removed) for r in removals), strict=True)
-        Checked(Study(flow, found.consumers, eligible, Arguments(given, None, traced), progress=False), removed).run()
+        Checked(
+            Study(flow, found.consumers, eligible, CalibrationData(given, None, traced), progress=False), removed
+        ).run()
     except (upscale_fx.NothingToPruneError, upscale_fx.InputError):
         return
 

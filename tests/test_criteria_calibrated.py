@@ -14,6 +14,7 @@ import upscale_fx
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.criteria import CALIBRATED, HRank, Taylor
 from upscale_fx.errors import InputError, PatternError
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.survey import find_consumers, survey
 from upscale_fx.masking.criteria.activation import Activation
 from upscale_fx.masking.criteria.fista import Lasso
@@ -21,7 +22,6 @@ from upscale_fx.masking.criteria.hrank import folded, ranks
 from upscale_fx.masking.criteria.labels import cross_entropy, without_labels
 from upscale_fx.masking.criteria.lasso import LASSO, quadratics, selected, vanishing
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments
 from upscale_fx.masking.reconstruction.errors import Choice, ReconstructionError
 from upscale_fx.masking.removals import plan_removals
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
@@ -283,7 +283,7 @@ def observed(criterion, model, batches, name, seed=0):
     flow = analyse(traced)
     options = MaskOptions(0.5)
     removals = plan_removals(survey(flow), traced, options)
-    pairs = list(Arguments(batches, None, traced).with_batches())
+    pairs = list(CalibrationData(batches, None, traced).with_batches())
     scores = criterion.observe(flow, removals, pairs, seed)
     return next(own for own, removal in zip(scores, removals, strict=True) if removal.consumer.name == name)
 

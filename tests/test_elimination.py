@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from upscale_fx.masking.reconstruction import elimination
-from upscale_fx.masking.reconstruction.elimination import Membership, Surgeon, eliminate
+from upscale_fx.masking.reconstruction.elimination import Membership, QuadraticError, eliminate
 
 
 class Problem:
@@ -29,7 +29,7 @@ class Problem:
         units = np.full((len(self.variables), max(map(len, self.variables))), -1)
         for row, own in zip(units, self.variables, strict=True):
             row[: len(own)] = own
-        return Surgeon(self.left.copy(), self.left @ self.weight, units, self.scale)
+        return QuadraticError(self.left.copy(), self.left @ self.weight, units, self.scale)
 
     def error(self, removed):
         """The least error without these units: the best weights on all other variables."""
@@ -102,11 +102,11 @@ def test_outputs_that_are_forgotten_cost_nothing():
     problem = Problem(draw, [1, 2, 1, 3, 1], [0, 1, 2, 3, 4], outputs=5)
     surgeon = problem.surgeon()
     surgeon.drop(1)
-    surgeon.forget(np.array([0, 3]))
+    surgeon.drop_outputs(np.array([0, 3]))
     problem.outputs = np.array([1, 2, 4])
     expected = [problem.error({1, unit}) - problem.error({1}) for unit in range(5)]
     np.testing.assert_allclose(surgeon.costs(), expected, rtol=1e-7, atol=1e-9)
-    surgeon.forget(np.array([1, 2, 4]))
+    surgeon.drop_outputs(np.array([1, 2, 4]))
     np.testing.assert_allclose(surgeon.costs(), 0.0, atol=1e-8)
 
 
@@ -118,7 +118,7 @@ def test_dead_variables_and_equal_ones_are_found():
     x[:, 4] = x[:, 2]
     left = x.T @ x
     left += 1e-6 * np.trace(left) / 6 * np.eye(6)
-    surgeon = Surgeon(left, left @ draw.normal(size=(6, 3)), np.arange(6)[:, None])
+    surgeon = QuadraticError(left, left @ draw.normal(size=(6, 3)), np.arange(6)[:, None])
     order = eliminate([Membership(surgeon, np.arange(6))], np.zeros(6, dtype=np.int64), np.array([5]))
     units, costs = [unit for unit, _ in order], [cost for _, cost in order]
     assert units[0] == 1

@@ -10,11 +10,11 @@ from torch_geometric.utils import add_remaining_self_loops, scatter
 
 import upscale_fx
 from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.masking.calibration_data import CalibrationData
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
-from upscale_fx.masking.plan import Arguments, Plan
+from upscale_fx.masking.plan import Plan
 from upscale_fx.masking.reconstruction import solve
-from upscale_fx.masking.reconstruction.gather import weight_of
 from upscale_fx.masking.reconstruction.moments import Moments
 from upscale_fx.masking.reconstruction.refit import Refit
 from upscale_fx.masking.reconstruction.study import Study
@@ -36,7 +36,7 @@ def refitted(model, arguments, amount=0.5, ridge=1e-13, kind=Refit):
     flow = analyse(traced)
     found = survey(flow)
     removals = plan_removals(found, traced, MaskOptions(amount))
-    batches = Arguments(arguments, None, traced)
+    batches = CalibrationData(arguments, None, traced)
     study = Study(flow, found.consumers, [removal.eligible for removal in removals], batches, progress=False)
     refit = kind(study, [removal.removed for removal in removals], ridge)
     plan = Plan(removals, refit.run(), refit.reasons)
@@ -292,7 +292,7 @@ class Checked(Refit):
 
     def _fit(self, problem, moments, weight, kept):
         reason = super()._fit(problem, moments, weight, kept)
-        found = weight_of(problem, self.working)
+        found = problem.weight(self.working)
 
         def error(own):
             change = own - weight
@@ -329,7 +329,7 @@ def test_solutions_are_never_worse_whatever_the_moments():
         moments = Moments.zeros(1, count, 3)
         moments.add(x, lacking)
         kept = torch.rand(1, count, 1, generator=draw) < 0.5
-        found = solve.fit(*solve.wanted(moments, weight), kept.expand(1, count, 3))
+        found = solve.fit(*solve.normal_equations(moments, weight), kept.expand(1, count, 3))
         target = x[:, 0] @ weight[0] + lacking[:, 0]
         error, before = ((x[:, 0] @ w[0] - target).norm() for w in (found, weight * kept))
         assert error <= before * (1 + 1e-12)
