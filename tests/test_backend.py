@@ -15,8 +15,8 @@ import upscale_fx
 from upscale_fx import passes
 from upscale_fx.backend import upscale
 from upscale_fx.backend.arguments import arguments_of, plain_values
+from upscale_fx.backend.captured import captured_graph
 from upscale_fx.backend.likeness import describe
-from upscale_fx.backend.plain import plain_graph
 from upscale_fx.backend.raising import raise_leaves
 from upscale_fx.backend.replay import CapturedModel, check_capture
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
@@ -486,11 +486,11 @@ def captured(model):
     def keep(gm, values):
         arguments = arguments_of(gm, values)
         values = plain_values(values)
-        plain = plain_graph(gm, arguments)
-        held = {a.name: values[a.place] for a in plain.held}
-        inner = CapturedModel(plain, {k: v.item() if v.dim() == 0 else v for k, v in held.items()})
-        inputs = describe(plain.given, {a.name: values[a.place] for a in plain.given}, inner)
-        kept.update(graph=plain.graph, check=lambda other: check_capture(gm, arguments, other, inputs, values))
+        captured = captured_graph(gm, arguments)
+        held = {a.name: values[a.place] for a in captured.held}
+        inner = CapturedModel(captured, {k: v.item() if v.dim() == 0 else v for k, v in held.items()})
+        inputs = describe(captured.given, {a.name: values[a.place] for a in captured.given}, inner)
+        kept.update(graph=captured.graph, check=lambda other: check_capture(gm, arguments, other, inputs, values))
         kept["model"] = inner
         return gm.forward
 

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 import upscale_fx
 from tests import zoo
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.masking.consumers.survey import find_consumers
 
 AMOUNTS = (0.25, 0.5, 0.75)
@@ -184,7 +184,7 @@ def test_in_float32(case):
 
 def hidden_readers(compiled):
     """Consumers of hidden channels that have any left that are not zero."""
-    found = [c for c in find_consumers(analyse(plain(compiled))) if c.hidden.any()]
+    found = [c for c in find_consumers(analyse(unfused(compiled))) if c.hidden.any()]
     return [c for c in found if c.reads(compiled).any()]
 
 

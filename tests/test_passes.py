@@ -9,7 +9,7 @@ from torch import nn
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
 import upscale_fx
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.models import SAGE, GATv2, JKNet, SimpleGCN
 from upscale_fx.passes import FoldAttention, RemoveDeadNodes, ShareStructure
 
@@ -24,7 +24,7 @@ def _seeded():
 
 def calls(gm, name):
     """How many nodes of a graph, as it was before it was fused, call the function or method of this name."""
-    nodes = plain(gm).graph.nodes
+    nodes = unfused(gm).graph.nodes
     return sum(name == (node.target if isinstance(node.target, str) else node.target.__name__) for node in nodes)
 
 

@@ -14,7 +14,7 @@ from torch_geometric.utils import degree
 import upscale_fx
 from tests.zoo import make, randomise
 from upscale_fx import InputError, UpscaleError
-from upscale_fx.compiled.module import plain, remember_plain
+from upscale_fx.compiled.module import remember_unfused, unfused
 from upscale_fx.passes import (
     CastPrecision,
     FuseAttention,
@@ -76,7 +76,7 @@ def cast(model, dtype, example=None, fuse=True):
     """A model in another dtype, fused or not."""
     traced = upscale_fx.trace(model, example)
     cleaned = Pipeline([ShareStructure(), RemoveDeadNodes()])(traced).graph_module
-    remember_plain(cleaned)
+    remember_unfused(cleaned)
     fusing = [SortEdges(), LiftToNodes(), FusePropagate(), FuseAttention(), Reassociate(), MergeSums()]
     return Pipeline([*(fusing if fuse else []), CastPrecision(dtype), WriteInPlace()])(cleaned).graph_module
 
@@ -110,7 +110,7 @@ def test_half_precision(name, fuse):
     assert found.dtype == torch.float32
     assert {p.dtype for p in compiled.parameters()} == {torch.bfloat16}
     assert 0 < gap(expected, found) < 0.02
-    assert 0 < gap(expected, plain(compiled).eval()(*arguments)) < 0.02
+    assert 0 < gap(expected, unfused(compiled).eval()(*arguments)) < 0.02
 
 
 def hub(nodes):

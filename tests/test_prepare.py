@@ -19,7 +19,7 @@ import upscale_fx
 from tests import test_hetero, zoo
 from upscale_fx import InputError, PreparedGraph
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.structure.modules import Structure, structure_of
+from upscale_fx.compiled.structure.modules import StructureModule, structure_of
 from upscale_fx.passes import SplitStructure, WriteInPlace, check_invariants
 
 SIZES = ((23, 70), (40, 31), (57, 200))  # nodes, edges
@@ -122,7 +122,7 @@ def test_structure_is_one_module_that_adds_no_parameters():
     calls = [node for node in compiled.graph.nodes if node.op == "call_module" and node.name == "structure"]
     assert len(calls) == 1
     assert all(node.op in ("placeholder", "call_method", "call_function") for node in calls[0].args)
-    assert isinstance(compiled.structure, Structure)
+    assert isinstance(compiled.structure, StructureModule)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert not SplitStructure()(compiled).modified, "a second time there is nothing to do"
 
