@@ -32,8 +32,8 @@ from upscale_fx.compiled.module import (
     inputs_of,
     is_fused,
     note,
-    plain,
     record_of,
+    unfused,
 )
 from upscale_fx.compiled.record.nodes import record_nodes
 from upscale_fx.compiled.record.precision import Precision
@@ -83,7 +83,7 @@ def cast_precision(gm: CompiledGNN, dtype: torch.dtype) -> bool:
     Raises:
         UpscaleError: an operation fails in the dtype.
     """
-    graphs = [gm, plain(gm)] if is_fused(gm) else [gm]
+    graphs = [gm, unfused(gm)] if is_fused(gm) else [gm]
     before = [example_values(graph) for graph in graphs]
     for graph in graphs:
         cast_modules(graph, dtype)

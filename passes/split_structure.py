@@ -17,7 +17,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.module import CompiledGNN, make_module, record_of
 from upscale_fx.compiled.structure.half import Half, HalfPart, argument_name, find_structure
-from upscale_fx.compiled.structure.modules import Input, Structure, StructurePart, structure_of
+from upscale_fx.compiled.structure.modules import Input, StructureModule, StructurePart, structure_of
 from upscale_fx.compiled.structure.recipe import digest, recipes, summary_of
 from upscale_fx.passes.base import edited
 
@@ -51,7 +51,7 @@ def split(gm: CompiledGNN, half: Half) -> None:
     name = "structure"
     while hasattr(gm, name):
         name += "_half"
-    structure = Structure([part for part, _ in built], tuple(given.values()), record_of(gm).name)
+    structure = StructureModule([part for part, _ in built], tuple(given.values()), record_of(gm).name)
     gm.add_module(name, structure.train(gm.training))
     with graph.inserting_after(max((*given, check), key=list(graph.nodes).index)):
         call = graph.create_node("call_module", name, tuple(given), name=name)

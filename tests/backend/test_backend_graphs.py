@@ -12,8 +12,8 @@ from tests.backend.dynamo import MODELS, SIZES, basic, build, compile_, graph
 from tests.comparison import assert_same, parameters
 from upscale_fx import passes
 from upscale_fx.backend.arguments import arguments_of, plain_values
+from upscale_fx.backend.captured import captured_graph
 from upscale_fx.backend.likeness import describe
-from upscale_fx.backend.plain import plain_graph
 from upscale_fx.backend.raising import raise_leaves
 from upscale_fx.backend.replay import CapturedModel, check_capture
 from upscale_fx.models import SAGE
@@ -123,7 +123,7 @@ def captured(model):
     def keep(gm, values):
         arguments = arguments_of(gm, values)
         values = plain_values(values)
-        plain = plain_graph(gm, arguments)
+        plain = captured_graph(gm, arguments)
         held = {a.name: values[a.place] for a in plain.held}
         inner = CapturedModel(plain, {k: v.item() if v.dim() == 0 else v for k, v in held.items()})
         inputs = describe(plain.given, {a.name: values[a.place] for a in plain.given}, inner)

@@ -11,7 +11,7 @@ from torch_geometric.nn import GCNConv, SAGEConv
 import upscale_fx
 from tests.comparison import parameters
 from tests.networks import FAMILIES
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
 
 
@@ -93,7 +93,7 @@ def test_a_sage_layer_keeps_the_union_of_its_readers(amount):
 
 
 def test_sage_reads_different_halves_of_one_tensor_through_views():
-    compiled = plain(upscale_fx.prune(build(SAGE), 0.5))
+    compiled = unfused(upscale_fx.prune(build(SAGE), 0.5))
     left = channels_read(compiled, reading(compiled, "convs.1.lin_l.weight"))
     right = channels_read(compiled, reading(compiled, "convs.1.lin_r.weight"))
     assert left[0] is right[0], "one tensor"
@@ -103,7 +103,7 @@ def test_sage_reads_different_halves_of_one_tensor_through_views():
 
 
 def test_jumping_knowledge_and_the_next_layer_read_different_channels():
-    compiled = plain(upscale_fx.prune(build(JKNet), 0.5))
+    compiled = unfused(upscale_fx.prune(build(JKNet), 0.5))
     (joined,) = [node for node in compiled.graph.nodes if node.target is torch.cat]
     for layer, part in enumerate(joined.args[0][:-1]):
         tensor, start, length = channels_read(compiled, part)

@@ -12,7 +12,7 @@ import upscale_fx
 from tests import zoo
 from tests.compiled.handles import EDGES, WEIGHTS, X, assert_identical, before_and_after, pruned
 from upscale_fx import InputError
-from upscale_fx.compiled.structure.modules import Structure, structure_of
+from upscale_fx.compiled.structure.modules import StructureModule, structure_of
 from upscale_fx.passes import SplitStructure, check_invariants
 
 SIZES = ((23, 70), (40, 31), (57, 200))  # nodes, edges
@@ -81,7 +81,7 @@ def test_structure_is_one_module_that_adds_no_parameters():
     calls = [node for node in compiled.graph.nodes if node.op == "call_module" and node.name == "structure"]
     assert len(calls) == 1
     assert all(node.op in ("placeholder", "call_method", "call_function") for node in calls[0].args)
-    assert isinstance(compiled.structure, Structure)
+    assert isinstance(compiled.structure, StructureModule)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert not SplitStructure()(compiled).modified, "a second time there is nothing to do"
 

@@ -86,17 +86,17 @@ def test_a_mistake_of_ours_is_not_taken_for_a_missing_numba(monkeypatch, unresol
 
 
 def test_slices_are_read_in_place(compiled):
-    from upscale_fx.operators.kernels.arrays import rows
+    from upscale_fx.operators.kernels.arrays import strided_rows
 
     wide = torch.randn(6, 4, 10)
     for view, per_head in ((wide[:, :, 2:7], True), (wide[:, 1], False), (wide[:, 1:3], False), (wide[..., 3:4], True)):
-        found = rows(view, per_head=per_head)
+        found = strided_rows(view, per_head=per_head)
         assert np.shares_memory(found.flat, wide.numpy())
         index = np.ix_(*(np.arange(size) for size in (6, found.heads, found.channels)))
         read = found.flat[index[0] * found.row + index[1] * found.head + index[2]]
         assert torch.from_numpy(read).equal(view.reshape(6, found.heads, found.channels))
-    assert rows(wide[:, 1:3], per_head=False).heads == 1
-    assert not np.shares_memory(rows(wide.transpose(1, 2), per_head=True).flat, wide.numpy())
+    assert strided_rows(wide[:, 1:3], per_head=False).heads == 1
+    assert not np.shares_memory(strided_rows(wide.transpose(1, 2), per_head=True).flat, wide.numpy())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

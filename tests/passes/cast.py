@@ -7,7 +7,7 @@ from torch import nn
 import upscale_fx
 from tests.networks import random_graph
 from tests.zoo import randomise
-from upscale_fx.compiled.module import record_of, remember_plain
+from upscale_fx.compiled.module import record_of, remember_unfused
 from upscale_fx.passes import (
     CastPrecision,
     FuseAttention,
@@ -51,7 +51,7 @@ def cast(model, dtype, example=None, fuse=True):
     """A model in another dtype, fused or not."""
     traced = upscale_fx.trace(model, example)
     cleaned = Pipeline([ShareStructure(), RemoveDeadNodes()])(traced).graph_module
-    remember_plain(cleaned)
+    remember_unfused(cleaned)
     fusing = [SortEdges(), LiftToNodes(), FusePropagate(), FuseAttention(), Reassociate(), MergeSums()]
     return Pipeline([*(fusing if fuse else []), CastPrecision(dtype), WriteInPlace()])(cleaned).graph_module
 

@@ -13,7 +13,7 @@ from tests.passes.fused import WIDTH, fused, graph, operators_of
 from upscale_fx import operators, passes
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.compiled.inputs import SMALL
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.operators.kernels import memory
 
 #: Layer -> the operators that its message passing becomes.
@@ -158,7 +158,7 @@ def test_a_fused_graph_is_pruned_again_by_its_plain_one():
     model = zoo.without_dropout(gnn.GraphSAGE(WIDTH, 16, 3, 3)).double().eval()
     once = upscale_fx.prune(model, 0.5)
     assert operators_of(once)["spmm"] == 3
-    assert not operators_of(plain(once))
+    assert not operators_of(unfused(once))
     again = upscale_fx.prune(once, 0.5)
     masked = upscale_fx.mask(once, 0.5)
     assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in once.parameters())

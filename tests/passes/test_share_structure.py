@@ -10,7 +10,7 @@ from torch_geometric.nn import GCNConv
 
 import upscale_fx
 from tests.passes.attending import EDGES, GAT, X, ready
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.models import SAGE, GATv2, JKNet, SimpleGCN
 from upscale_fx.passes import RemoveDeadNodes, ShareStructure
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def calls(gm, name):
     """How many nodes of a graph, as it was before it was fused, call the function or method of this name."""
-    nodes = plain(gm).graph.nodes
+    nodes = unfused(gm).graph.nodes
     return sum(name == (node.target if isinstance(node.target, str) else node.target.__name__) for node in nodes)
 
 

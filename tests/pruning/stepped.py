@@ -10,7 +10,7 @@ import upscale_fx
 from tests.networks import Residual
 from tests.zoo import randomise
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
@@ -37,7 +37,7 @@ def make(name):
 
 def kept(model):
     """By consumer, how many hidden channels meet a weight that is not zero."""
-    gm = plain(model)
+    gm = unfused(model)
     return {c.name: int((c.hidden & c.reads(gm)).sum()) for c in survey(analyse(gm)).consumers}
 
 

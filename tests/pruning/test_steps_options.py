@@ -7,7 +7,7 @@ import pytest
 import upscale_fx
 from tests.pruning.stepped import MODELS, WIDTH, in_steps, kept, make, original, train_on
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.masking.consumers.pools import removable
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
@@ -66,7 +66,7 @@ def test_folded_attention_reads_what_its_layer_reads(trained, graph):
     model = make("GAT")
     once, stepped = upscale_fx.prune(model, 0.8), in_steps(model, 0.8, 4, train_on(*graph) if trained else None)
     assert sum(p.numel() for p in stepped.parameters()) == sum(p.numel() for p in once.parameters())
-    gm = plain(stepped)
+    gm = unfused(stepped)
     read = {c.name: set(c.channels[c.reads(gm)].tolist()) for c in survey(analyse(gm)).consumers}
     for name in ("convs.1.att_src_folded", "convs.1.att_dst_folded"):
         assert read[name] == read["convs.1.lin"]

@@ -18,7 +18,8 @@ from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.models import SAGE
 from upscale_fx.pruning.sweep import sweep
 from upscale_fx.reports.latency import Latency, latencies
-from upscale_fx.reports.sweep_table import Row, Sweep
+from upscale_fx.reports.sweep_row import SweepRow
+from upscale_fx.reports.sweep_table import Sweep
 
 AMOUNTS = [0.25, 0.5, 0.75]
 
@@ -73,7 +74,7 @@ def test_rows_are_what_pruning_one_by_one_gives(model, accuracy):
 
 
 def test_an_amount_that_removes_nothing_has_a_row_that_says_so(timed):
-    assert timed.rows[1] == Row("0.01", note="nothing to prune")
+    assert timed.rows[1] == SweepRow("0.01", note="nothing to prune")
     assert [row.amount for row in timed.rows] == ["dense", "0.01", "0.25", "0.5", "0.75"]
 
 
@@ -201,9 +202,9 @@ def test_what_is_no_list_of_amounts_is_refused(model, amounts):
 
 SHOWN = Sweep(
     (
-        Row("dense", 0.81, 1000, {"N": 900}, 900.0, Latency(4.0, (3.5, 4.5), 1.0, (1.0, 1.0), 9)),
-        Row("0.01", note="nothing to prune"),
-        Row("0.5", 0.8, 400, {"N": 350}, 350.0, Latency(2.0, (1.75, 2.5), 0.5, (0.45, 0.6), 9)),
+        SweepRow("dense", 0.81, 1000, {"N": 900}, 900.0, Latency(4.0, (3.5, 4.5), 1.0, (1.0, 1.0), 9)),
+        SweepRow("0.01", note="nothing to prune"),
+        SweepRow("0.5", 0.8, 400, {"N": 350}, 350.0, Latency(2.0, (1.75, 2.5), 0.5, (0.45, 0.6), 9)),
     ),
     Latency(20.0, (19.0, 22.0), 5.0, (4.5, 5.5), 9),
 )

@@ -22,7 +22,7 @@ from tests import zoo
 from tests.comparison import assert_same, parameters
 from tests.whole.zoo_runs import AMOUNTS, SIZES, assert_same_on_all_sizes, own_keys, run
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import plain
+from upscale_fx.compiled.module import unfused
 from upscale_fx.masking.consumers.survey import find_consumers
 
 #: Whether every model is tried at every amount (nightly); else only the five families are, and for the others the
@@ -98,7 +98,7 @@ def test_in_float32(case):
 
 def hidden_readers(compiled):
     """Consumers of hidden channels that have any left that are not zero."""
-    found = [c for c in find_consumers(analyse(plain(compiled))) if c.hidden.any()]
+    found = [c for c in find_consumers(analyse(unfused(compiled))) if c.hidden.any()]
     return [c for c in found if c.reads(compiled).any()]
 
 

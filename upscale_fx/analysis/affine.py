@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch_geometric.utils as pyg
 from torch import Tensor, fx
@@ -28,11 +27,10 @@ from torch.fx.node import map_arg
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.own_parameters import is_own, parameter
-from upscale_fx.channels.positions import Flow
+from upscale_fx.channels.positions import Flow, Numbers
 from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Reduction
 from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, SUMS
 
-Numbers = npt.NDArray[np.float64]
 #: What parameters become, by their node, and biases to be added, by the contraction that has none.
 Changes = dict[fx.Node, Tensor]
 
@@ -74,7 +72,7 @@ def taken_by(flow: Dataflow, node: fx.Node, reader: fx.Node, wanted: Affine) -> 
     Biases that exist are preferred to new ones.
     """
     for adds_biases in (False, True):
-        found = _Search(flow, adds_biases).take(node, reader, wanted)
+        found = _AffineSearch(flow, adds_biases).take(node, reader, wanted)
         if found is not None:
             return found
     return None
@@ -83,12 +81,12 @@ def taken_by(flow: Dataflow, node: fx.Node, reader: fx.Node, wanted: Affine) -> 
 def taken_by_readers(flow: Dataflow, node: fx.Node, wanted: Affine) -> Changes | None:
     """The changes after which all readers of ``node``, linear layers, compute what they would from what is wanted."""
     readers = [reader for reader in node.users if not _reads_shape(reader)]
-    search = _Search(flow, adds_biases=True)
+    search = _AffineSearch(flow, adds_biases=True)
     return _merged(search.read(node, reader, wanted) for reader in readers) if readers else None
 
 
 @dataclass(frozen=True)
-class _Search:
+class _AffineSearch:
     """Numbers in comments are those of the module's docstring."""
 
     flow: Dataflow

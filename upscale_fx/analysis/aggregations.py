@@ -11,7 +11,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.compiled.calls import PRODUCTS
 
 #: How messages may be combined for sorting to pay.
-REDUCTIONS = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
+REDUCTION_NAMES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def aggregation(flow: Dataflow, node: fx.Node) -> Aggregation | None:
     names = ("src", "index", "dim", "dim_size", "reduce")
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     messages, index, count = given["src"], given["index"], given.get("dim_size")
-    reduce = REDUCTIONS.get(str(given.get("reduce", "sum")))
+    reduce = REDUCTION_NAMES.get(str(given.get("reduce", "sum")))
     if not isinstance(messages, fx.Node) or not isinstance(index, fx.Node) or reduce is None:
         return None
     if not isinstance(count, fx.Node | int) or messages not in flow.axes or index not in flow.axes:

@@ -33,7 +33,7 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
     for node in flow.nodes:
         given = node.op == "placeholder" and node.target in inputs
         if given or (isinstance(flow.relations.get(node), Barrier | Recurrence) and _is_wide(flow, node)):
-            _enter_through_gate(new.graph, node)
+            _read_through_entry(new.graph, node)
     new.recompile()
     return new
 
@@ -44,7 +44,7 @@ def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and axes.count > 1 and None in axes.sizes
 
 
-def _enter_through_gate(graph: fx.Graph, node: fx.Node) -> None:
+def _read_through_entry(graph: fx.Graph, node: fx.Node) -> None:
     users = [user for user in node.users if user.target is not check_inputs and user.op != "output"]
     if not users:
         return
@@ -52,7 +52,7 @@ def _enter_through_gate(graph: fx.Graph, node: fx.Node) -> None:
     while after.op == "placeholder" or after.target is check_inputs:
         after = after.next
     with graph.inserting_before(after):
-        gate = graph.call_function(functions.entry, (node,))
-    gate.meta = dict(node.meta)
+        entry = graph.call_function(functions.entry, (node,))
+    entry.meta = dict(node.meta)
     for user in users:
-        user.replace_input_with(node, gate)
+        user.replace_input_with(node, entry)

@@ -34,7 +34,7 @@ from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.structure.half import is_structural
 from upscale_fx.errors import UpscaleError
 
-HALVES = (torch.bfloat16, torch.float16)
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 #: Sums over rows that torch may accumulate in the dtype of the rows.
 _ACCUMULATING = {
     pyg.scatter, pyg.segment, pyg.softmax, pyg.cumsum, torch.cumsum, "cumsum", torch.index_add, "index_add",
@@ -155,7 +155,7 @@ class Casting:
 
     def _wanted(self, node: fx.Node, is_first: bool) -> torch.dtype:
         """The dtype in which a call on features takes an operand."""
-        if self.dtype not in HALVES:
+        if self.dtype not in HALF_PRECISION:
             return self.dtype
         wide = node.target in _ACCUMULATING or node in self.cancelling or (node.target in _MIXED_NORMS and not is_first)
         return torch.float32 if wide else self.dtype

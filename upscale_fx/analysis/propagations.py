@@ -21,7 +21,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.sorted_edges import gathered
 
 #: By the node of the targets: where the edges of each begin, and their order.
-Structure = dict[fx.Node, tuple[Tensor, Tensor]]
+SortedTargets = dict[fx.Node, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Propagation:
         """The calls whose results are not needed."""
         return (self.gather,) if self.scale is None else (self.gather, self.scale)
 
-    def run(self, x: Tensor, values: Mapping[fx.Node, Any], structure: Structure) -> Tensor:
+    def run(self, x: Tensor, values: Mapping[fx.Node, Any], structure: SortedTargets) -> Tensor:
         """The aggregate of ``x`` in place of the gathered value; ``structure`` keeps sorted edges for other calls."""
         target: Tensor = values[self.target]
         count = values[self.count] if isinstance(self.count, fx.Node) else self.count

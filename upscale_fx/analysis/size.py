@@ -15,14 +15,14 @@ from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
-from upscale_fx.compiled.module import CompiledGNN, is_fused, parameter_bytes, plain
+from upscale_fx.compiled.module import CompiledGNN, is_fused, parameter_bytes, unfused
 from upscale_fx.compiled.record.row_axes import RowAxes
 from upscale_fx.compiled.record.size import Size
 
 
 def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
     """Count a graph; a fused one as it was before, because fusing changes neither parameters nor multiply-adds."""
-    flow = flow if flow is not None and not is_fused(module) else analyse(plain(module))
+    flow = flow if flow is not None and not is_fused(module) else analyse(unfused(module))
     by_rows: Counter[RowAxes] = Counter()
     for node in flow.relations:
         if counts_macs(flow, node):

@@ -6,7 +6,7 @@ rest; what is left goes to another backend of torch.compile, ``inductor`` unless
 
 1. :mod:`arguments <upscale_fx.backend.arguments>`: what each input is: an argument of the call, a size, or something
    that the model holds, with the name it has there.
-2. :mod:`plain <upscale_fx.backend.plain>`: the same graph without assertions, guards and symbolic numbers.
+2. :mod:`captured <upscale_fx.backend.captured>`: the same graph without assertions, guards and symbolic numbers.
 3. :mod:`raising <upscale_fx.backend.raising>`: aggregations and softmaxes over edges are PyG's functions again.
 4. :mod:`replay <upscale_fx.backend.replay>`: a module that runs the graph. It is compared with the graph as Dynamo gave
    it, and traced like any other model.

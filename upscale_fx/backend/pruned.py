@@ -10,9 +10,9 @@ from torch import Tensor, fx
 
 from upscale_fx import api
 from upscale_fx.backend.arguments import Argument
+from upscale_fx.backend.captured import captured_graph
 from upscale_fx.backend.likeness import describe, fits
 from upscale_fx.backend.options import Options
-from upscale_fx.backend.plain import plain_graph
 from upscale_fx.backend.replay import CapturedModel, check_capture
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN
@@ -32,8 +32,8 @@ class PrunedGraph:
     def __init__(
         self, gm: fx.GraphModule, arguments: Sequence[Argument], options: Options, values: Sequence[Any]
     ) -> None:
-        self._plain, self._options = plain_graph(gm, arguments), options
-        model, inputs = self._captured(values)
+        self._captured, self._options = captured_graph(gm, arguments), options
+        model, inputs = self._model_and_inputs(values)
         check_capture(gm, arguments, model, inputs, values)
         self._prune(model, inputs, values)
 
@@ -41,15 +41,15 @@ class PrunedGraph:
         """Compute the outputs of the graph."""
         if not self._is_current(values):
             with torch.inference_mode(False), torch.no_grad():
-                self._prune(*self._captured(values), values)
-        return self._run(*(values[argument.place] for argument in self._plain.given))
+                self._prune(*self._model_and_inputs(values), values)
+        return self._run(*(values[argument.place] for argument in self._captured.given))
 
-    def _captured(self, values: Sequence[Any]) -> tuple[CapturedModel, ModelInputs]:
+    def _model_and_inputs(self, values: Sequence[Any]) -> tuple[CapturedModel, ModelInputs]:
         """A module over what the model holds now, and what its arguments look like."""
-        held = {argument.name: values[argument.place] for argument in self._plain.held}
-        given = {argument.name: values[argument.place] for argument in self._plain.given}
-        model = CapturedModel(self._plain, {**held, **self._numbers(held)}).eval()
-        return model, describe(self._plain.given, given, model)
+        held = {argument.name: values[argument.place] for argument in self._captured.held}
+        given = {argument.name: values[argument.place] for argument in self._captured.given}
+        model = CapturedModel(self._captured, {**held, **self._numbers(held)}).eval()
+        return model, describe(self._captured.given, given, model)
 
     def _prune(self, model: CapturedModel, inputs: ModelInputs, values: Sequence[Any]) -> None:
         try:
@@ -62,20 +62,20 @@ class PrunedGraph:
             ) from error
         self.compiled = api.prune(traced, **self._options.of_prune()).eval()
         self._run = _compiled_by(self._options.inner, self.compiled)
-        held = ((argument.name, values[argument.place]) for argument in self._plain.held)
+        held = ((argument.name, values[argument.place]) for argument in self._captured.held)
         self._held = {name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in held}
         self._inputs = inputs
 
     def _numbers(self, held: dict[str, Any]) -> dict[str, Any]:
         """Python numbers that the graph uses as such."""
-        names = {str(node.target) for node in self._plain.graph.nodes if node.meta.get("number")}
+        names = {str(node.target) for node in self._captured.graph.nodes if node.meta.get("number")}
         return {name: v.item() if isinstance(v, Tensor) else v for name, v in held.items() if name in names}
 
     def _is_current(self, values: Sequence[Any]) -> bool:
         """Whether everything that was built in is as it was."""
-        given = {argument.name: values[argument.place] for argument in self._plain.given}
-        return all(_same(values[a.place], self._held[a.name]) for a in self._plain.held) and fits(
-            self._plain.given, self._inputs, given
+        given = {argument.name: values[argument.place] for argument in self._captured.given}
+        return all(_same(values[a.place], self._held[a.name]) for a in self._captured.held) and fits(
+            self._captured.given, self._inputs, given
         )
 
 

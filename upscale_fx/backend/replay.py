@@ -1,4 +1,4 @@
-"""A module that runs a plain graph over parameters of its own, and that is traced like any other model."""
+"""A module that runs a captured graph over parameters of its own, and that is traced like any other model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from upscale_fx.backend.arguments import Argument
+from upscale_fx.backend.captured import CapturedGraph
 from upscale_fx.backend.kernels import KERNELS
-from upscale_fx.backend.plain import PlainGraph
 from upscale_fx.backend.raising import raise_leaves
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.comparison import largest_difference
@@ -40,14 +40,14 @@ class CapturedModel(nn.Module):
     comparing the trace with the module, which every trace ends with, also checks raising.
     """
 
-    def __init__(self, plain: PlainGraph, values: Mapping[str, Any]) -> None:
+    def __init__(self, captured: CapturedGraph, values: Mapping[str, Any]) -> None:
         super().__init__()
         # Names that no model has, because what the model holds stands beside them.
-        self._captured_graph = plain.graph
-        self._raised_graph = _raised(plain.graph)
+        self._captured_graph = captured.graph
+        self._raised_graph = _raised(captured.graph)
         self._captured_numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         taken: dict[int, Tensor] = {}  # a parameter with two names stays one
-        for name, value in {**values, **plain.constants}.items():
+        for name, value in {**values, **captured.constants}.items():
             if isinstance(value, Tensor):
                 if id(value) not in taken:
                     own = value.detach().clone()

@@ -19,6 +19,8 @@ from torch import Tensor, fx
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
+Scores = Numbers  # one per channel: the lowest go first
 Masks = Mapping[fx.Node, Mask]
 
 

@@ -15,8 +15,11 @@ from upscale_fx.compiled.selections import told_apart
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import UpscaleError
 
+#: What a node computes on the small and on the large example graph.
+Pair = tuple[Any, Any]
 
-def example_values(module: CompiledGNN) -> dict[fx.Node, tuple[object, object]]:
+
+def example_values(module: CompiledGNN) -> dict[fx.Node, Pair]:
     """Return every node's value on the two example graphs, in eval mode and without gradients."""
     sides = [inputs_of(module).example(SMALL), inputs_of(module).example(LARGE)]
     results: list[dict[fx.Node, Any]] = [{}, {}]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
@@ -25,7 +26,7 @@ _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks
 RECORD = "upscale_fx"
 
 
-class CompiledGNN(fx.GraphModule):
+class CompiledGNN(DeferredCode):
     """A GNN as an FX graph.
 
     Passes and reports also read its :class:`GraphRecord` (:func:`record_of`). The record is an entry of FX's ``meta``
@@ -82,7 +83,7 @@ def note(gm: CompiledGNN, **changes: Any) -> None:
     gm.meta = meta_with(gm, **changes)
 
 
-def remember_plain(gm: CompiledGNN) -> None:
+def remember_unfused(gm: CompiledGNN) -> None:
     """Record the nodes as they are before fusing, so that the fused graph can be analysed and pruned again."""
     note(gm, plain=record_nodes(gm.graph))
 
@@ -92,7 +93,7 @@ def is_fused(gm: CompiledGNN) -> bool:
     return record_of(gm).plain is not None
 
 
-def plain(gm: CompiledGNN) -> CompiledGNN:
+def unfused(gm: CompiledGNN) -> CompiledGNN:
     """Return the graph from before fusing, over the same parameters; the graph itself if it was never fused."""
     records = record_of(gm).plain
     if records is None:
@@ -124,7 +125,7 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
 
 
 def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
-    """Copy a submodule or tensor that only the plain graph reads, such as a dropout that fusing removed."""
+    """Copy a submodule or tensor that only the unfused graph reads, such as a dropout that fusing removed."""
     *path, name = target.split(".")
     for part in path:
         if not hasattr(module, part):

@@ -1,1 +1,1 @@
-"""What each consumer stops reading: who the consumers are, which channels matter least, and what makes up for them."""
+"""What each consumer stops reading: consumers, their least important channels, and the refit of weights."""

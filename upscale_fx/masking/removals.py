@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.positions import Mask, Scores
 from upscale_fx.compiled.module import CompiledGNN, record_of
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking.amounts import amounts_of, ignored_names
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.masking.consumers.pools import Pool, Removal, Scores, own_pools, select, select_global, shared_pools
+from upscale_fx.masking.consumers.pools import Pool, Removal, own_pools, select, select_global, shared_pools
 from upscale_fx.masking.consumers.survey import Survey, Unmaskable
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.masking.weight_scores import weight_criterion, weight_scores

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from upscale_fx.channels.positions import Scores
 from upscale_fx.errors import CriterionError
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.masking.consumers.pools import Scores
 from upscale_fx.masking.criteria import (
     Criterion,
     OutputCriterion,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upscale_fx.channels.positions import Mask
+from upscale_fx.compiled.deferred_code import code_when_called
 from upscale_fx.compiled.module import CompiledGNN, note
 from upscale_fx.masking.allocation.call_rows import CallRows
 from upscale_fx.masking.allocation.cost import Cost, cost_of
@@ -33,7 +34,9 @@ def compacted(traced: CompiledGNN, callback: Callback | None, approximate_norms:
     if approximate_norms:
         compaction = [ApproximateNorms(), *compaction, FixStatistics()]
     passes = Pipeline([ShareStructure(), RemoveZeroTerms(), FoldConstants(), *compaction, RemoveDeadNodes()], callback)
-    found: CompiledGNN = passes(traced).graph_module
+    with code_when_called():
+        found: CompiledGNN = passes(traced).graph_module
+    found.make_code()
     return found
 
 

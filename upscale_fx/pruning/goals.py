@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.module import CompiledGNN, unfused
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal, removable
 from upscale_fx.masking.consumers.survey import survey
@@ -102,7 +102,7 @@ class Goals:
 
     def now(self, compiled: CompiledGNN) -> dict[str, Removal]:
         """The consumers of a pruned graph with the channels that may still go."""
-        graph = plain(compiled)
+        graph = unfused(compiled)
         removals = plan_removals(survey(analyse(graph)), graph, MaskOptions(amount=0.0, inputs=self.inputs))
         return {removal.consumer.name: removal for removal in removals}
 
@@ -130,7 +130,7 @@ class Goals:
 
     def follow(self, compiled: CompiledGNN) -> bool:
         """Mask folded vectors, in place, where the layers they follow read nothing; whether there was anything."""
-        graph, present = plain(compiled), self.now(compiled)
+        graph, present = unfused(compiled), self.now(compiled)
         self._adopt(present)
         anything = False
         for name, leader in self.tied.items():

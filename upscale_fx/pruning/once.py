@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import CompiledGNN, note, plain
+from upscale_fx.compiled.module import CompiledGNN, note, unfused
 from upscale_fx.compiled.record import PruningRecord
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking.consumers.survey import survey
@@ -56,7 +56,7 @@ def prune_once(model: nn.Module, options: MaskOptions, how: CompactOptions) -> C
     Raises:
         NothingToPruneError: something was asked to be removed, and the result is as large as before.
     """
-    traced = copy.deepcopy(plain(model)) if isinstance(model, CompiledGNN) else trace_model(model)
+    traced = copy.deepcopy(unfused(model)) if isinstance(model, CompiledGNN) else trace_model(model)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
     found = survey(flow)
@@ -68,4 +68,4 @@ def prune_once(model: nn.Module, options: MaskOptions, how: CompactOptions) -> C
     after = {name: value.shape for name, value in pruned.state_dict().items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
-    return optimized(plain(pruned), how.callback)
+    return optimized(unfused(pruned), how.callback)

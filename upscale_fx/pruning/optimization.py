@@ -6,7 +6,8 @@ import copy
 
 import torch
 
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_plain
+from upscale_fx.compiled.deferred_code import code_when_called
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_unfused
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 from upscale_fx.passes import (
     CastPrecision,
@@ -48,6 +49,15 @@ def optimized(
     dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
     """A fused copy of an unfused graph, which stays as it is."""
+    with code_when_called():
+        fused = _optimized(module, callback, inference, dtype)
+    fused.make_code()
+    return fused
+
+
+def _optimized(
+    module: CompiledGNN, callback: Callback | None, inference: bool, dtype: torch.dtype | None
+) -> CompiledGNN:
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
     cleaning = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module)
@@ -55,7 +65,7 @@ def optimized(
     cleaned: CompiledGNN = cleaning.graph_module if cleaning.modified else copy.deepcopy(module)
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
-    remember_plain(cleaned)
+    remember_unfused(cleaned)
     # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
     fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module

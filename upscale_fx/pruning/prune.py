@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
-from upscale_fx.compiled.module import CompiledGNN, note, plain, record_of
+from upscale_fx.compiled.module import CompiledGNN, note, record_of, unfused
 from upscale_fx.compiled.ownership import own_copy
 from upscale_fx.errors import AmountError
 from upscale_fx.masking.options import Amount, MaskOptions, check_one_goal
@@ -55,7 +55,7 @@ def optimize_model(
 ) -> CompiledGNN:
     """A faster graph; see :func:`upscale_fx.optimize`."""
     compiled = isinstance(model, CompiledGNN)
-    graph = plain(model) if compiled else trace_model(model, example.inputs, example.kwargs)  # type: ignore[arg-type]
+    graph = unfused(model) if compiled else trace_model(model, example.inputs, example.kwargs)  # type: ignore[arg-type]
     return optimized(graph, callback, inference, dtype)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from upscale_fx.compiled.module import CompiledGNN, note, plain, record_of
+from upscale_fx.compiled.module import CompiledGNN, note, record_of, unfused
 from upscale_fx.compiled.numbers import is_integer
 from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
@@ -159,7 +159,7 @@ def _pruned(current: CompiledGNN, goals: Goals, prune_at: PruneAt, shares: Mappi
     note(graph, compacted=False)  # it is to be laid out anew
     again = compact_once(graph, CompactOptions())
     note(again, pruning=record_of(compiled).pruning)  # of what was asked: compaction was asked for nothing
-    return optimized(plain(again))
+    return optimized(unfused(again))
 
 
 def _train(between: Between, compiled: CompiledGNN, step: int) -> None:

@@ -27,11 +27,12 @@ from upscale_fx.masking.options import check_amount
 from upscale_fx.pruning.evaluation import Evaluate, score_of
 from upscale_fx.pruning.prune import Example, PruneOptions, optimize_model, prune_model
 from upscale_fx.reports.latency import latencies
-from upscale_fx.reports.sweep_table import Row, Sweep
+from upscale_fx.reports.sweep_row import SweepRow
+from upscale_fx.reports.sweep_table import Sweep
 from upscale_fx.tracing.describe import bind_examples
 from upscale_fx.tracing.trace import trace_like
 
-__all__ = ["Row", "Sweep", "sweep"]
+__all__ = ["Sweep", "SweepRow", "sweep"]
 
 
 def sweep(
@@ -77,6 +78,10 @@ def sweep(
     if options.get("calibration") is not None:  # every amount goes over it, whatever it is
         options["calibration"] = Batches.replayed(options["calibration"])
     examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
+    checked = [_options(amount, {**examples, **options}) for amount in asked]
+    refused = [one for one in checked if isinstance(one, UpscaleError)]
+    if len(refused) == len(asked):
+        raise refused[0]
     traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
     dense = trainable(optimize_model)(traced, Example())
     given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
@@ -86,15 +91,16 @@ def sweep(
     rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # those that nobody reads too
     errors = []
     with progress_bar(total=len(asked), desc="sweeping", unit="model", shown=progress) as bar:
-        for amount in asked:
+        for amount, one in zip(asked, checked, strict=True):
             bar.set_postfix(amount=str(amount))
             try:
-                how = "budget" if isinstance(amount, Budget) else "amount"
-                compiled = trainable(prune_model)(model, PruneOptions.of(**{how: amount}, **examples, **options))
+                if isinstance(one, UpscaleError):
+                    raise one
+                compiled = trainable(prune_model)(model, one)
                 score = score_of(evaluate, compiled, f"the model pruned by {amount}")
             except UpscaleError as error:
                 errors.append(error)
-                rows.append(Row(str(amount), note=_reason(error)))
+                rows.append(SweepRow(str(amount), note=_reason(error)))
                 models.append(None)
             else:
                 rows.append(_row(str(amount), compiled, score, rows_per_call))
@@ -119,10 +125,18 @@ def _checked(amounts: Iterable[Any]) -> list[Any]:
     return asked
 
 
-def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> Row:
+def _options(amount: Any, options: Mapping[str, Any]) -> PruneOptions | UpscaleError:
+    """The options of pruning by one amount or budget, or why they cannot be asked for."""
+    try:
+        return PruneOptions.of(**{"budget" if isinstance(amount, Budget) else "amount": amount}, **options)
+    except UpscaleError as error:
+        return error
+
+
+def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRows) -> SweepRow:
     size = size_of(compiled)
     per_node, note = _macs_per_node(size, rows_per_call)
-    return Row(amount, score, size.parameters, size.macs, per_node, note=note)
+    return SweepRow(amount, score, size.parameters, size.macs, per_node, note=note)
 
 
 def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
@@ -142,7 +156,7 @@ def _reason(error: UpscaleError) -> str:
 
 
 def _timed(
-    rows: Sequence[Row],
+    rows: Sequence[SweepRow],
     models: Sequence[CompiledGNN | None],
     model: nn.Module,
     given: tuple[Mapping[str, Any], ModelInputs],

@@ -16,7 +16,7 @@ from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
-from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, plain
+from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, unfused
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.compiled.record.size import Size
 from upscale_fx.errors import InputError
@@ -27,7 +27,7 @@ _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
 
 @dataclass(frozen=True)
-class Row:
+class DiffRow:
     """One node: ``change`` is empty (as it was), ``~`` (other shape or parameters), ``+`` (new) or ``-`` (gone)."""
 
     change: str
@@ -42,7 +42,7 @@ class Row:
 class Diff:
     """Two graphs side by side; ``print`` shows the nodes that changed, :meth:`table` all of them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DiffRow, ...]
     before: Size
     after: Size
     views: int
@@ -104,7 +104,7 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
         raise InputError("diff() needs at least one graph made by upscale_fx; pass upscale_fx.trace(model)")
     first, second = _graph(before, after), _graph(after, before)
     if is_fused(first) != is_fused(second):
-        first, second = plain(first), plain(second)
+        first, second = unfused(first), unfused(second)
     one, two = analyse(first), analyse(second)
     known = {node.name for node in one.nodes}
     new = [node.meta.get("reorder") for node in two.nodes if node.name not in known]
@@ -128,7 +128,7 @@ def _graph(module: nn.Module, other: nn.Module) -> CompiledGNN:
     return trace_model(module, inputs=inputs_of(other))
 
 
-def _rows(before: Dataflow, after: Dataflow) -> Iterator[Row]:
+def _rows(before: Dataflow, after: Dataflow) -> Iterator[DiffRow]:
     old = {node.name: node for node in before.nodes if _is_shown(node)}
     new = [node for node in after.nodes if _is_shown(node)]
     names = {node.name for node in new}
@@ -161,21 +161,21 @@ def _kept(
     after: Dataflow,
     uses: dict[str, fx.Node],
     uses_after: dict[str, fx.Node],
-) -> Row:
+) -> DiffRow:
     shapes = _shape(old, before), _shape(new, after)
     counts = _parameters(old, before, uses), _parameters(new, after, uses_after)
     changed = shapes[0] != shapes[1] or counts[0] != counts[1] or _op(old) != _op(new)
     shape = shapes[1] if shapes[0] == shapes[1] else f"{shapes[0]} -> {shapes[1]}"
     parameters = _count(counts[1]) if counts[0] == counts[1] else f"{counts[0]:,} -> {counts[1]:,}"
-    return Row("~" if changed else "", new.name, _module(new), _op(new), shape, parameters)
+    return DiffRow("~" if changed else "", new.name, _module(new), _op(new), shape, parameters)
 
 
-def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
+def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> DiffRow:
     shape = _shape(node, flow)
     source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
     if node.meta.get("reorder") and source is not None:
         shape = f"{_shape(source, flow)} -> {shape}"
-    return Row(
+    return DiffRow(
         "+",
         node.name,
         _module(node),
@@ -185,8 +185,8 @@ def _inserted(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
     )
 
 
-def _removed(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> Row:
-    return Row("-", node.name, _module(node), _op(node), _shape(node, flow), _count(_parameters(node, flow, uses)))
+def _removed(node: fx.Node, flow: Dataflow, uses: dict[str, fx.Node]) -> DiffRow:
+    return DiffRow("-", node.name, _module(node), _op(node), _shape(node, flow), _count(_parameters(node, flow, uses)))
 
 
 def _shape(node: fx.Node, flow: Dataflow) -> str:

@@ -26,7 +26,7 @@ _COLOURS = {"layer": "#4c72b0", "concat": "#dd8452", "barrier": "#c44e52", "valu
 
 
 @dataclass
-class Group:
+class TiedGroup:
     """Values whose channels are the same channels.
 
     Attributes:
@@ -54,7 +54,7 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
     ``tied`` lists the groups.
     """
 
-    tied: list[Group]
+    tied: list[TiedGroup]
 
     def __str__(self) -> str:
         rows = [
@@ -106,14 +106,14 @@ def group_channels(flow: Dataflow) -> Groups:
     component = components(ids)
     sizes = Counter(component.values())
     names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
-    tied: dict[int, Group] = {}
+    tied: dict[int, TiedGroup] = {}
     graph = Groups()
     for node, own in ids.items():
         root = component[int(own[0])]
         kind, shape, module = _kind(flow.relations[node]), shape_text(flow.axes[node]), node.meta.get("module", "")
         graph.add_node(node.name, kind=kind, shape=shape, module=module, group=None)
         if sizes[root] > 1:
-            group = tied.setdefault(root, Group(len(tied), sizes[root]))
+            group = tied.setdefault(root, TiedGroup(len(tied), sizes[root]))
             graph.nodes[node.name]["group"] = group.number
             if kind == "value":
                 group.values.append(node.name)
@@ -128,7 +128,7 @@ def group_channels(flow: Dataflow) -> Groups:
     return graph
 
 
-def _add_reader(group: Group | None, flow: Dataflow, node: fx.Node, names: Mapping[fx.Node, str]) -> None:
+def _add_reader(group: TiedGroup | None, flow: Dataflow, node: fx.Node, names: Mapping[fx.Node, str]) -> None:
     """Enter a node among the consumers or barriers of a group it reads."""
     relation = flow.relations[node]
     if group is None:

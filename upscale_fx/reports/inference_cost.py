@@ -23,7 +23,7 @@ from upscale_fx.analysis.size import counts_macs, macs_of
 from upscale_fx.channels.relations import Relation
 from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.channels.rules.registry import call_of
-from upscale_fx.compiled.module import CompiledGNN, plain
+from upscale_fx.compiled.module import CompiledGNN, unfused
 from upscale_fx.compiled.numbers import is_number
 from upscale_fx.errors import InputError
 
@@ -104,7 +104,7 @@ def cost_per_node(module: nn.Module, *, degree: float, fanouts: Sequence[float] 
             f"cost_per_node() counts a traced graph, got {type(module).__name__}; pass upscale_fx.trace(model)"
         )
     degree = _positive(degree, "degree")
-    flow = analyse(plain(module))
+    flow = analyse(unfused(module))
     edges = find_edges(flow)
     if not edges:
         raise InputError("no operation of this graph goes along edges, so it has no cost per edge; see report()")

@@ -12,7 +12,7 @@ from torch import nn
 from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import size_of
-from upscale_fx.compiled.module import CompiledGNN, plain, record_of
+from upscale_fx.compiled.module import CompiledGNN, record_of, unfused
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
 from upscale_fx.compiled.record.size import Size
 from upscale_fx.compiled.record.trail import Trail
@@ -111,7 +111,7 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
     if not isinstance(compiled, CompiledGNN) or history is None:
         raise InputError("report() takes what prune() or compact() returned; this module carries no report")
     kernels = kernels_in_use(compiled)
-    compiled = plain(compiled)
+    compiled = unfused(compiled)
     record = record_of(compiled)
     flow = analyse(compiled)
     now = {consumer.name: consumer for consumer in find_consumers(flow)}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from upscale_fx.reports.sweep_row import SweepRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from upscale_fx.reports.sweep_table import Row, Sweep
-
 _POINTS, _DENSE = "#4c72b0", "#c44e52"
 
 
-def draw(found: Sweep, path: str | Path | None) -> Figure:
+def draw(rows: Sequence[SweepRow], path: str | Path | None) -> Figure:
     """Draw score against multiply-adds, parameters and, where measured, latency; the dense model is a star.
 
     Points are joined from the costliest to the cheapest and named by their amount; whiskers of latencies reach from
@@ -27,7 +28,7 @@ def draw(found: Sweep, path: str | Path | None) -> Figure:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
     except ImportError:
         raise ImportError("drawing needs matplotlib: pip install upscale_fx[draw]") from None
-    rows = [row for row in found.rows if row.score is not None]
+    rows = [row for row in rows if row.score is not None]
     panels: list[tuple[str, list[float | None]]] = [
         ("multiply-adds per node", [row.macs_per_node for row in rows]),
         ("parameters", [row.parameters for row in rows]),
@@ -47,7 +48,7 @@ def draw(found: Sweep, path: str | Path | None) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, points: list[tuple[float, Row]], timed: bool) -> None:
+def _panel(axes: Axes, points: list[tuple[float, SweepRow]], timed: bool) -> None:
     """One panel of points (cost, row), of which the first row is the dense model."""
     dense, *pruned = points
     ordered = sorted(points, key=lambda point: -point[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,46 +10,13 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from upscale_fx.reports.latency import Latency
+from upscale_fx.reports.sweep_picture import draw
+from upscale_fx.reports.sweep_row import SweepRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEADERS = ("amount", "score", "parameters", "MACs per node", "ms [quartiles]", "of dense [quartiles]", "note")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One amount.
-
-    Attributes:
-        amount: as people write it; ``"dense"`` for the model with nothing pruned, compiled all the same.
-        score: what the evaluation gave; None where there is no model.
-        parameters: how many are left; None likewise.
-        macs: multiply-adds by row symbol, as in the report: ``{"N": 1000}`` is 1000 per node.
-        macs_per_node: of one call on the example, over its nodes; without an example, those in ``macs["N"]`` alone.
-        latency: of one call on the example; None where nothing was timed.
-        note: why there is no model, or what the numbers leave out.
-    """
-
-    amount: str
-    score: float | None = None
-    parameters: int | None = None
-    macs: Mapping[str, int] | None = None
-    macs_per_node: float | None = None
-    latency: Latency | None = None
-    note: str = ""
-
-    def cells(self) -> tuple[str, ...]:
-        """The row as text."""
-        return (
-            self.amount,
-            "" if self.score is None else f"{self.score:.6g}",
-            "" if self.parameters is None else f"{self.parameters:,}",
-            "" if self.macs_per_node is None else f"{self.macs_per_node:,.0f}",
-            "" if self.latency is None else str(self.latency),
-            "" if self.latency is None else self.latency.ratio_text,
-            self.note,
-        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +28,7 @@ class Sweep:
         eager: the latency of the model as it came, not compiled; None where nothing was timed.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     eager: Latency | None = None
 
     def __str__(self) -> str:
@@ -101,9 +67,7 @@ class Sweep:
         Raises:
             ImportError: matplotlib is not installed (``pip install upscale_fx[draw]``).
         """
-        from upscale_fx.reports.sweep_picture import draw  # noqa: PLC0415 - needs matplotlib, which is optional
-
-        return draw(self, path)
+        return draw(self.rows, path)
 
     def _table(self, style: str) -> str:
         rows = [row.cells() for row in self.rows]

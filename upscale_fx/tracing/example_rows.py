@@ -23,7 +23,7 @@ Path = tuple[Any, ...]
 
 
 @dataclass
-class Rows:
+class ExampleRows:
     """Row symbols and their sizes in the example; ``types`` gives the symbol of every node type and edge type."""
 
     sizes: dict[str, int] = field(default_factory=dict)

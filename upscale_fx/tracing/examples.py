@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.signatures import named_arguments
-from upscale_fx.tracing.example_rows import Path, Rows
+from upscale_fx.tracing.example_rows import ExampleRows, Path
 
 
 def inputs_from_examples(model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any]) -> ModelInputs:
@@ -22,7 +22,7 @@ def inputs_from_examples(model: nn.Module, signature: inspect.Signature, argumen
         InputError: an argument is of a kind that cannot be described.
     """
     arguments, order, positional = named_arguments(signature, arguments)
-    rows = Rows()
+    rows = ExampleRows()
     rows.learn(arguments)
     specs = {
         name: pytree.tree_map_with_path(lambda path, value, name=name: rows.spec(name, _keys(path), value), value)

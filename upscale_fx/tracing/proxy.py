@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from upscale_fx.compiled.calls import target_name
-
-if TYPE_CHECKING:
-    from upscale_fx.tracing.tracer import GraphTracer
-
-Pair = tuple[Any, Any]
+from upscale_fx.compiled.example_values import Pair
 
 #: Attributes of a tensor that are facts, not computations.
 _FACTS = frozenset({
@@ -35,12 +31,28 @@ class CannotTrace(Exception):
     """Why tracing cannot go on. Not a RuntimeError: PyG catches those around gathers and scatters."""
 
 
+class ProxyTracer(fx.Tracer, ABC):
+    """A tracer as its proxies know it: what they ask of it beside ``create_proxy``."""
+
+    @abstractmethod
+    def record_dtype(self, proxy: ExampleProxy) -> Any:
+        """The dtype of a proxy, in the graph if it is floating."""
+
+    @abstractmethod
+    def assign(self, proxy: Any, result: Any) -> Any:
+        """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
+
+    @abstractmethod
+    def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
+        """``proxy[key] = value`` as a pure operation."""
+
+
 class ExampleProxy(fx.Proxy):
     """A proxy with its values on the two example graphs; to ``isinstance`` it is what its values are."""
 
-    def __init__(self, node: fx.Node, tracer: GraphTracer, pair: Pair) -> None:
+    def __init__(self, node: fx.Node, tracer: ProxyTracer, pair: Pair) -> None:
         super().__init__(node, tracer)
-        self.tracer: GraphTracer = tracer
+        self.tracer: ProxyTracer = tracer
         self.pair = pair
         self.view_of: tuple[Any, Any] | None = None  # the tensor this is a part of, and which part
 
@@ -167,47 +179,6 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and_", "or_"):
 def is_proxy(value: Any) -> bool:
     """Whether a value is one of our proxies (``isinstance`` would be told the class of the example)."""
     return issubclass(type(value), ExampleProxy)
-
-
-def values_equal(a: Any, b: Any) -> bool:
-    """Whether two example values are the same Python constant."""
-    if type(a) is not type(b) or isinstance(a, Tensor):
-        return False
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(values_equal, a, b))
-    if isinstance(a, bool | int | float | str | type(None) | torch.dtype | torch.device | torch.Size | torch.layout):
-        return bool(a == b)
-    return False
-
-
-#: Calls on tensors whose result is a fact of the model where both examples agree, not something read off values.
-_SHAPE_FACTS = frozenset({
-    "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex", "is_contiguous", "is_signed",
-    "element_size", "get_device", "stride", "is_same_size", "is_tensor",
-})  # fmt: skip
-_COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
-
-
-def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
-    """Whether a result that is equal on both examples is so on every graph.
-
-    Shapes and dtypes are. What is computed from a row count or from tensor values is not: ``7 // 20 == 11 // 20``.
-    Row counts may be compared with each other where they are the same on both examples, and with 0 and 1, which the
-    check of the trace covers.
-    """
-    if value is None:
-        return True
-    proxies = [argument for argument in arguments if is_proxy(argument)]
-    if proxies and all(isinstance(proxy.pair[0], torch.dtype) for proxy in proxies):
-        return True
-    if target in _COMPARISONS and all(isinstance(proxy.pair[0], int) for proxy in proxies):
-        others = [argument for argument in arguments if not is_proxy(argument)]
-        same = len(proxies) == 2 and proxies[0].pair == proxies[1].pair
-        if same or (len(proxies) == 1 and others[0] in (0, 1, None)):
-            return True
-        raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
-    name = target_name(target)
-    return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)
 
 
 def any_proxy(value: Any) -> bool:

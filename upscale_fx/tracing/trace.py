@@ -23,7 +23,7 @@ from upscale_fx.compiled.module import (
     make_module,
     note,
     parameter_bytes,
-    plain,
+    unfused,
 )
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
@@ -53,7 +53,7 @@ def trace_model(
     check_model(model)
     if isinstance(model, CompiledGNN):
         _check_against(model, example_inputs, example_kwargs)
-        return copy.deepcopy(plain(model))
+        return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
     inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
     _drop_observers(root, inputs)

@@ -16,27 +16,20 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import target_name
+from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import told_apart
 from upscale_fx.compiled.source_lines import source_line
+from upscale_fx.tracing.constants import is_constant, values_equal
 from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
-from upscale_fx.tracing.proxy import (
-    CannotTrace,
-    ExampleProxy,
-    Pair,
-    any_proxy,
-    example_side,
-    is_constant,
-    is_proxy,
-    values_equal,
-)
+from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
 
 
-class GraphTracer(fx.Tracer):
+class GraphTracer(ProxyTracer):
     """Traces one module in its current mode. ``place`` names where tracing stands, for errors."""
 
     def __init__(self, replace_builtins: bool = True) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.channels.positions import Axes, Flow, Positions, axes_of
 from upscale_fx.compiled.calls import target_name
-
-Pair = tuple[Any, Any]
+from upscale_fx.compiled.example_values import Pair
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from torch import Tensor, fx, nn
 
 from upscale_fx.channels.positions import Flow, axes_of
 from upscale_fx.channels.relations import Barrier, Movement, Relation, Source, Structure
-from upscale_fx.channels.rules.operation import Operation, Pair
+from upscale_fx.channels.rules.operation import Operation
+from upscale_fx.channels.rules.remembered import Rule, remembered
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.errors import InputError, UpscaleError
-
-Rule = Callable[[Operation], Relation | None]
 
 #: Operation (a function, the name of a tensor method, or a module type) -> rule.
 REGISTRY: dict[Any, Rule] = {}
@@ -96,7 +96,7 @@ def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) 
     rule = _find(call, operation.module) if not deep else None
     if rule is None:
         return Barrier(tuple(operation.tensors), _MIXING.get(operation.name, _UNKNOWN))
-    relation = _applied(rule, operation)
+    relation = remembered(rule, operation, _applied)
     if relation is None:
         return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")
     return relation

@@ -66,7 +66,7 @@ class StructurePart(nn.Module):
         return f"{', '.join(self.arguments)}: {self.summary}"
 
 
-class Structure(nn.Module):
+class StructureModule(nn.Module):
     """The structure half: returns the values of all parts, computed or read from a :class:`PreparedGraph`.
 
     Attributes:
@@ -166,6 +166,6 @@ def plain_tensors(value: Any) -> Any:
     return value if isinstance(value, Tensor | int) else pytree.tree_map_only(EdgeIndex, plain_tensors, value)
 
 
-def structure_of(module: nn.Module) -> Structure | None:
+def structure_of(module: nn.Module) -> StructureModule | None:
     """Return the structure half of a compiled model; None if it has none."""
-    return next((child for child in module.children() if isinstance(child, Structure)), None)
+    return next((child for child in module.children() if isinstance(child, StructureModule)), None)

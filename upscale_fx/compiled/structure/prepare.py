@@ -13,7 +13,7 @@ from upscale_fx.compiled.inputs import RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.compiled.structure.arguments import GraphArguments, listed
-from upscale_fx.compiled.structure.modules import Structure, StructurePart, plain_tensors, structure_of
+from upscale_fx.compiled.structure.modules import StructureModule, StructurePart, plain_tensors, structure_of
 from upscale_fx.errors import InputError
 
 
@@ -60,7 +60,7 @@ def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, 
     return _compute(compiled, structure, parts, arguments, device)
 
 
-def _by_name(structure: Structure, edge_index: Any, num_nodes: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+def _by_name(structure: StructureModule, edge_index: Any, num_nodes: Any, others: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments by the model's names for them."""
     names = structure.arguments
     first = "edge_index" if "edge_index" in names else names[0]
@@ -80,7 +80,7 @@ def _by_name(structure: Structure, edge_index: Any, num_nodes: Any, others: Mapp
     return arguments
 
 
-def _parts(structure: Structure, arguments: GraphArguments) -> list[StructurePart]:
+def _parts(structure: StructureModule, arguments: GraphArguments) -> list[StructurePart]:
     """Return the parts that can be computed from the arguments, and fill in arguments that are row counts.
 
     Raises:
@@ -140,7 +140,7 @@ def _device(compiled: CompiledGNN, arguments: GraphArguments) -> torch.device:
 
 def _compute(
     compiled: CompiledGNN,
-    structure: Structure,
+    structure: StructureModule,
     parts: list[StructurePart],
     arguments: GraphArguments,
     device: torch.device,

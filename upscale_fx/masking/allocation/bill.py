@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.positions import Mask, Numbers
 from upscale_fx.masking.allocation.reads import Reads
-from upscale_fx.masking.reconstruction.elimination import Numbers
 
 
 @dataclass

@@ -36,8 +36,8 @@ class CallRows:
         """Rows of a value, given the example sizes of its row axes; an axis of unknown size counts once."""
         total = 1.0
         for pair in axes:
-            found = self.find(pair)
-            total *= 1.0 if found is None else found
+            count = self.find(pair)
+            total *= 1.0 if count is None else count
         return total
 
     def multiply_adds(self, size: Size) -> float:
@@ -63,23 +63,23 @@ def rows_in_call(flow: Dataflow, arguments: Mapping[str, Any]) -> CallRows:
     root = flow.module
     assert isinstance(root, CompiledGNN)
     given = row_counts(inputs_of(root), arguments)
-    found = CallRows(given, {_example(symbol): float(count) for symbol, count in given.items()})
+    known = CallRows(given, {_example(symbol): float(count) for symbol, count in given.items()})
     multiplied = {pair for node in flow.nodes if counts_macs(flow, node) for pair in row_axes(flow.axes[node])}
-    if all(found.find(pair) is not None for pair in multiplied):
-        return found
+    if all(known.find(pair) is not None for pair in multiplied):
+        return known
     unknown: dict[tuple[int, int], fx.Node] = {}
     for node in flow.nodes:
         for pair in row_axes(flow.axes[node]) if node in flow.axes else ():
-            if found.find(pair) is None:
+            if known.find(pair) is None:
                 unknown.setdefault(pair, node)
-    return CallRows(given, {**found.seen, **_seen(flow, root, arguments, unknown)})
+    return CallRows(given, {**known.seen, **_seen(flow, root, arguments, unknown)})
 
 
 def _seen(
     flow: Dataflow, root: CompiledGNN, arguments: Mapping[str, Any], unknown: Mapping[tuple[int, int], fx.Node]
 ) -> dict[tuple[int, int], float]:
     """The sizes of axes of values of a run."""
-    found: dict[tuple[int, int], float] = {}
+    counts: dict[tuple[int, int], float] = {}
     wanted = set(unknown.values())
     run = Replay(root, root, (), arguments, find_propagations(flow), wanted)
     for node in (node for node in flow.nodes if node in wanted):
@@ -87,9 +87,9 @@ def _seen(
         value, pairs = run.dense[node], flow.axes[node].pairs
         if isinstance(value, Tensor):
             sizes = zip(pairs, value.shape, strict=True)
-            found |= {pair: float(size) for pair, size in sizes if unknown.get(pair) is node}
+            counts |= {pair: float(size) for pair, size in sizes if unknown.get(pair) is node}
         run.release([node])
-    return found
+    return counts
 
 
 def _example(symbol: str) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """Choices that meet a cost, made from the order in which reads are dropped.
 
 Steps are of very different sizes: where a layer reads raw features, one of its output channels may cost a tenth of a
-budget. So the steps before the cost is met and those after are two choices, one too dear and one too cheap, and each
-can be mended by small steps: the first drops later ones that are small enough, the second takes back earlier ones, the
-latest first. Which errs least is for the caller to say.
+budget. So there are two choices, one step short of the cost and one step beyond it, and each is corrected by small
+steps: the first, too dear, drops later reads that are cheap enough; the second, too cheap, takes back reads, those
+dropped last first. The caller takes the one with the smaller error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RUNS = 24
 
 @dataclass(frozen=True)
 class Window:
-    """Costs that will do: from ``least`` to ``most``."""
+    """The costs that are accepted: from ``least`` to ``most``."""
 
     least: float
     most: float
@@ -40,11 +40,11 @@ def choices(bill: Bill, order: Sequence[Sequence[int]], window: Window) -> list[
     below = bill.reads.left_by(order[:low])
     if bill.cost(below) >= window.least or not low:
         return [below]
-    found = [_taken_back(bill, below, order[:low], window)]
+    affordable = [_taken_back(bill, below, order[:low], window)]
     above = _dropped(bill, bill.reads.left_by(order[: low - 1]), order[low:], window)
     if bill.cost(above) <= window.most:
-        found.append(above)
-    return found
+        affordable.append(above)
+    return affordable
 
 
 def bisected(cost: Callable[[Mask], float], reads: Reads, order: Sequence[Sequence[int]], window: Window) -> Mask:

@@ -61,17 +61,17 @@ class Liveness:
         return needed(self.flow, self._levels, self._blocks, self._joined)
 
     def _masked(self, removed: Sequence[Mask]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
         for consumer, mask in zip(self.consumers, removed, strict=True):
             if not mask.any():
                 continue
             for cut in consumer.cuts:
-                value = found.get(cut.target)
+                value = values.get(cut.target)
                 value = self.root.get_parameter(cut.target).detach().clone() if value is None else value
                 entries = cut.entries[mask].reshape(-1)
                 index = torch.from_numpy(entries[entries >= 0]).to(value.device)
-                found[cut.target] = value.reshape(-1).index_fill(0, index, 0).view(value.shape)
-        return found
+                values[cut.target] = value.reshape(-1).index_fill(0, index, 0).view(value.shape)
+        return values
 
     def cost(self, removed: Sequence[Mask]) -> Cost:
         """What is left to pay if these channels go."""

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.positions import Mask, Numbers, Positions
 from upscale_fx.masking.allocation.reads import Reads
-from upscale_fx.masking.reconstruction.elimination import Numbers
 from upscale_fx.masking.reconstruction.errors import ReconstructionError
 
 

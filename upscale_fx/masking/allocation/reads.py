@@ -16,10 +16,9 @@ from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.identity import channel_ids
-from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.positions import Mask, Numbers, Positions
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Pool, Removal, Unit
-from upscale_fx.masking.reconstruction.elimination import Numbers
 
 
 @dataclass

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.positions import Mask, Scores
 from upscale_fx.masking.consumers.consumer import Consumer
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Importance criteria: how much a consumer would miss each of its input channels; the lowest scores go first.
+"""Importance criteria: how much each input channel matters to a consumer; the lowest scores go first.
 
-Data-free ones are callables ``(weight [out, in], name) -> scores [in]``. With calibration data there are two kinds
-more: those that read the reconstruction error of layers (:class:`ReconstructionCriterion`: obs, lasso, activation) and
+Data-free ones are callables ``(weight [out, in], name) -> scores [in]``. With calibration data there are two more
+kinds: those that read the reconstruction error of layers (:class:`ReconstructionCriterion`: obs, lasso, activation) and
 those that run the model themselves (:class:`OutputCriterion`: taylor, hrank).
 """
 

@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from upscale_fx.channels.positions import Numbers
 
 #: How exact solutions are, as a share of the largest correlation.
 TOLERANCE = 1e-5
@@ -47,30 +46,31 @@ class Lasso:
 
     def solve(self, penalties: Numbers, start: Numbers) -> Numbers:
         """The minimum ``g [U]`` for penalties ``p [U]``, from a start ``[U]`` such as the one for others."""
-        found = start.copy()
+        solution = start.copy()
         slack = self.tolerance * float(np.abs(self._target).max(initial=0.0))
-        active = (found != 0) | (np.abs(self.correlations(found)) > penalties + slack)
+        active = (solution != 0) | (np.abs(self.correlations(solution)) > penalties + slack)
         for _ in range(_ROUNDS):
             at = np.flatnonzero(active)
             part = self.quadratic if len(at) == len(active) else self.quadratic[np.ix_(at, at)]
-            found[at] = fista(part, self._target[at], penalties[at], found[at], self._lipschitz, slack)
-            wrong = ~active & (np.abs(self.correlations(found)) > penalties + slack)
+            solution[at] = fista(part, self._target[at], penalties[at], solution[at], self._lipschitz, slack)
+            wrong = ~active & (np.abs(self.correlations(solution)) > penalties + slack)
             if not wrong.any():
                 break
             active |= wrong
-        return found
+        return solution
 
-    def correlations(self, found: Numbers) -> Numbers:
+    def correlations(self, solution: Numbers) -> Numbers:
         """``[U]``: the negative gradient of the quadratic; at a minimum ``p`` of zeros bounds it."""
-        at = np.flatnonzero(found)
-        return self._target - (self.quadratic[at].T @ found[at] if len(at) < len(found) else self.quadratic @ found)
+        at = np.flatnonzero(solution)
+        product = self.quadratic[at].T @ solution[at] if len(at) < len(solution) else self.quadratic @ solution
+        return self._target - product
 
-    def excess(self, found: Numbers, penalties: Numbers) -> Numbers:
+    def excess(self, solution: Numbers, penalties: Numbers) -> Numbers:
         """``[U]``: by how much each unit is above the threshold, given all others.
 
         Of units that are not zero the size ``|g_u|``; of zeros, minus what they lack to become something else.
         """
-        moved: Numbers = np.abs(found + self.correlations(found)) - penalties
+        moved: Numbers = np.abs(solution + self.correlations(solution)) - penalties
         return moved
 
 

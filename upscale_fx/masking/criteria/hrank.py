@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from upscale_fx.channels.positions import Axes
+from upscale_fx.channels.positions import Axes, Numbers
 from upscale_fx.compiled.inputs import LARGE, SMALL
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import InputError
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.readings import Reading, flattened
-from upscale_fx.masking.criteria.fista import Numbers
 from upscale_fx.masking.reconstruction.replay import Replay
 
 if TYPE_CHECKING:
@@ -116,8 +115,8 @@ class HRank:
                 torch.arange(first * each, (first + 1) * each) for first in self._drawn(rows // each, draw).tolist()
             ]
         elif isinstance(graphs, Tensor) and graphs.shape == (rows,):
-            found = torch.unique(graphs.cpu())
-            groups = [torch.nonzero(graphs.cpu() == found[k])[:, 0] for k in self._drawn(len(found), draw).tolist()]
+            numbers = torch.unique(graphs.cpu())
+            groups = [torch.nonzero(graphs.cpu() == numbers[k])[:, 0] for k in self._drawn(len(numbers), draw).tolist()]
         else:
             groups = [torch.arange(rows)]
         for group in groups:
@@ -174,5 +173,5 @@ def ranks(maps: Tensor) -> Numbers:
     eps = torch.finfo(maps.dtype if maps.is_floating_point() else torch.float64).eps
     singular = torch.linalg.svdvals(maps.double())
     least = singular.amax(dim=1, keepdim=True) * eps * max(maps.shape[1:])
-    found: Numbers = (singular > least).sum(dim=1).double().cpu().numpy()
-    return found
+    count: Numbers = (singular > least).sum(dim=1).double().cpu().numpy()
+    return count

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
+from upscale_fx.channels.positions import Scores
 
 if TYPE_CHECKING:
     from upscale_fx.analysis.dataflow import Dataflow
     from upscale_fx.masking.consumers.pools import Removal
     from upscale_fx.masking.reconstruction.errors import Choice
-
-Scores = npt.NDArray[np.float64]
 
 
 @runtime_checkable

@@ -43,9 +43,9 @@ def cross_entropy(output: Any, batch: Any) -> Tensor:
             f"with y, a dictionary with 'y' besides the arguments, or a loss of your own, {_REMEDY}"
         )
     if not isinstance(output, Tensor) or output.dim() != 2:
-        found = f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        returned = f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise InputError(
-            f"the criterion 'taylor' takes logits [rows, classes], the model returns {found}: pass {_REMEDY}"
+            f"the criterion 'taylor' takes logits [rows, classes], the model returns {returned}: pass {_REMEDY}"
         )
     labels = labels.to(output.device)
     if labels.dim() == 2 and labels.shape[1] == 1:
@@ -77,9 +77,9 @@ def cross_entropy(output: Any, batch: Any) -> Tensor:
 def _labels(batch: Any) -> tuple[Tensor | None, Tensor | None, int | None]:
     """Labels, training rows, and how many rows are seeds, of those that a batch has."""
     if isinstance(batch, Data):
-        found = {name: batch[name] for name in (*_LABELS, "batch_size") if name in batch}
+        entries = {name: batch[name] for name in (*_LABELS, "batch_size") if name in batch}
     else:
-        found = {name: batch[name] for name in _LABELS if name in batch} if isinstance(batch, Mapping) else {}
-    labels, mask, seeds = found.get("y"), found.get("train_mask"), found.get("batch_size")
+        entries = {name: batch[name] for name in _LABELS if name in batch} if isinstance(batch, Mapping) else {}
+    labels, mask, seeds = entries.get("y"), entries.get("train_mask"), entries.get("batch_size")
     mask = mask if isinstance(mask, Tensor) and mask.dtype == torch.bool else None
     return labels if isinstance(labels, Tensor) else None, mask, seeds if isinstance(seeds, int) else None

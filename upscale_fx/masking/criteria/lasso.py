@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from upscale_fx.channels.positions import Positions
-from upscale_fx.masking.criteria.fista import Lasso, Numbers
+from upscale_fx.channels.positions import Numbers, Positions
+from upscale_fx.masking.criteria.fista import Lasso
 from upscale_fx.masking.reconstruction.errors import Choice, ReconstructionError
 
 #: Between two penalties that are this close, relative, the support is as exact as it gets.
@@ -81,17 +81,17 @@ def quadratics(choice: Choice, ridge: float) -> list[tuple[Positions, Numbers]]:
     tied.add_nodes_from(range(len(choice.pools)))
     for error in choice.errors:
         nx.add_path(tied, error.units.tolist())
-    found = []
+    parts = []
     place = np.zeros(len(choice.pools), dtype=np.int64)
     group = place.copy()
     for number, members in enumerate(nx.connected_components(tied)):
         units = np.array(sorted(members), dtype=np.int64)
         place[units], group[units] = np.arange(len(units)), number
-        found.append((units, np.diag(choice.unseen[units])))
+        parts.append((units, np.diag(choice.unseen[units])))
     for error, quadratic in zip(choice.errors, own, strict=True):
         at = place[error.units]
-        found[group[error.units[0]]][1][np.ix_(at, at)] += quadratic
-    return found
+        parts[group[error.units[0]]][1][np.ix_(at, at)] += quadratic
+    return parts
 
 
 def _factors(error: ReconstructionError, ridge: float) -> Numbers:
@@ -123,10 +123,10 @@ def selected(problem: Lasso, pools: Positions, kept: Positions) -> Numbers:
     free = wanted == live
     penalty[free] = 0.0
     low, high = np.zeros(len(kept)), penalty.copy()
-    found = np.zeros(len(pools))
+    solution = np.zeros(len(pools))
     for _ in range(_ROUNDS):
-        found = problem.solve(penalty[pools] / problem.norms, found)
-        count = np.bincount(pools[found != 0], minlength=len(kept))
+        solution = problem.solve(penalty[pools] / problem.norms, solution)
+        count = np.bincount(pools[solution != 0], minlength=len(kept))
         more, less = (count > wanted) & ~free, (count < wanted) & ~free
         low, high = np.where(more, penalty, low), np.where(less, penalty, high)
         # The other blocks' penalties have moved as well: a bound that is no longer one is given up.
@@ -137,7 +137,7 @@ def selected(problem: Lasso, pools: Positions, kept: Positions) -> Numbers:
         between = np.sqrt(np.maximum(low, 0.0) * np.where(np.isinf(high), 0.0, high))
         step = np.where(np.isinf(high), penalty * 2, np.where(low == 0, penalty / 2, between))
         penalty = np.where(more | less, step, penalty)
-    return problem.excess(found, penalty[pools] / problem.norms)
+    return problem.excess(solution, penalty[pools] / problem.norms)
 
 
 def vanishing(problem: Lasso, largest: float) -> Numbers:
@@ -145,13 +145,13 @@ def vanishing(problem: Lasso, largest: float) -> Numbers:
     least, steps = _PATH
     path = largest * np.geomspace(1.0, least, steps)
     scores = np.zeros(len(problem.norms))
-    found = np.zeros_like(scores)
-    above = np.abs(problem.correlations(found)) * problem.norms - largest
+    solution = np.zeros_like(scores)
+    above = np.abs(problem.correlations(solution)) * problem.norms - largest
     before = largest
     for penalty in path.tolist():
-        found = problem.solve(penalty / problem.norms, found)
-        excess = problem.excess(found, penalty / problem.norms) * problem.norms
-        new = (found != 0) & (scores == 0)
+        solution = problem.solve(penalty / problem.norms, solution)
+        excess = problem.excess(solution, penalty / problem.norms) * problem.norms
+        new = (solution != 0) & (scores == 0)
         below, over = np.minimum(above[new], 0.0), np.maximum(excess[new], np.finfo(float).tiny)
         scores[new] = before + (penalty - before) * below / (below - over)
         above, before = excess, penalty

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upscale_fx.masking.reconstruction.elimination import Membership, Numbers, QuadraticError, eliminate
+from upscale_fx.channels.positions import Numbers
+from upscale_fx.masking.reconstruction.elimination import Membership, QuadraticError, eliminate
 from upscale_fx.masking.reconstruction.errors import Choice
 from upscale_fx.masking.reconstruction.solve import RIDGE
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upscale_fx.channels.positions import Numbers
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError
 from upscale_fx.masking.consumers.consumer import Consumer
-from upscale_fx.masking.criteria.fista import Numbers
 from upscale_fx.masking.criteria.labels import cross_entropy
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Taylor:
             raise InputError(f"the model fails on a calibration batch: {error}") from error
         loss: Any = (self.loss_fn or cross_entropy)(output, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = f"one of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-            raise InputError(f"the loss of Taylor(loss_fn) must be a tensor with one number, got {found}")
+            returned = f"one of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise InputError(f"the loss of Taylor(loss_fn) must be a tensor with one number, got {returned}")
         if not loss.requires_grad:
             raise InputError("the loss of Taylor(loss_fn) depends on no parameter: make it of the output as it is")
         if not bool(torch.isfinite(loss)):

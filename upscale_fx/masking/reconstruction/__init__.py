@@ -1,1 +1,1 @@
-"""Least squares between a dense and a pruned model: which channels are missed least, and what makes up for them."""
+"""Least squares between a dense and a pruned model: the error of removing channels, and the refit of weights."""

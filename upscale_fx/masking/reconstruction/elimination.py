@@ -16,11 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from upscale_fx.channels.positions import Mask, Positions
-
-Numbers = npt.NDArray[np.float64]
+from upscale_fx.channels.positions import Mask, Numbers, Positions
 
 #: Low-rank terms that are gathered before they are applied.
 PENDING = 64

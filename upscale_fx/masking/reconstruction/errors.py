@@ -14,9 +14,8 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.identity import channel_ids
-from upscale_fx.channels.positions import Positions
+from upscale_fx.channels.positions import Numbers, Positions
 from upscale_fx.masking.consumers.pools import Pool, Removal, Unit
-from upscale_fx.masking.reconstruction.elimination import Numbers
 from upscale_fx.masking.reconstruction.moments import Moments
 from upscale_fx.masking.reconstruction.problem import Problem
 from upscale_fx.masking.reconstruction.solve import regularised

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from upscale_fx.analysis.propagations import Propagation, Structure
+from upscale_fx.analysis.propagations import Propagation, SortedTargets
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError
@@ -59,7 +59,7 @@ class Replay:
         self.nodes = [node for node in nodes if node in needed and node not in inner]
         self.dense: Values = {}
         self.pruned: Values = {}
-        self._structure: Structure = {}
+        self._structure: SortedTargets = {}
         self._order = {node: place for place, node in enumerate(nodes)}
         self._roots = (dense, pruned)
         self._interpreters = [fx.Interpreter(root, graph=dense.graph) for root in self._roots]

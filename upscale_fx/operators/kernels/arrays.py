@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Rows(NamedTuple):
+class StridedRows(NamedTuple):
     """A tensor ``[M, ...]`` as ``flat[j * row + h * head + c]``; nothing was copied if its last axis is contiguous."""
 
     flat: Any
@@ -27,7 +27,7 @@ def flat(x: Tensor) -> Any:
     return array if array.ndim == 1 else array.reshape(-1)
 
 
-def rows(x: Tensor, *, per_head: bool) -> Rows:
+def strided_rows(x: Tensor, *, per_head: bool) -> StridedRows:
     """Read a tensor ``[M, ...]`` in place where it can be.
 
     Args:
@@ -37,13 +37,13 @@ def rows(x: Tensor, *, per_head: bool) -> Rows:
     if x.is_contiguous():
         heads = x.size(1) if per_head else 1
         channels = math.prod(x.shape[1:]) // heads if heads else x.size(2)
-        return Rows(flat(x), heads * channels, channels, heads, channels)
+        return StridedRows(flat(x), heads * channels, channels, heads, channels)
     if x.dim() > 3 or (x.size(-1) > 1 and x.stride(-1) != 1):
-        return rows(x.contiguous(), per_head=per_head)
+        return strided_rows(x.contiguous(), per_head=per_head)
     heads, channels = (x.size(1), x.size(2)) if x.dim() == 3 else (1, x.size(1))
     row, head = x.stride(0), x.stride(1) if x.dim() == 3 else channels
     extent = (x.size(0) - 1) * row + (heads - 1) * head + channels
     array = torch.as_strided(x.detach(), (extent,), (1,)).numpy()
     if not per_head and (heads == 1 or head == channels):
         heads, channels, head = 1, heads * channels, heads * channels
-    return Rows(array, row, head, heads, channels)
+    return StridedRows(array, row, head, heads, channels)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from upscale_fx.operators.kernels import edge_loops, extreme_loops, source_loops, sum_loops
-from upscale_fx.operators.kernels.arrays import Rows, flat, rows
+from upscale_fx.operators.kernels.arrays import StridedRows, flat, strided_rows
 from upscale_fx.operators.kernels.jit import OK, ROWPTR
 from upscale_fx.operators.kernels.memory import empty
 from upscale_fx.operators.kernels.threads import over_channels, over_rows
@@ -32,7 +32,7 @@ def spmm(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, r
     """See :func:`upscale_fx.operators.spmm`."""
     out = empty((rowptr.numel() - 1, *x.shape[1:]), x)
     if out.numel():
-        source = rows(x, per_head=weight is not None and weight.dim() == 2)
+        source = strided_rows(x, per_head=weight is not None and weight.dim() == 2)
         extreme = reduce in ("max", "min")
         loop = sum_loops.spmm_extreme if extreme else sum_loops.spmm_sum
         graph, features = _graph(col, x), _features(source, x)
@@ -49,7 +49,7 @@ def extreme_backward(
     grad_weight = None if weight is None else torch.zeros_like(weight, memory_format=torch.contiguous_format)
     if out.numel() == 0 or x.numel() == 0:
         return grad_x, grad_weight
-    source = rows(x, per_head=weight is not None and weight.dim() == 2)
+    source = strided_rows(x, per_head=weight is not None and weight.dim() == 2)
     arguments = (*_graph(col, x), *_weights(weight, x), *_features(source, x), flat(out), flat(grad))
     _over_channels(extreme_loops.extreme_sources, rowptr, col, x, source, *arguments, flat(grad_x))
     if grad_weight is not None:
@@ -61,7 +61,7 @@ def spmm_transposed(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, g
     """See :func:`upscale_fx.operators.spmm_transposed`."""
     out = empty((num_cols, *g.shape[1:]), g).zero_()
     if out.numel() and g.numel():
-        source = rows(g, per_head=weight is not None and weight.dim() == 2)
+        source = strided_rows(g, per_head=weight is not None and weight.dim() == 2)
         arguments = (*_graph(col, out), *_weights(weight, g), *_features(source, out))
         _over_channels(source_loops.spmm_transposed, rowptr, col, out, source, *arguments, flat(out))
     return out
@@ -73,7 +73,7 @@ def edge_dot(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor) ->
     if right.size(2) == 0:
         return out.zero_()
     if out.numel():
-        target, source = rows(left, per_head=True), rows(right, per_head=True)
+        target, source = strided_rows(left, per_head=True), strided_rows(right, per_head=True)
         ends = (target.flat, target.row, target.head, *_features(source, right))
         _over_rows(edge_loops.edge_dot, rowptr, col, right, *_graph(col, right), *ends, flat(out))
     return out
@@ -108,7 +108,7 @@ def edge_additive_dot(
     if right.size(2) == 0:
         return out.zero_()
     if out.numel():
-        target, source = rows(left, per_head=True), rows(right, per_head=True)
+        target, source = strided_rows(left, per_head=True), strided_rows(right, per_head=True)
         ends = (target.flat, target.row, target.head, *_features(source, right), flat(vector), float(negative_slope))
         _over_rows(edge_loops.edge_additive_dot, rowptr, col, right, *_graph(col, right), *ends, flat(out))
     return out
@@ -128,7 +128,7 @@ def edge_additive_dot_backward(
         torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (left, right, vector)
     )
     if grad.numel() and vector.numel():
-        target, source = rows(left, per_head=True), rows(right, per_head=True)
+        target, source = strided_rows(left, per_head=True), strided_rows(right, per_head=True)
         ends = (target.flat, target.row, target.head, *_features(source, right), flat(vector), float(negative_slope))
         arguments = (*_graph(col, right), *ends, flat(grad), flat(grad_left), flat(grad_right), flat(grad_vector))
         loop = source_loops.edge_additive_dot_backward
@@ -160,7 +160,7 @@ def attend(rowptr: Tensor, col: Tensor | None, scores: Tensor, x: Tensor) -> Ten
     """See :func:`upscale_fx.operators.attend`."""
     out = empty((rowptr.numel() - 1, *x.shape[1:]), x)
     if out.numel():
-        source = rows(x, per_head=scores.dim() == 2)
+        source = strided_rows(x, per_head=scores.dim() == 2)
         width = source.heads * (source.channels + _EXPONENTIAL)
         arguments = (*_graph(col, x), *_weights(scores, x), *_features(source, x), flat(out))
         _raise(over_rows(sum_loops.attend, flat(rowptr), width, *arguments), col, x.size(0))
@@ -183,7 +183,7 @@ def _weights(weight: Tensor | None, x: Tensor) -> tuple[Any, int, int]:
     return (flat(weight), 1, 0) if weight.dim() == 1 else (flat(weight), weight.size(1), 1)
 
 
-def _features(source: Rows, x: Tensor) -> tuple[Any, int, int, int, int, int]:
+def _features(source: StridedRows, x: Tensor) -> tuple[Any, int, int, int, int, int]:
     """``x, xs, hs, m, heads, channels``."""
     return source.flat, source.row, source.head, x.size(0), source.heads, source.channels
 
@@ -193,7 +193,9 @@ def _over_rows(loop: Any, rowptr: Tensor, col: Tensor | None, x: Tensor, *argume
     _raise(over_rows(loop, flat(rowptr), width, *arguments), col, x.size(0))
 
 
-def _over_channels(loop: Any, rowptr: Tensor, col: Tensor | None, x: Tensor, source: Rows, *arguments: Any) -> None:
+def _over_channels(
+    loop: Any, rowptr: Tensor, col: Tensor | None, x: Tensor, source: StridedRows, *arguments: Any
+) -> None:
     width = source.heads * source.channels
     _raise(over_channels(loop, flat(rowptr), width, *arguments), col, x.size(0))
 

@@ -1,4 +1,4 @@
-"""Dynamo's graph in plain words: no assertions, no guards, sizes read off tensors, what a model holds as attributes."""
+"""Dynamo's graph without its assertions and guards: sizes are read off tensors, what a model holds are attributes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _RECURRENT = {getattr(torch, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_
 
 
 @dataclass(frozen=True)
-class PlainGraph:
+class CapturedGraph:
     """A graph whose placeholders are the arguments of the call, and whose attributes are what the model holds.
 
     Attributes:
@@ -56,7 +56,7 @@ class PlainGraph:
     constants: dict[str, Tensor]
 
 
-def plain_graph(gm: fx.GraphModule, arguments: Sequence[Argument]) -> PlainGraph:
+def captured_graph(gm: fx.GraphModule, arguments: Sequence[Argument]) -> CapturedGraph:
     """Rewrite Dynamo's graph.
 
     Raises:
@@ -70,7 +70,7 @@ def plain_graph(gm: fx.GraphModule, arguments: Sequence[Argument]) -> PlainGraph
         if not node.users and node.meta.get("symbolic"):
             writer.graph.erase_node(node)
     held = tuple(argument for argument in arguments if argument.kind == "held")
-    return PlainGraph(writer.graph, tuple(writer.given), held, writer.constants)
+    return CapturedGraph(writer.graph, tuple(writer.given), held, writer.constants)
 
 
 @dataclass
