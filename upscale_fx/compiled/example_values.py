@@ -11,11 +11,11 @@ from torch.fx.node import map_arg
 
 from upscale_fx.compiled.inputs import LARGE, SMALL
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
-from upscale_fx.compiled.selections import told_apart
+from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import UpscaleError
 
-#: What a node computes on the small and on the large example graph.
+#: The values of a node on the small and on the large example graph.
 Pair = tuple[Any, Any]
 
 
@@ -27,7 +27,7 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, Pair]:
     with in_mode(module, training=False), torch.no_grad(), undisturbed(module):
         for node in module.graph.nodes:
             pair = [_run(interpreter, node, *side) for side in zip(sides, results, strict=True)]
-            results[0][node], results[1][node] = told_apart(node.target, (pair[0], pair[1]))
+            results[0][node], results[1][node] = with_unequal_counts(node.target, (pair[0], pair[1]))
     return {node: (results[0][node], results[1][node]) for node in results[0]}
 
 

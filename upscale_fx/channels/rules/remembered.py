@@ -1,10 +1,10 @@
-"""Rules are asked once per kind of call: a graph holds many that are alike, and every pass analyses its graph anew.
+"""A memory of relations, so that each rule runs once per kind of call: graphs hold many equal calls, in every pass.
 
-What a rule of this package says of a call depends on nothing but (1) the function that is called and its constants,
-(2) the shapes and dtypes of the operands and of the result on both examples, (3) which operands are the same and which
-are parameters or buffers, and (4) the numbers in operands that are not floating-point: indices, masks and sizes. Calls
-that agree in all of these have the same relation between other nodes. A rule of the user's, a call of a module, which
-may look at its parameters, and a function of the user's are asked about every time.
+A rule of this package depends only on (1) the called function and its constants, (2) the shapes and dtypes of operands
+and result on both examples, (3) which operands are equal and which are parameters or buffers, and (4) the numbers in
+operands that are not floating-point: indices, masks and sizes. Calls that agree in all of these have the same relation,
+between other nodes. Rules of users, calls of modules (whose rules may read parameters) and functions of users are not
+remembered.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from upscale_fx.channels.rules.operation import Operation
 
 Rule = Callable[[Operation], Relation | None]
 
-#: Above this many bytes of positions, everything remembered is forgotten.
+#: Above this many bytes of positions, all relations are forgotten.
 MOST_BYTES = 1 << 26
-#: What every call of does the same: packages whose functions no user writes.
+#: Packages whose functions no user writes, so that equal calls do the same.
 _KNOWN = ("torch", "torch_geometric", "upscale_fx", "_operator", "builtins")
 _CONSTANTS = (int, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout)
 
 
 @dataclass(frozen=True)
 class _Operand:
-    """Stands in a remembered relation for an operand of the call, by its place among them."""
+    """Replaces an operand of the call in a remembered relation, by its position among the operands."""
 
     place: int
 
 
 class _Memory:
-    """Relations by what calls depend on."""
+    """Relations by key (see ``_key``)."""
 
     def __init__(self) -> None:
         self.relations: dict[Any, Any] = {}
         self.bytes = 0
 
     def add(self, key: Any, relation: Any) -> None:
-        """Remember a relation; forget the others first where they are too many."""
+        """Remember a relation; forget all others first if they take too many bytes."""
         arrays = _arrays(relation)
         for array in arrays:
-            array.flags.writeable = False  # other graphs will hold the same ones
+            array.flags.writeable = False  # other graphs will share it
         size = 1000 + sum(array.nbytes for array in arrays)
         if self.bytes + size > MOST_BYTES:
             self.relations, self.bytes = {}, 0
@@ -61,23 +61,24 @@ _UNKNOWN = object()
 
 
 def remembered(rule: Rule, operation: Operation, ask: Callable[[Rule, Operation], Relation | None]) -> Relation | None:
-    """What a rule says of a call: from memory, or by ``ask(rule, operation)``."""
+    """Return the relation that a rule gives for a call, from memory or by ``ask(rule, operation)``."""
     key = _key(rule, operation)
     if key is None:
         return ask(rule, operation)
     operands = operation.call.all_input_nodes
-    found = _memory.relations.get(key, _UNKNOWN)
-    if found is _UNKNOWN:
+    stored = _memory.relations.get(key, _UNKNOWN)
+    if stored is _UNKNOWN:
         relation = ask(rule, operation)
-        places = {node: _Operand(place) for place, node in enumerate(operands)}
-        _memory.add(key, _placed(relation, places))
+        _memory.add(key, _replaced(relation, {node: _Operand(place) for place, node in enumerate(operands)}))
         return relation
-    known: Relation | None = _placed(found, {_Operand(place): node for place, node in enumerate(operands)})
-    return known
+    remembered_relation: Relation | None = _replaced(
+        stored, {_Operand(place): node for place, node in enumerate(operands)}
+    )
+    return remembered_relation
 
 
 def _key(rule: Rule, operation: Operation) -> Any:
-    """All that the rule's answer depends on; None where that cannot be told."""
+    """Return everything that the rule depends on; None if this is unknown."""
     call = operation.call
     if operation.module is not None or not (rule.__module__ or "").startswith("upscale_fx.channels.rules."):
         return None
@@ -97,11 +98,11 @@ def _key(rule: Rule, operation: Operation) -> Any:
 
 
 class _CannotTellError(Exception):
-    """A value of a kind that is not compared."""
+    """A value of a type that keys cannot hold."""
 
 
 def _described(pair: tuple[Any, Any]) -> Any:
-    """What counts of an operand."""
+    """Return the part of an operand that a rule may read."""
     if all(isinstance(value, Tensor) and value.layout == torch.strided for value in pair):
         floating = pair[0].is_floating_point() or pair[0].is_complex()
         return tuple(
@@ -112,15 +113,15 @@ def _described(pair: tuple[Any, Any]) -> Any:
 
 
 def _constant(value: Any, places: dict[fx.Node, int]) -> Any:
-    """Nested arguments as a key: numbers of different types are different, and so is each zero."""
+    """Return nested arguments as a key; numbers of different types differ, and so do 0.0 and -0.0."""
     if isinstance(value, fx.Node):
         return _Operand(places[value])
     if isinstance(value, tuple | list):
-        return (type(value), *(_constant(one, places) for one in value))
+        return (type(value), *(_constant(item, places) for item in value))
     if isinstance(value, dict):
-        return (dict, *((key, _constant(one, places)) for key, one in value.items()))
+        return (dict, *((key, _constant(item, places)) for key, item in value.items()))
     if isinstance(value, slice):
-        return (slice, *(_constant(one, places) for one in (value.start, value.stop, value.step)))
+        return (slice, *(_constant(bound, places) for bound in (value.start, value.stop, value.step)))
     if isinstance(value, float):
         return (float, value.hex())
     if isinstance(value, _CONSTANTS):
@@ -128,15 +129,15 @@ def _constant(value: Any, places: dict[fx.Node, int]) -> Any:
     raise _CannotTellError
 
 
-def _placed(value: Any, places: dict[Any, Any]) -> Any:
-    """A relation between other nodes."""
+def _replaced(value: Any, replacements: dict[Any, Any]) -> Any:
+    """Return a relation with its nodes replaced."""
     if isinstance(value, fx.Node | _Operand):
-        return places[value]
+        return replacements[value]
     if isinstance(value, tuple):
-        return tuple(_placed(one, places) for one in value)
+        return tuple(_replaced(item, replacements) for item in value)
     if isinstance(value, Relation | Flow):
         new = object.__new__(type(value))
-        new.__dict__.update({name: _placed(one, places) for name, one in value.__dict__.items()})
+        new.__dict__.update({name: _replaced(item, replacements) for name, item in value.__dict__.items()})
         return new
     return value
 
@@ -145,5 +146,5 @@ def _arrays(value: Any) -> list[Any]:
     if isinstance(value, np.ndarray):
         return [value]
     if isinstance(value, Relation | Flow):
-        return [array for one in value.__dict__.values() for array in _arrays(one)]
-    return [array for one in value for array in _arrays(one)] if isinstance(value, tuple) else []
+        return [array for item in value.__dict__.values() for array in _arrays(item)]
+    return [array for item in value for array in _arrays(item)] if isinstance(value, tuple) else []
