@@ -49,7 +49,7 @@ class Convolution(Relation):
         return np.repeat(outputs, self.places[0])
 
     def inputs(self, outputs: Mask, nonzero: Masks) -> Mask:
-        """Which input channels some of these output channels read; at least one if there are any."""
+        """Return which input channels these output channels read; at least one if there are any output channels."""
         x = _anywhere(nonzero[self.x], self.channels[1])
         reads: Mask = x & np.logical_or.reduce(self.pattern(nonzero)[outputs], axis=0)
         reads[0] |= bool(outputs.any() and not reads.any())  # only the bias is left, but the call needs an image
