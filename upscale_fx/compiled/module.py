@@ -52,7 +52,24 @@ class CompiledGNN(DeferredCode):
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
         body = {key: copy.deepcopy(value, memo) for key, value in self.__dict__.items() if key not in _DERIVED}
-        return _rebuild([(*record[:-1], dict(record[-1])) for record in _serialize(self.graph)], body)
+        root = nn.Module()
+        root.__dict__.update(body)
+        return make_module(root, copied_graph(self.graph), body["meta"], body["training"])
+
+
+def copied_graph(graph: fx.Graph) -> fx.Graph:
+    """A graph of the same calls, with the same names."""
+    new = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        copied = new.create_node(
+            node.op, node.target, name=node.name
+        )  # what comes as an argument here is looked through
+        copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
+        copied.kwargs = fx.node.map_arg(node.kwargs, nodes.__getitem__)
+        copied.meta = dict(node.meta)
+        nodes[node] = copied
+    return new
 
 
 class _Reference:
