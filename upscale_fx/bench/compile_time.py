@@ -24,8 +24,6 @@ from upscale_fx import passes
 from upscale_fx.bench.threads import use_threads
 
 DESCRIPTION = "Time prune() of models that are hard to compile: the least and the median of some runs, and its parts."
-    "Time prune() of models that are hard to compile: the least and the median of several runs, and its parts."
-)
 AMOUNT = 0.5
 
 
