@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from upscale_fx.analysis.rectangles import Level, closure
 from upscale_fx.channels.positions import Axes, Mask, Positions, axes_of
 from upscale_fx.channels.relations import Relation
-from upscale_fx.channels.rules import relation_of
+from upscale_fx.channels.rules import relations_of
 from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.module import CompiledGNN
 
@@ -58,8 +58,7 @@ def analyse(module: CompiledGNN) -> Dataflow:
     """Relations, axes and the forward analysis of a graph."""
     values = example_values(module)
     axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
-    relations = {node: relation_of(node, values, module) for node in values if node.op != "output"}
-    flow = Dataflow(module, values, relations, axes)
+    flow = Dataflow(module, values, relations_of(values, module), axes)
     flow.nonzero = nonzero(flow)
     return flow
 

@@ -14,7 +14,7 @@ from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
-from upscale_fx.compiled.record.nodes import graph_of, record_nodes
+from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
 
 # What GraphModule makes itself from the graph, so what a pickle need not hold.
@@ -48,7 +48,9 @@ class CompiledGNN(DeferredCode):
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
         body = {key: copy.deepcopy(value, memo) for key, value in self.__dict__.items() if key not in _DERIVED}
-        return _rebuild([one.copied() for one in record_nodes(self.graph)], body)
+        root = nn.Module()
+        root.__dict__.update(body)
+        return make_module(root, copied_graph(self.graph), body["meta"], body["training"])
 
 
 def _rebuild(records: Sequence[NodeRecord], body: dict[str, Any]) -> CompiledGNN:

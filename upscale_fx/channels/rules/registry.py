@@ -72,8 +72,19 @@ def _names_in_graphs(operation: Any) -> list[Any]:
     return [own]
 
 
-def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Relation:
-    """The relation of a node, by the registry; a barrier with a reason where no rule fits."""
+def relations_of(values: Mapping[fx.Node, Pair], root: nn.Module) -> dict[fx.Node, Relation]:
+    """The relation of every node of a graph but its output."""
+    described: dict[fx.Node, Any] = {}
+    return {node: relation_of(node, values, root, described) for node in values if node.op != "output"}
+
+
+def relation_of(
+    node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module, described: dict[fx.Node, Any] | None = None
+) -> Relation:
+    """The relation of a node, by the registry; a barrier with a reason where no rule fits.
+
+    ``described`` is shared by calls for the same example values, see :func:`remembered`.
+    """
     if node.op in ("placeholder", "get_attr"):
         return Source()
     if axes_of(values[node]) is None:
@@ -96,7 +107,7 @@ def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) 
     rule = _find(call, operation.module) if not deep else None
     if rule is None:
         return Barrier(tuple(operation.tensors), _MIXING.get(operation.name, _UNKNOWN))
-    found = remembered(rule, operation, _applied)
+    found = remembered(rule, operation, _applied, described)
     if found is None:
         return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")
     return found

@@ -9,8 +9,9 @@ may look at its parameters, and a function of the user's are asked about every t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -30,70 +31,78 @@ _KNOWN = ("torch", "torch_geometric", "upscale_fx", "_operator", "builtins")
 _CONSTANTS = (int, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout)
 
 
-@dataclass(frozen=True)
-class _Operand:
-    """Stands in a remembered relation for an operand of the call, by its place among them."""
-
-    place: int
+#: A relation between the operands of a call, given in the order in which the call takes them.
+Template = Callable[[Sequence[fx.Node]], Any]
 
 
 class _Memory:
     """Relations by what calls depend on."""
 
     def __init__(self) -> None:
-        self.relations: dict[Any, Any] = {}
+        self.templates: dict[Any, Template] = {}
         self.bytes = 0
 
-    def add(self, key: Any, relation: Any) -> None:
+    def add(self, key: Any, relation: Relation | None, operands: Sequence[fx.Node]) -> None:
         """Remember a relation; forget the others first where they are too many."""
         arrays = _arrays(relation)
         for array in arrays:
             array.flags.writeable = False  # other graphs will hold the same ones
         size = 1000 + sum(array.nbytes for array in arrays)
         if self.bytes + size > MOST_BYTES:
-            self.relations, self.bytes = {}, 0
-        self.relations[key] = relation
+            self.templates, self.bytes = {}, 0
+        self.templates[key] = _template(relation, {node: place for place, node in enumerate(operands)})
         self.bytes += size
 
 
 _memory = _Memory()
-_UNKNOWN = object()
 
 
-def remembered(rule: Rule, operation: Operation, ask: Callable[[Rule, Operation], Relation | None]) -> Relation | None:
-    """What a rule says of a call: from memory, or by ``ask(rule, operation)``."""
-    key = _key(rule, operation)
-    if key is None:
+def remembered(
+    rule: Rule,
+    operation: Operation,
+    ask: Callable[[Rule, Operation], Relation | None],
+    described: dict[fx.Node, Any] | None = None,
+) -> Relation | None:
+    """What a rule says of a call: from memory, or by ``ask(rule, operation)``.
+
+    ``described`` keeps what counts of the operands, for as long as the example values are the same.
+    """
+    kind = call_kind(operation, {} if described is None else described)
+    if kind is None or not (rule.__module__ or "").startswith("upscale_fx.channels.rules."):
         return ask(rule, operation)
-    operands = operation.call.all_input_nodes
-    found = _memory.relations.get(key, _UNKNOWN)
-    if found is _UNKNOWN:
-        relation = ask(rule, operation)
-        places = {node: _Operand(place) for place, node in enumerate(operands)}
-        _memory.add(key, _placed(relation, places))
-        return relation
-    known: Relation | None = _placed(found, {_Operand(place): node for place, node in enumerate(operands)})
-    return known
+    key, operands = (rule, kind), operation.call.all_input_nodes
+    template = _memory.templates.get(key)
+    if template is not None:
+        known: Relation | None = template(operands)
+        return known
+    relation = ask(rule, operation)
+    _memory.add(key, relation, operands)
+    return relation
 
 
-def _key(rule: Rule, operation: Operation) -> Any:
-    """All that the rule's answer depends on; None where that cannot be told."""
+def call_kind(operation: Operation, described: dict[fx.Node, Any]) -> Any:
+    """All that what a call does to channels and rows depends on (1 to 4 above); None where that cannot be told."""
     call = operation.call
-    if operation.module is not None or not (rule.__module__ or "").startswith("upscale_fx.channels.rules."):
-        return None
-    if call.op == "call_function" and (
-        str(call.target.__module__).partition(".")[0] not in _KNOWN
-        or isinstance(call.target, torch._ops.OpOverload | torch._ops.OpOverloadPacket)
-    ):
+    if operation.module is not None or (call.op == "call_function" and not _is_known(call.target)):
         return None
     places = {node: place for place, node in enumerate(call.all_input_nodes)}
     try:
-        operands = tuple((node.op == "get_attr", _described(operation.values[node])) for node in places)
-        result = tuple((value.shape, value.dtype) for value in operation.values[operation.node])
+        for node in places:
+            if node not in described:
+                described[node] = (node.op == "get_attr", _described(operation.values[node]))
+        operands = tuple([described[node] for node in places])
         constants = _constant((operation.item, call.args, call.kwargs), places)
     except _CannotTellError:
         return None
-    return rule, call.op, call.target, operands, result, constants
+    small, large = operation.values[operation.node]
+    return call.op, call.target, operands, small.shape, large.shape, small.dtype, constants
+
+
+@cache
+def _is_known(target: Any) -> bool:
+    """Whether a function does the same for everybody."""
+    own = str(target.__module__).partition(".")[0] in _KNOWN
+    return own and not isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket)
 
 
 class _CannotTellError(Exception):
@@ -102,43 +111,76 @@ class _CannotTellError(Exception):
 
 def _described(pair: tuple[Any, Any]) -> Any:
     """What counts of an operand."""
-    if all(isinstance(value, Tensor) and value.layout == torch.strided for value in pair):
-        floating = pair[0].is_floating_point() or pair[0].is_complex()
-        return tuple(
-            (value.shape, value.dtype, value.device, None if floating else value.cpu().numpy().tobytes())
-            for value in pair
-        )
+    small, large = pair
+    if isinstance(small, Tensor) and isinstance(large, Tensor):
+        if small.layout != torch.strided or large.layout != torch.strided:
+            raise _CannotTellError
+        shapes = (small.shape, large.shape, small.dtype, large.dtype, small.device)
+        if small.is_floating_point() or small.is_complex():
+            return shapes
+        return (*shapes, small.cpu().numpy().tobytes(), large.cpu().numpy().tobytes())
     return _constant(pair, {})
+
+
+#: Stand for operands in keys, by place.
+_OPERANDS = [object() for _ in range(1 << 10)]
 
 
 def _constant(value: Any, places: dict[fx.Node, int]) -> Any:
     """Nested arguments as a key: numbers of different types are different, and so is each zero."""
     if isinstance(value, fx.Node):
-        return _Operand(places[value])
-    if isinstance(value, tuple | list):
-        return (type(value), *(_constant(one, places) for one in value))
-    if isinstance(value, dict):
-        return (dict, *((key, _constant(one, places)) for key, one in value.items()))
-    if isinstance(value, slice):
-        return (slice, *(_constant(one, places) for one in (value.start, value.stop, value.step)))
-    if isinstance(value, float):
-        return (float, value.hex())
+        return _operand(places[value])
     if isinstance(value, _CONSTANTS):
         return (type(value), value)
+    if isinstance(value, tuple | list):
+        return (type(value), *[_constant(one, places) for one in value])
+    if isinstance(value, dict):
+        return (dict, *[(key, _constant(one, places)) for key, one in value.items()])
+    if isinstance(value, float):
+        return (float, value.hex())
+    if isinstance(value, slice):
+        return (slice, *[_constant(one, places) for one in (value.start, value.stop, value.step)])
     raise _CannotTellError
 
 
-def _placed(value: Any, places: dict[Any, Any]) -> Any:
-    """A relation between other nodes."""
-    if isinstance(value, fx.Node | _Operand):
-        return places[value]
-    if isinstance(value, tuple):
-        return tuple(_placed(one, places) for one in value)
-    if isinstance(value, Relation | Flow):
-        new = object.__new__(type(value))
-        new.__dict__.update({name: _placed(one, places) for name, one in value.__dict__.items()})
+def _operand(place: int) -> object:
+    if place >= len(_OPERANDS):
+        raise _CannotTellError
+    return _OPERANDS[place]
+
+
+def _template(value: Any, places: dict[fx.Node, int]) -> Template:
+    """What makes a relation, or a part of one, between other operands."""
+    if isinstance(value, fx.Node):
+        return itemgetter(places[value])
+    if isinstance(value, tuple) and _has_nodes(value):
+        parts = [_template(one, places) for one in value]
+        return lambda operands: tuple([part(operands) for part in parts])
+    if isinstance(value, Relation | Flow) and _has_nodes(value):
+        return _template_of_fields(value, places)
+    return lambda operands: value
+
+
+def _template_of_fields(value: Relation | Flow, places: dict[fx.Node, int]) -> Template:
+    kind = type(value)
+    same = {name: one for name, one in value.__dict__.items() if not _has_nodes(one)}
+    moving = [(name, _template(one, places)) for name, one in value.__dict__.items() if _has_nodes(one)]
+
+    def make(operands: Sequence[fx.Node]) -> Any:
+        new = object.__new__(kind)
+        fields = new.__dict__
+        fields.update(same)
+        for name, part in moving:
+            fields[name] = part(operands)
         return new
-    return value
+
+    return make
+
+
+def _has_nodes(value: Any) -> bool:
+    if isinstance(value, Relation | Flow):
+        return any(map(_has_nodes, value.__dict__.values()))
+    return isinstance(value, fx.Node) or (isinstance(value, tuple) and any(map(_has_nodes, value)))
 
 
 def _arrays(value: Any) -> list[Any]:
