@@ -1,4 +1,4 @@
-"""The picture of a sweep: what a model is worth against what it costs, in one panel per cost."""
+"""The picture of a sweep: score against cost, with one panel per cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _POINTS, _DENSE = "#4c72b0", "#c44e52"
 
 
-def draw(found: Sweep, path: str | Path | None) -> Figure:
+def draw(sweep: Sweep, path: str | Path | None) -> Figure:
     """Draw score against multiply-adds, parameters and, where measured, latency; the dense model is a star.
 
     Points are joined from the costliest to the cheapest and named by their amount; whiskers of latencies reach from
@@ -27,7 +27,7 @@ def draw(found: Sweep, path: str | Path | None) -> Figure:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
     except ImportError:
         raise ImportError("drawing needs matplotlib: pip install upscale_fx[draw]") from None
-    rows = [row for row in found.rows if row.score is not None]
+    rows = [row for row in sweep.rows if row.score is not None]
     panels: list[tuple[str, list[float | None]]] = [
         ("multiply-adds per node", [row.macs_per_node for row in rows]),
         ("parameters", [row.parameters for row in rows]),

@@ -23,11 +23,11 @@ class Row:
     """One amount.
 
     Attributes:
-        amount: as people write it; ``"dense"`` for the model with nothing pruned, compiled all the same.
-        score: what the evaluation gave; None where there is no model.
-        parameters: how many are left; None likewise.
+        amount: as text; ``"dense"`` for the unpruned model, which is compiled too.
+        score: the result of ``evaluate``; None where there is no model.
+        parameters: how many are left; None where there is no model.
         macs: multiply-adds by row symbol, as in the report: ``{"N": 1000}`` is 1000 per node.
-        macs_per_node: of one call on the example, over its nodes; without an example, those in ``macs["N"]`` alone.
+        macs_per_node: of one call on the example, divided by its nodes; without an example, ``macs["N"]``.
         latency: of one call on the example; None where nothing was timed.
         note: why there is no model, or what the numbers leave out.
     """
@@ -55,11 +55,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What several amounts give and cost; prints as a table.
+    """Score and cost at several amounts; prints as a table.
 
     Attributes:
-        rows: the dense model, and one row per amount in the order in which they were given.
-        eager: the latency of the model as it came, not compiled; None where nothing was timed.
+        rows: the dense model, then one row per amount, in their order.
+        eager: the latency of the original model, not compiled; None where nothing was timed.
     """
 
     rows: tuple[Row, ...]
@@ -79,13 +79,13 @@ class Sweep:
             writer = csv.writer(file)
             writer.writerow([*names, "ratio_q3", "rounds", "macs", "note"])
             for row in self.rows:
-                one = row.latency
+                latency = row.latency
                 timed = [""] * 7
-                if one is not None:
-                    values = (one.median, *one.spread, one.ratio, *one.ratio_spread, one.rounds)
+                if latency is not None:
+                    values = (latency.median, *latency.spread, latency.ratio, *latency.ratio_spread, latency.rounds)
                     timed = [str(value) for value in values]
                 macs = "; ".join(f"{count} per {symbol}" for symbol, count in (row.macs or {}).items())
-                cells = [_plain(value) for value in (row.score, row.parameters, row.macs_per_node)]
+                cells = [_number_text(value) for value in (row.score, row.parameters, row.macs_per_node)]
                 writer.writerow([row.amount, *cells, *timed, macs, row.note])
         return Path(path)
 
@@ -125,5 +125,5 @@ class Sweep:
         return [f"the model as it came: {self.eager} ms, {dense}"]
 
 
-def _plain(value: float | None) -> str:
+def _number_text(value: float | None) -> str:
     return "" if value is None else repr(value)
