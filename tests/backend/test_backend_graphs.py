@@ -11,9 +11,9 @@ import upscale_fx
 from tests.backend.dynamo import MODELS, SIZES, basic, build, compile_, graph
 from tests.comparison import assert_same, parameters
 from upscale_fx import passes
-from upscale_fx.backend.arguments import arguments_of, plain_values
+from upscale_fx.backend.arguments import arguments_of, concrete_values
+from upscale_fx.backend.clean import clean_graph
 from upscale_fx.backend.likeness import describe
-from upscale_fx.backend.plain import plain_graph
 from upscale_fx.backend.raising import raise_leaves
 from upscale_fx.backend.replay import CapturedModel, check_capture
 from upscale_fx.models import SAGE
@@ -122,12 +122,12 @@ def captured(model):
 
     def keep(gm, values):
         arguments = arguments_of(gm, values)
-        values = plain_values(values)
-        plain = plain_graph(gm, arguments)
-        held = {a.name: values[a.place] for a in plain.held}
-        inner = CapturedModel(plain, {k: v.item() if v.dim() == 0 else v for k, v in held.items()})
-        inputs = describe(plain.given, {a.name: values[a.place] for a in plain.given}, inner)
-        kept.update(graph=plain.graph, check=lambda other: check_capture(gm, arguments, other, inputs, values))
+        values = concrete_values(values)
+        cleaned = clean_graph(gm, arguments)
+        held = {a.name: values[a.place] for a in cleaned.held}
+        inner = CapturedModel(cleaned, {k: v.item() if v.dim() == 0 else v for k, v in held.items()})
+        inputs = describe(cleaned.given, {a.name: values[a.place] for a in cleaned.given}, inner)
+        kept.update(graph=cleaned.graph, check=lambda other: check_capture(gm, arguments, other, inputs, values))
         kept["model"] = inner
         return gm.forward
 
