@@ -119,7 +119,7 @@ def test_recurrent_layers_are_refused():
     with torch._dynamo.config.patch(allow_rnn=True):
         make = lambda: JKNet(12, 16, 5, num_layers=2, mode="lstm")  # noqa: E731
         message = failure(lambda: compile_(build(make), amount=0.5)(*graph(*SIZES[0])))
-    assert "found torch.lstm, whose weights cannot be told apart here (at jumping_knowledge.py:" in message
+    assert "found torch.lstm, whose weights are one list without names (at jumping_knowledge.py:" in message
 
 
 def test_autocast_is_refused():

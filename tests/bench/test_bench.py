@@ -96,7 +96,7 @@ def test_a_stored_graph_brings_its_own_widths(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "mlp"], "'mlp' is none of GCN, SAGE, GAT"),
+        (["--models", "mlp"], "'mlp' is not one of GCN, SAGE, GAT"),
         (["--amounts", "1"], "'1' is not a number in [0, 1)"),
         (["--amounts", "nan"], "'nan' is not a number in [0, 1)"),
         (["--repeats", "0"], "'0' is not a whole number of at least 1"),

@@ -29,14 +29,14 @@ def test_the_report_speaks_of_the_original_model(name):
 def test_the_report_of_a_stepped_sage():
     text = str(upscale_fx.report(in_steps(make("SAGE"), 0.5)))
     assert text.splitlines()[:8] == [
-        "consumer         channels    asked to go    kept  why not fewer",
-        "-------------  ----------  -------------  ------  ------------------------------------",
-        "convs.0.lin_l          12              0      12  reads raw inputs only (inputs=False)",
-        "convs.0.lin_r          12              0      12  reads raw inputs only (inputs=False)",
-        "convs.1.lin_l          32             16      16",
-        "convs.1.lin_r          32             16      16",
-        "convs.2.lin_l          32             16      16",
-        "convs.2.lin_r          32             16      16",
+        "consumer         channels    to remove    kept  why not fewer",
+        "-------------  ----------  -----------  ------  ------------------------------------",
+        "convs.0.lin_l          12            0      12  reads raw inputs only (inputs=False)",
+        "convs.0.lin_r          12            0      12  reads raw inputs only (inputs=False)",
+        "convs.1.lin_l          32           16      16",
+        "convs.1.lin_r          32           16      16",
+        "convs.2.lin_l          32           16      16",
+        "convs.2.lin_r          32           16      16",
     ]
 
 

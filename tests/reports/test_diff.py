@@ -48,12 +48,12 @@ def test_report_of_a_small_network():
     assert_expected_inline(
         str(upscale_fx.report(upscale_fx.prune(tiny(), 0.5))),
         """\
-consumer         channels    asked to go    kept  why not fewer
--------------  ----------  -------------  ------  ------------------------------------
-convs.0.lin_l           4              0       4  reads raw inputs only (inputs=False)
-convs.0.lin_r           4              0       4  reads raw inputs only (inputs=False)
-convs.1.lin_l           8              4       4
-convs.1.lin_r           8              4       4
+consumer         channels    to remove    kept  why not fewer
+-------------  ----------  -----------  ------  ------------------------------------
+convs.0.lin_l           4            0       4  reads raw inputs only (inputs=False)
+convs.0.lin_r           4            0       4  reads raw inputs only (inputs=False)
+convs.1.lin_l           8            4       4
+convs.1.lin_r           8            4       4
 
 parameters  106 -> 63
 bytes       424 -> 252
