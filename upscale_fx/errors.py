@@ -1,4 +1,4 @@
-"""Every error a user can meet, under one root; each is also the built-in type it fits. And one way to warn."""
+"""The errors and the warning of upscale_fx. All errors have one base class; each is also the built-in type it fits."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import sys
 import warnings
 from types import FrameType
 
-# What may stand between a user's line and a warning: this package, and the decorators and progress bars around it.
+# Frames that may lie between the user's line and a warning: this package, torch's decorators and progress bars.
 _BETWEEN = (__package__ + ".", "torch.", "tqdm.")
 
 
 class UpscaleError(Exception):
-    """Root of all errors raised on purpose by upscale_fx."""
+    """Base class of all errors that upscale_fx raises on purpose."""
 
 
 class UpscaleWarning(UserWarning):
-    """Something was asked and not all of it could be done; the report has the details."""
+    """A request could only partly be met; the report has the details."""
 
 
 class TraceError(UpscaleError, RuntimeError):
@@ -39,7 +39,7 @@ class CriterionError(UpscaleError, ValueError):
 
 
 class NothingToPruneError(UpscaleError, ValueError):
-    """Something was asked to be removed and nothing could be; lists every consumer and why."""
+    """No channel could be removed; lists every consumer and why it keeps its channels."""
 
 
 class VerificationError(UpscaleError, AssertionError):
@@ -47,29 +47,29 @@ class VerificationError(UpscaleError, AssertionError):
 
 
 class ModeError(UpscaleError, RuntimeError):
-    """The graph exists for one of ``train()`` / ``eval()`` only and the other one was asked for."""
+    """The graph exists only for ``train()`` or only for ``eval()``, and the call needs the other mode."""
 
 
 class PassError(UpscaleError, RuntimeError):
-    """A pass broke an invariant of the graph: a bug of ours, not of the user."""
+    """A pass broke an invariant of the graph: a bug of upscale_fx, not of the user."""
 
 
 class CompilationError(UpscaleError, RuntimeError):
-    """numba could not compile a kernel; raised where it is asked for by name, elsewhere torch's kernels run instead."""
+    """numba could not compile a kernel. Raised only if numba was chosen by name; otherwise torch's kernels run."""
 
 
 class EvaluationError(UpscaleError, ValueError):
-    """An evaluation returned something other than one finite number; names the model and what came back."""
+    """An evaluation returned something other than one finite number; names the model and the value."""
 
 
 class TargetError(UpscaleError, ValueError):
-    """No amount that removes anything keeps the score, or the target itself makes no sense; shows what was tried."""
+    """No amount above 0 keeps the score, or the target itself is invalid; shows the amounts that were tried."""
 
 
 def warn(text: str) -> None:
-    """Give an :class:`UpscaleWarning` that names the line of the user's that led here, however many calls of ours ago.
+    """Issue an :class:`UpscaleWarning` that names the user's line.
 
-    That is the innermost frame outside this package, torch and tqdm; a function that we call back counts as the user's.
+    This is the innermost frame outside this package, torch and tqdm; it may lie in a function that this package calls.
     """
     frame: FrameType | None = sys._getframe(1)
     level = 2

@@ -1,1 +1,1 @@
-"""What every operation does to channels: positions, the relations between them, and a rule for each operation."""
+"""Channel rules: positions of values, relations between them, and a rule from each operation to its relation."""

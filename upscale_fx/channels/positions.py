@@ -1,8 +1,8 @@
-"""The data the analyses speak in: axes, positions, and the relation an operation is between positions.
+"""Axes, positions, layouts and flows: the data of all channel analyses.
 
 A *value* (a node's result) has row axes (dynamic) and channel axes (static). Its *positions* are its channel axes,
-flattened: ``[N, H, C]`` has ``H * C`` of them. Arrays over positions are flat; a *layout* is an array of the value's
-full rank whose row axes have size 1 and whose entries are the original positions that the compacted value holds, in
+flattened: ``[N, H, C]`` has ``H * C`` positions. Arrays over positions are flat. A *layout* is an array of the value's
+full rank; its row axes have size 1, and its entries are the original positions that the compacted value holds, in
 order.
 """
 
@@ -27,14 +27,19 @@ Masks = Mapping[fx.Node, Mask]
 
 @dataclass(frozen=True)
 class Axes:
-    """Sizes of a tensor value, None for row axes, and the pair of example sizes for each."""
+    """The axes of a tensor value.
+
+    Attributes:
+        sizes: per axis its size, None for row axes.
+        pairs: per axis its sizes in the two example graphs.
+    """
 
     sizes: tuple[int | None, ...]
     pairs: tuple[tuple[int, int], ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Static shape with row axes collapsed to 1: the shape of a layout that keeps everything."""
+        """The sizes with 1 for row axes: the shape of a layout that keeps all positions."""
         return tuple(1 if size is None else size for size in self.sizes)
 
     @property
@@ -44,16 +49,16 @@ class Axes:
 
     @property
     def wide(self) -> list[int]:
-        """The axes that hold more than one position."""
+        """The axes with more than one position."""
         return [axis for axis, size in enumerate(self.shape) if size > 1]
 
     def everything(self) -> Positions:
-        """The layout that keeps all positions in place."""
+        """Return the layout that keeps all positions in place."""
         return np.arange(self.count, dtype=np.int64).reshape(self.shape)
 
 
 def axes_of(pair: tuple[Any, Any]) -> Axes | None:
-    """The axes of a value from its two examples; None for what is not a tensor of one rank."""
+    """Return the axes of a value from its two examples; None unless both are dense tensors of the same rank."""
     first, second = pair
     if not isinstance(first, Tensor) or not isinstance(second, Tensor) or first.layout != torch.strided:
         return None
@@ -66,9 +71,9 @@ def axes_of(pair: tuple[Any, Any]) -> Axes | None:
 
 @dataclass(frozen=True)
 class Flow:
-    """Result position ``p`` takes source position ``index[p]`` (-1: none).
+    """The map from result positions to source positions: result position ``p`` reads ``index[p]`` (-1: nothing).
 
-    ``axes`` says for each source axis which result axis it runs along (None: it has one position).
+    ``axes`` gives the result axis that each source axis corresponds to (None: the source axis has one position).
     """
 
     source: fx.Node
@@ -82,6 +87,6 @@ class Flow:
 
     @property
     def is_one_to_one(self) -> bool:
-        """Whether no source position feeds two result positions."""
+        """Whether no two result positions read the same source position."""
         used = self.index[self.index >= 0]
         return len(np.unique(used)) == len(used)

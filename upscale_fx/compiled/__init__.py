@@ -1,1 +1,1 @@
-"""The compiled model, a graph of its own kind, and what it is called with."""
+"""The compiled model (an FX graph with a record), its inputs, its batches and its structure half."""

@@ -1,8 +1,8 @@
-"""What a batch is, what arguments of a model it stands for, and going over a stream of batches more than once.
+"""Batches: the arguments that a batch gives to a model, and several passes over one stream of batches.
 
-A tuple, a dictionary, a tensor or a ``Data`` object is *one* batch. Every other iterable is a stream of them: a list,
-a ``NeighborLoader``, a generator. A stream that can be read only once (an iterator) is *one-shot*; its batches can be
-spooled to a file as they are first read, so that memory holds one of them at a time however often they are gone over.
+A tuple, a dictionary, a tensor or a ``Data`` object is *one* batch. Every other iterable is a stream of batches: a
+list, a ``NeighborLoader``, a generator. A stream that can be read only once (an iterator) is *one-shot*. Its batches
+can be spooled: the first pass writes them to a file, later passes read the file, and memory holds one batch at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from upscale_fx.compiled.signatures import signature_of
 from upscale_fx.errors import InputError
 
 Transform = Callable[[Any], Any]
-#: What ``Data`` knows without holding it.
+#: Attributes that ``Data`` computes when they are not stored.
 _COUNTS = ("num_nodes", "num_edges", "num_graphs", "batch_size")
 
 
@@ -36,12 +36,12 @@ class Batches:
 
     Args:
         source: one batch, or an iterable of batches.
-        replay: spool a one-shot stream to a temporary file, so that it can be gone over again. Each batch is written
-            when it is first read, and read back from there afterwards; the file goes with this object.
+        replay: spool a one-shot stream to a temporary file, so that it can be read again. Each batch is written when
+            it is first read, and later read from the file; the file is deleted with this object.
 
     Raises:
-        InputError: ``source`` is no batch and no iterable. While iterating: there are no batches, a one-shot stream
-            that is not spooled is gone over again, or a batch cannot be written.
+        InputError: ``source`` is neither a batch nor an iterable. While iterating: there are no batches, a one-shot
+            stream without a spool is read again, or a batch cannot be written.
     """
 
     def __init__(self, source: Any, *, replay: bool = False) -> None:
@@ -59,12 +59,12 @@ class Batches:
 
     @classmethod
     def replayed(cls, source: Any) -> Batches | None:
-        """The same stream for any number of passes; None for None."""
+        """Return the stream in a form that allows any number of passes; None for None."""
         return source if source is None or isinstance(source, cls) else cls(source, replay=True)
 
     @property
     def length(self) -> int | None:
-        """How many batches a pass gives, if that is known."""
+        """Number of batches in a pass; None if unknown."""
         if self._spool is not None:
             return self._spool.length
         try:
@@ -100,7 +100,7 @@ def is_batch(value: Any) -> bool:
 
 
 class _Spool:
-    """What an iterator gave so far, one pickle after another in a file, and whatever it still has to give."""
+    """The batches an iterator has given, one pickle after another in a file, followed by those still to come."""
 
     def __init__(self, source: Iterator[Any]) -> None:
         self.source: Iterator[Any] = source
@@ -111,9 +111,9 @@ class _Spool:
         weakref.finalize(self, self.file.close)
 
     def __iter__(self) -> Iterator[Any]:
-        done = position = 0
+        number = position = 0
         while True:
-            if done < self.count:
+            if number < self.count:
                 self.file.seek(position)
                 batch = pickle.load(self.file)
                 position = self.file.tell()
@@ -125,7 +125,7 @@ class _Spool:
                     return
                 self._write(batch)
                 position = self.end
-            done += 1
+            number += 1
             yield batch
 
     def _write(self, batch: Any) -> None:
@@ -134,7 +134,7 @@ class _Spool:
             pickle.dump(_compact(batch), self.file, protocol=pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"batches are gone over several times, and a {type(batch).__name__} cannot be stored for that "
+                f"batches are read several times, and a {type(batch).__name__} cannot be stored for that "
                 f"({error}); pass a list of batches or a loader instead of a one-shot iterator"
             ) from error
         self.end = self.file.tell()
@@ -142,7 +142,7 @@ class _Spool:
 
 
 def _compact(batch: Any) -> Any:
-    """A batch whose tensors own no more memory than they show: a pickled view brings all it is a view of."""
+    """Return the batch with views copied, since pickling a view would store the whole memory behind it."""
     return pytree.tree_map(_owned, batch)
 
 
@@ -151,38 +151,38 @@ def _owned(leaf: Any) -> Any:
         return copy.copy(leaf).apply(_owned)
     if type(leaf) is not Tensor or leaf.layout != torch.strided:
         return leaf
-    more = leaf.untyped_storage().nbytes() > leaf.numel() * leaf.element_size()
-    return leaf.detach().clone().requires_grad_(leaf.requires_grad) if more else leaf
+    is_part = leaf.untyped_storage().nbytes() > leaf.numel() * leaf.element_size()
+    return leaf.detach().clone().requires_grad_(leaf.requires_grad) if is_part else leaf
 
 
 def arguments_of(
     batch: Any, model: nn.Module, transform: Transform | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and the keyword arguments of ``model.forward`` that a batch stands for.
+    """Return the positional and keyword arguments of ``model.forward`` that a batch gives.
 
-    A tuple (in a stream also a list) is positional arguments, a dictionary keyword arguments, a tensor the only one. Of
-    a ``Data`` or ``HeteroData`` object those attributes are taken that ``forward()`` names; a model whose only argument
-    is none of them gets the object itself.
+    A tuple (in a stream also a list) gives positional arguments, a dictionary keyword arguments, a tensor the only
+    argument. A ``Data`` or ``HeteroData`` object gives the attributes that ``forward()`` names; if ``forward()`` has
+    only one argument and the object has no such attribute, the argument is the object itself.
 
     Args:
         batch: one batch.
-        model: the model to be called, or a graph made of it.
-        transform: called with the batch; what it gives is taken as the batch instead.
+        model: the model to call, or its graph.
+        transform: a function of the batch; its result replaces the batch.
 
     Raises:
-        InputError: an argument is missing or unknown. What a graph was made without is refused by the graph itself.
+        InputError: an argument is missing or unknown. (A graph itself refuses arguments it was traced without.)
     """
-    given = batch if transform is None else transform(batch)
+    value = batch if transform is None else transform(batch)
     signature = signature_of(model)
-    if isinstance(given, BaseData):
-        return _attributes_of(given, model, signature)
-    if not isinstance(given, tuple | list | Mapping | Tensor):
+    if isinstance(value, BaseData):
+        return _attributes_of(value, model, signature)
+    if not isinstance(value, tuple | list | Mapping | Tensor):
         raise InputError(
-            f"a batch is a tuple, a dictionary or a Data object, got a {type(given).__name__}; pass transform=, a "
-            f"function that makes a tuple or a dictionary of arguments of it"
+            f"a batch is a tuple, a dictionary or a Data object, got a {type(value).__name__}; pass transform=, a "
+            f"function that makes a tuple or a dictionary of arguments from it"
         )
-    args = () if isinstance(given, Mapping) else (given,) if isinstance(given, Tensor) else tuple(given)
-    kwargs = dict(given) if isinstance(given, Mapping) else {}
+    args = () if isinstance(value, Mapping) else (value,) if isinstance(value, Tensor) else tuple(value)
+    kwargs = dict(value) if isinstance(value, Mapping) else {}
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -200,19 +200,19 @@ def arguments_of(
 def _attributes_of(
     data: BaseData, model: nn.Module, signature: inspect.Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The attributes of a Data object that forward() names, as keyword arguments."""
+    """Return the attributes of a Data object that forward() names, as positional-only and keyword arguments."""
     named = {
         name: parameter
         for name, parameter in signature.parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    found = {name: value for name in named if (value := _attribute(data, name, named[name])) is not None}
-    if len(named) == 1 and (not found or "batch" in found):
+    values = {name: value for name in named if (value := _attribute(data, name, named[name])) is not None}
+    if len(named) == 1 and (not values or "batch" in values):
         return (data,), {}
-    missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in found]
+    missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in values]
     if isinstance(model, CompiledGNN):
-        known = inputs_of(model).arguments  # a graph needs all it was made with, also what forward() has a default for
-        missing += [name for name, spec in known.items() if spec is not None and name not in {*found, *missing}]
+        traced = inputs_of(model).arguments  # a graph needs all arguments it was traced with, defaults included
+        missing += [name for name, spec in traced.items() if spec is not None and name not in {*values, *missing}]
     if missing:
         raise InputError(
             f"{type(model).__name__}.forward{signature} needs '{missing[0]}', which the {type(data).__name__} batch "
@@ -220,11 +220,11 @@ def _attributes_of(
             f"transform=lambda batch: ({', '.join(f'batch.{name}' for name in named)})"
         )
     first = [name for name, parameter in named.items() if parameter.kind is parameter.POSITIONAL_ONLY]
-    return tuple(found.pop(name) for name in first if name in found), found
+    return tuple(values.pop(name) for name in first if name in values), values
 
 
 def _attribute(data: BaseData, name: str, parameter: inspect.Parameter) -> Any:
-    """What a Data object holds under a name; counts only where they must be given, None where it holds nothing."""
+    """Return an attribute of a Data object, or None; counts only if forward() requires them."""
     if isinstance(data, HeteroData) and any(name in store for store in (*data.node_stores, *data.edge_stores)):
         return data.collect(name)
     if name in data:

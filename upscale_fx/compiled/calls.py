@@ -1,4 +1,4 @@
-"""What calls of sums, differences and products of two are recorded as."""
+"""The targets that nodes of a graph have for sums, differences, products and reshapes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ DIFFERENCES = (torch.sub, operator.sub, "sub")
 PRODUCTS = (torch.mul, operator.mul, "mul")
 
 
-#: What only gives a tensor another shape.
+#: Methods that only change the shape of a tensor.
 RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")
 
 
 def target_name(target: object) -> str:
-    """The name of what a node calls: of a function its own, of a method or a module the string it is called by."""
+    """Return the name of a node's target: the name of a function, or the string that names a method or module."""
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))

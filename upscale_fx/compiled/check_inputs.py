@@ -1,4 +1,4 @@
-"""The first call of every graph: arguments other than the traced kind are refused."""
+"""The first call of every graph: it refuses arguments that do not fit the traced ones."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from upscale_fx.errors import InputError
 def check_inputs(
     values: Sequence[Any], names: Sequence[str], shapes: Sequence[Any], structure: Mapping[str, Any] | None = None
 ) -> None:
-    """Raise an InputError unless every value has the kind and widths its argument was traced with.
+    """Raise an InputError unless every value has the type and widths its argument was traced with.
 
     Args:
         values: the arguments of this call.
         names: their names.
-        shapes: per argument the sizes it must have (None: any size), None where the traced argument was None, or the
-            value itself where it was a number, a flag or a string.
-        structure: the arguments of this call by name that a PreparedGraph may stand in for.
+        shapes: per argument, the sizes it must have (None: any size); None if the traced argument was None; the value
+            itself if it was a number, a bool or a string.
+        structure: by name, the arguments of this call that a PreparedGraph may replace.
     """
     graph = next((value for value in (structure or {}).values() if isinstance(value, PreparedGraph)), None)
     for value, name, shape in zip(values, names, shapes, strict=True):
@@ -43,7 +43,7 @@ def check_inputs(
 
 
 def _stands_in(graph: PreparedGraph | None, value: Any, name: str, structure: Mapping[str, Any]) -> bool:
-    """Whether a prepared graph has what this argument is for; raises InputError where it is in the wrong place."""
+    """Whether a prepared graph replaces this argument; raises InputError if it is in the wrong place."""
     if isinstance(value, PreparedGraph) and name not in structure:
         if structure:
             raise InputError(f"argument '{name}' is a PreparedGraph, which can stand in for {_listed(structure)} only")
@@ -75,11 +75,11 @@ def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
         raise InputError(
             f"argument '{name}' must have {len(shape)} dimensions {_shape_text(shape)}, got {list(value.shape)}"
         )
-    for given, expected in zip(value.shape, shape, strict=True):
-        if expected is not None and given != expected:
+    for size, expected in zip(value.shape, shape, strict=True):
+        if expected is not None and size != expected:
             raise InputError(
                 f"argument '{name}' has shape {list(value.shape)}, expected {_shape_text(shape)} "
-                f"(width {expected}, got {given})"
+                f"(width {expected}, got {size})"
             )
 
 

@@ -1,4 +1,4 @@
-"""How far two outputs of a model are apart."""
+"""The difference between two outputs of a model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
-def largest_difference(expected: Any, found: Any) -> float:
-    """Largest absolute difference of all tensors in two outputs, relative to the largest value (at least 1)."""
-    first, second = pytree.tree_leaves(expected), pytree.tree_leaves(found)
+def largest_difference(expected: Any, actual: Any) -> float:
+    """Return the largest absolute difference between tensors of two outputs, relative to the largest value or 1.
+
+    Infinity if the outputs differ in structure, shapes, NaNs or values other than tensors.
+    """
+    first, second = pytree.tree_leaves(expected), pytree.tree_leaves(actual)
     if len(first) != len(second):
         return float("inf")
     worst = 0.0

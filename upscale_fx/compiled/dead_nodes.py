@@ -1,4 +1,4 @@
-"""Nodes that no output needs."""
+"""Remove dead nodes: those that no output needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from upscale_fx.compiled.check_inputs import check_inputs
 
 
 def drop_dead_nodes(graph: fx.Graph) -> int:
-    """Erase what no output needs; returns how many nodes. Dropout counts as pure: its draws are nobody's business."""
+    """Erase nodes that no output needs and return their number; dropout too, though it draws random numbers."""
     count = 0
     for node in reversed(list(graph.nodes)):
         keep = node.op in ("placeholder", "output") or node.target is check_inputs

@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 
 
 def example_values(module: CompiledGNN) -> dict[fx.Node, Pair]:
-    """Every node's value on the two example graphs, in eval mode and without gradients."""
+    """Return every node's value on the two example graphs, in eval mode and without gradients."""
     sides = [inputs_of(module).example(SMALL), inputs_of(module).example(LARGE)]
     first: dict[fx.Node, Any] = {}
     second: dict[fx.Node, Any] = {}

@@ -1,4 +1,4 @@
-"""Functions and modules of our own that appear in traced graphs."""
+"""Functions and modules of upscale_fx that appear in traced graphs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from upscale_fx.errors import InputError
 class ByMode(nn.Module):
     """A constant that depends on the mode: ``train`` after ``train()``, ``eval`` after ``eval()``.
 
-    Tracing bakes ``self.training`` in; what differed between the two modes is read from here instead.
+    Tracing turns ``self.training`` into a constant; a constant that differs between the modes becomes this module.
     """
 
     def __init__(self, train: Any, evaluation: Any) -> None:
@@ -41,22 +41,22 @@ def set_item(x: Tensor, key: Any, value: Any) -> Tensor:
 
 
 def largest_index(index: Tensor) -> Tensor:
-    """The largest entry of an index, -1 if it is empty: one less than how many rows it names."""
+    """Return the largest entry of an index, -1 if it is empty; the number of rows is one more."""
     return index.max() if index.numel() else index.new_full((), -1)
 
 
 def entry(x: Tensor) -> Tensor:
-    """The raw input itself: the place where compaction may gather only the features that are read."""
+    """Return the raw input; compaction replaces this call by a gather of the features that are read."""
     return x
 
 
 def _may_overwrite(x: Tensor) -> bool:
-    """Whether no gradient needs what is overwritten, and results have the dtype that they are written over."""
+    """Whether no gradient needs the old values, and autocast cannot change the dtype of the result."""
     return not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
 
 
 def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """``total + x @ weight.T``, written over ``total`` where no gradient is needed: nobody else may read that.
+    """Return ``total + x @ weight.T``, written over ``total`` if no gradient is needed; no other node may read that.
 
     Args:
         total: ``[N, O]``.
@@ -67,26 +67,26 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def add_into(total: Tensor, other: Tensor) -> Tensor:
-    """``total + other``, written over ``total`` where no gradient is needed: nobody else may read that."""
+    """Return ``total + other``, written over ``total`` if no gradient is needed; no other node may read ``total``."""
     return total.add_(other) if _may_overwrite(total) else total + other
 
 
 def relu_into(x: Tensor) -> Tensor:
-    """``relu(x)``, written over ``x`` where no gradient is needed: nobody else may read that."""
+    """Return ``relu(x)``, written over ``x`` if no gradient is needed; no other node may read ``x``."""
     return x.relu_() if _may_overwrite(x) else torch.relu(x)
 
 
 def elu_into(x: Tensor, alpha: float) -> Tensor:
-    """``elu(x)``, written over ``x`` where no gradient is needed: nobody else may read that."""
+    """Return ``elu(x)``, written over ``x`` if no gradient is needed; no other node may read ``x``."""
     return nn.functional.elu(x, alpha, inplace=_may_overwrite(x))
 
 
 def head_dot(x: Tensor, vector: Tensor) -> Tensor:
-    """The dot product of each head with its vector, as one matrix product.
+    """Return the dot product of each head with its vector, as one matrix product.
 
     Args:
         x: ``[N, H, C]``.
-        vector: ``[H, C]``, or with axes of size 1 before.
+        vector: ``[H, C]``, with or without leading axes of size 1.
 
     Returns:
         ``[N, H]``.
@@ -96,10 +96,10 @@ def head_dot(x: Tensor, vector: Tensor) -> Tensor:
 
 
 def in_order(x: Tensor, order: Tensor) -> Tensor:
-    """Rows of a value per edge in another order.
+    """Return the rows of a value per edge in the given order of edges.
 
     Raises:
-        InputError: there are more or fewer rows than edges.
+        InputError: the number of rows differs from the number of edges.
     """
     if x.size(0) != order.size(0):
         raise InputError(f"a value per edge has {x.size(0)} rows, but there are {order.size(0)} edges")
@@ -107,24 +107,24 @@ def in_order(x: Tensor, order: Tensor) -> Tensor:
 
 
 def inverse_order(order: Tensor) -> Tensor:
-    """The permutation that undoes one: ``x[order][inverse_order(order)]`` is ``x``."""
+    """Return the inverse permutation: ``x[order][inverse_order(order)]`` is ``x``."""
     return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
 
 
 def gather_channels(x: Tensor, index: Tensor, start: int, shape: Sequence[int]) -> Tensor:
-    """Choose channels across heads: those at ``index`` of the axes from ``start`` on, flattened, in a new shape."""
+    """Flatten the axes from ``start`` on, select the channels at ``index``, and unflatten them to ``shape``."""
     return torch.unflatten(x.flatten(start).index_select(start, index), start, shape)
 
 
 def knn_by_features(x: Tensor, per_graph: int, k: int, dilation: int = 1) -> Tensor:
-    """The ``k`` nearest nodes of every node in feature space, within its own graph: a graph made of what a layer holds.
+    """Return the ``k`` nearest nodes of every node of its graph, by Euclidean distance of features, nearest first.
 
-    Distances are Euclidean, nearest first. A node is its own first neighbour, as in Vision GNN (Han et al., NeurIPS
-    2022, arXiv:2206.00272). One node of the trace, wherever it is called from.
+    A node is its own first neighbour, as in Vision GNN (Han et al., NeurIPS 2022, arXiv:2206.00272). A trace records
+    each call as one node.
 
     Args:
         x: node features ``[N, C]`` of graphs one after another.
-        per_graph: how many nodes each graph has, P.
+        per_graph: nodes of each graph, P.
         k: neighbours of a node.
         dilation: take every ``dilation``-th of the nearest ``k * dilation`` nodes.
 
@@ -142,5 +142,5 @@ def knn_by_features(x: Tensor, per_graph: int, k: int, dilation: int = 1) -> Ten
     return (nearest + first.view(-1, 1, 1)).flatten(0, 1)
 
 
-# The check has no users in the graph; without this dead code elimination would drop it.
+# The check has no users in the graph; without this mark, dead code elimination would drop it.
 has_side_effect(check_inputs)

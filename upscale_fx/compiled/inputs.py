@@ -1,7 +1,7 @@
-"""What a model's arguments look like, and small example graphs that fit them.
+"""Descriptions of a model's arguments, and small example graphs made from them.
 
 Tracing and every analysis run the model on two tiny graphs of different size. An axis whose size differs between the
-two is a *row axis* (nodes, edges, graphs); an axis that does not is a *channel axis*. So no op needs a shape rule.
+two is a *row axis* (nodes, edges, graphs); every other axis is a *channel axis*. So no operation needs a shape rule.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-#: Row counts of the example graphs. All sums that PyG forms (N + E, N + 1, ...) differ between SMALL and LARGE, and so
-#: do the most nodes a graph has and the most edges a node has: padded batches are as wide as these.
+#: Row counts of the example graphs. SMALL and LARGE differ in all sums that PyG forms (N + E, N + 1, ...) and in the
+#: widths of padded batches: the most nodes of a graph and the most edges of a node.
 SMALL = {"N": 7, "E": 18, "B": 2}
 LARGE = {"N": 16, "E": 61, "B": 3}
 SINGLE = {"N": 1, "E": 0, "B": 1}
@@ -27,17 +27,17 @@ CHECKED = (SMALL, LARGE, OTHER, SINGLE, {"N": 2, "E": 1, "B": 1}, {"N": 300, "E"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor argument: its axes (a row symbol or a width), and what its values must be.
+    """One tensor argument: its axes, its dtype and its legal values.
 
     Attributes:
-        axes: per axis a row symbol (``"N"``, ``"E"``, ``"B"`` or another name) or a static size.
+        axes: per axis, a row symbol (``"N"``, ``"E"``, ``"B"`` or another name) or a static size.
         dtype: its dtype.
-        role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids), ``"ptr"`` (where each
-            graph's nodes start) or ``"index"``.
+        role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids), ``"ptr"`` (the first node
+            of each graph) or ``"index"``.
         pool: for ``"index"``, rows of legal values to draw from.
-        limit: for ``"edges"`` of a model without node features, how many nodes there are.
-        ends: for ``"edges"``, the row symbols of what the first and the second row of the index point at.
-        ordered: whether edges are sorted by target, or an index by value, because some layers ask for that.
+        limit: for ``"edges"`` of a model without node features, the number of nodes.
+        ends: for ``"edges"``, the row symbols of the nodes that the first and the second row of the index name.
+        ordered: whether edges are sorted by target, or an index by value; some layers require this.
     """
 
     axes: tuple[int | str, ...]
@@ -50,11 +50,11 @@ class TensorSpec:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """The sizes a call must respect; None where any size goes."""
+        """The sizes that a call must have; None where any size is allowed."""
         return tuple(None if isinstance(axis, str) else axis for axis in self.axes)
 
     def example(self, rows: Mapping[str, int], generator: torch.Generator, loops: bool) -> Tensor:
-        """A tensor of this kind with the given row counts."""
+        """Make an example tensor with these row counts; ``loops`` allows self loops in edges."""
         sizes = [row_count(rows, axis) if isinstance(axis, str) else axis for axis in self.axes]
         if self.role == "edges":
             ends = [self.limit or row_count(rows, end) for end in self.ends]
@@ -73,7 +73,7 @@ class TensorSpec:
             return self.pool[pick].to(self.dtype)
         if self.dtype == torch.bool:
             return torch.rand(sizes, generator=generator) < 0.5
-        if len(sizes) == 1:  # weights of edges, scores of nodes: positive, as degrees and logarithms want them
+        if len(sizes) == 1:  # edge weights, node scores: positive, for square roots of degrees and logarithms
             return (torch.rand(sizes, generator=generator, dtype=torch.float64) + 0.5).to(self.dtype)
         return torch.randn(sizes, generator=generator, dtype=torch.float64).to(self.dtype)
 
@@ -87,16 +87,16 @@ class RowCount:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """The arguments of one call: TensorSpec and RowCount leaves inside the user's own tuples and dictionaries.
+    """The arguments of one call: TensorSpec and RowCount leaves inside the user's tuples and dictionaries.
 
     Attributes:
         arguments: argument name -> nested structure of specs and constants, in signature order.
         order: names of all arguments of forward(); those not in ``arguments`` keep their default.
-        device: where the example tensors live.
-        positional: names of the arguments that ``*args`` of forward() takes, and those before them.
-        nodes: how many nodes the user's example has, 0 if that is not known.
-        degree: how many edges every node of the example has, 0 if that differs or they are not in order.
-        equal: whether the example has as many target nodes as source nodes, given apart.
+        device: the device of the example tensors.
+        positional: names of the arguments that ``*args`` of forward() takes, and of those before them.
+        nodes: number of nodes of the user's example, 0 if unknown.
+        degree: number of edges of every node of the example, 0 if nodes differ or edges are not sorted by target.
+        equal: whether the example has separate source and target nodes in equal number.
     """
 
     arguments: dict[str, Any]
@@ -108,7 +108,7 @@ class ModelInputs:
     equal: bool = False
 
     def with_fixed_nodes(self) -> ModelInputs:
-        """The same arguments for models that are made for one number of nodes (a weight per node)."""
+        """Return the arguments for models built for one number of nodes (with a weight per node)."""
 
         def fixed(leaf: Any) -> Any:
             if isinstance(leaf, TensorSpec):
@@ -119,7 +119,7 @@ class ModelInputs:
         return replace(self, arguments=pytree.tree_map(fixed, self.arguments))
 
     def with_regular_edges(self) -> ModelInputs:
-        """The same arguments for models in which every node has as many edges, one after another (meshes)."""
+        """Return the arguments for models in which all nodes have the same degree and edges are sorted (meshes)."""
 
         def regular(leaf: Any) -> Any:
             if isinstance(leaf, TensorSpec):
@@ -130,7 +130,7 @@ class ModelInputs:
         return replace(self, arguments=pytree.tree_map(regular, self.arguments))
 
     def with_equal_sides(self) -> ModelInputs:
-        """The same arguments for models that take source and target nodes apart, but one for one."""
+        """Return the arguments for models that take separate source and target nodes in equal number."""
 
         def merged(leaf: Any) -> Any:
             if isinstance(leaf, TensorSpec):
@@ -141,18 +141,18 @@ class ModelInputs:
         return replace(self, arguments=pytree.tree_map(merged, self.arguments))
 
     def variants(self) -> list[ModelInputs]:
-        """Descriptions to try where a model refuses this one."""
-        found = [self.with_equal_sides()] if self.equal else []
-        found += [self.with_regular_edges()] if self.degree else []
-        return [*found, self.with_fixed_nodes()] if self.nodes else found
+        """Return the descriptions to try if the model refuses this one."""
+        others = [self.with_equal_sides()] if self.equal else []
+        others += [self.with_regular_edges()] if self.degree else []
+        return [*others, self.with_fixed_nodes()] if self.nodes else others
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Arguments by name as the model's own forward() takes them."""
+        """Return positional and keyword arguments for the model's own forward()."""
         rest = {name: value for name, value in arguments.items() if name not in self.positional}
         return [arguments[name] for name in self.positional], rest
 
     def example(self, rows: Mapping[str, int], seed: int = 0, loops: bool = False) -> dict[str, Any]:
-        """Arguments for a graph with these row counts, by name."""
+        """Make example arguments with these row counts, by name."""
         generator = torch.Generator().manual_seed(seed + sum(rows.values()))
 
         def build(leaf: Any) -> Any:
@@ -165,19 +165,19 @@ class ModelInputs:
 
 
 def row_count(rows: Mapping[str, int], symbol: str) -> int:
-    """Rows of a symbol: nodes, edges and graphs as given; ``N1``, ``E2``, ...: further kinds of nodes and edges."""
+    """Return the rows of a symbol: nodes, edges, graphs, or further types of nodes and edges (``N1``, ``E2``, ...)."""
     if symbol in rows:
         return rows[symbol]
     kind, number = symbol[0], int(symbol[1:])
     if kind in "NE":
-        if number == 1 and kind == "N":  # fewer targets than sources, as mini-batches have
+        if number == 1 and kind == "N":  # fewer targets than sources, as in mini-batches
             return max(rows["N"] - 2, 1)
         return rows[kind] + (2 if kind == "N" else 3) * number if rows[kind] > 1 else rows[kind]
     if kind == "K":
         return rows["N"] * number
     if kind == "P":
         return rows["B"] + 1
-    # A row axis that is none of nodes, edges, graphs: a size of its own that grows with the graph.
+    # Any other row axis: its size differs from those above and grows with the graph.
     return rows["B"] + 1 + number
 
 
@@ -185,7 +185,7 @@ def _edges(sources: int, targets: int, edges: int, generator: torch.Generator, l
     source = torch.randint(sources, (edges,), generator=generator)
     target = torch.randint(targets, (edges,), generator=generator)
     if edges:
-        # The largest index names the number of nodes, and some aggregations need the first node to have an edge.
+        # Layers read the number of nodes off the largest index, and some aggregations need an edge to the first node.
         target[0], source[0], target[-1] = 0, sources - 1, targets - 1
     if targets > 1 and not loops:
         source = torch.where(source == target, (source + 1) % sources, source)

@@ -1,4 +1,4 @@
-"""The GraphModule that upscale_fx hands out: it pickles, knows its inputs, and refuses a mode it was not traced in."""
+"""The GraphModule that upscale_fx returns: it can be pickled, knows its inputs, and refuses a mode it cannot run in."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
 
-# What GraphModule makes itself from the graph, so what a pickle need not hold.
+# Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
             "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
 
 
-#: Where a record stands in the ``meta`` of a graph.
+#: The key of the record in the ``meta`` of a graph.
 RECORD = "upscale_fx"
 
 
 class CompiledGNN(DeferredCode):
     """A GNN as an FX graph.
 
-    What passes and reports need beside the graph is its :class:`GraphRecord` (:func:`record_of`), which stands in FX's
-    ``meta``. It is no attribute, because a model may have a layer of any name.
+    Passes and reports also read its :class:`GraphRecord` (:func:`record_of`). The record is an entry of FX's ``meta``
+    and not an attribute, because a model may have a layer of any name.
     """
 
     def train(self, mode: bool = True) -> CompiledGNN:
-        """Switch dropout and batch norm; ModeError where the model computes something else in that mode."""
+        """Switch dropout and batch norm; raises ModeError if the graph is right in ``eval()`` only."""
         record = self.__dict__.get("meta", {}).get(RECORD)
         if mode and record is not None and record.eval_only:
             raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
         return super().train(mode)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # FX's own pickling re-traces generated code, which PyG functions do not survive.
+        # FX's own pickling traces the generated code again, which fails for PyG's functions.
         body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
         return _rebuild, (record_nodes(self.graph), body)
 
@@ -60,23 +60,23 @@ def _rebuild(records: Sequence[NodeRecord], body: dict[str, Any]) -> CompiledGNN
 
 
 def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
-    """The nodes of a graph and of the graphs it calls."""
+    """Return the nodes of a graph and of the graphs it calls."""
     return [node for part in gm.modules() if isinstance(part, fx.GraphModule) for node in part.graph.nodes]
 
 
 def record_of(gm: CompiledGNN) -> GraphRecord:
-    """What a graph carries with it."""
+    """Return the record of a graph."""
     record: GraphRecord = gm.meta[RECORD]
     return record
 
 
 def inputs_of(gm: CompiledGNN) -> ModelInputs:
-    """The arguments a graph takes."""
+    """Return the description of a graph's arguments."""
     return record_of(gm).inputs
 
 
 def meta_with(gm: CompiledGNN, **changes: Any) -> dict[str, Any]:
-    """The ``meta`` of a graph made from another, with these fields of its record changed."""
+    """Return the ``meta`` for a graph made from this one, with these fields of the record changed."""
     return {**gm.meta, RECORD: replace(record_of(gm), **changes)}
 
 
@@ -86,33 +86,33 @@ def note(gm: CompiledGNN, **changes: Any) -> None:
 
 
 def remember_unfused(gm: CompiledGNN) -> None:
-    """Note the graph as it is now: what is fused from it can be analysed and pruned again by it."""
+    """Record the nodes as they are before fusing, so that the fused graph can be analysed and pruned again."""
     note(gm, plain=record_nodes(gm.graph))
 
 
 def is_fused(gm: CompiledGNN) -> bool:
-    """Whether message passing was fused: the graph remembers what it was before."""
+    """Whether message passing was fused; the record then holds the nodes from before."""
     return record_of(gm).plain is not None
 
 
 def unfused(gm: CompiledGNN) -> CompiledGNN:
-    """The graph before its message passing was fused, over the same parameters; a graph never fused as it is."""
+    """Return the graph from before fusing, over the same parameters; the graph itself if it was never fused."""
     records = record_of(gm).plain
     if records is None:
         return gm
     body = {key: value for key, value in gm.__dict__.items() if key not in _DERIVED}
     body["meta"] = meta_with(gm, plain=None)
-    return _rebuild([one.copied() for one in records], body)
+    return _rebuild([node.copied() for node in records], body)
 
 
 def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
-    """A CompiledGNN over what the graph uses of ``root``; buffers not the model's own stay out of state_dict."""
+    """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so."""
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
     record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
-    for one in (record.plain or ()) if record is not None else ():
-        if one.op in ("get_attr", "call_module"):
-            _carry_over(root, module, one.target)
+    for node in (record.plain or ()) if record is not None else ():
+        if node.op in ("get_attr", "call_module"):
+            _carry_over(root, module, node.target)
     for path, owner in module.named_modules():
         for name, _ in owner.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
@@ -120,14 +120,14 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
     only_eval = record is not None and bool(record.eval_only)
-    for part in module.modules():  # set directly: what FX makes is born in train mode; layers keep a mode of their own
+    for part in module.modules():  # set directly: FX makes modules in train mode, and layers keep their own mode
         if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
             part.training = training and not only_eval
     return module
 
 
 def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
-    """Let a module hold what only its unfused graph reads (a dropout that fusing found to be none)."""
+    """Copy a submodule or tensor that only the unfused graph reads, such as a dropout that fusing removed."""
     *path, name = target.split(".")
     for part in path:
         if not hasattr(module, part):
@@ -143,15 +143,15 @@ def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
 
 
 def parameter_bytes(module: nn.Module) -> int:
-    """Bytes of parameters and persistent buffers, those that modules share counted once."""
-    held = [value for value in module.state_dict(keep_vars=True).values() if isinstance(value, torch.Tensor)]
-    return sum(value.numel() * value.element_size() for value in {id(value): value for value in held}.values())
+    """Return the bytes of parameters and persistent buffers; those that modules share count once."""
+    tensors = [value for value in module.state_dict(keep_vars=True).values() if isinstance(value, torch.Tensor)]
+    return sum(value.numel() * value.element_size() for value in {id(value): value for value in tensors}.values())
 
 
 def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any], quiet: bool = False) -> Any:
-    """Call a model, or a graph made of it, with arguments by the names they have in the graph.
+    """Call a model, or its graph, with arguments by the names they have in the graph.
 
-    ``quiet`` calls ``forward`` itself: a GraphModule's own call prints a traceback where it fails.
+    ``quiet`` calls ``forward`` directly, because a GraphModule's own call prints a traceback when it fails.
     """
     args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
     return (model.forward if quiet else model)(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What counts as a number where a user gives one: booleans do not, though Python takes them for integers."""
+"""Checks of numbers that users pass: a bool is not a number here, though Python treats it as an integer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from numbers import Integral, Real
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a real number (NaN and infinities are), not a boolean."""
+    """Whether a value is a real number (NaN and infinity included) and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is an integer, not a boolean."""
+    """Whether a value is an integer and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Taking a user's model without touching it: checks, copies, and what of it belongs to one graph only."""
+"""Take a user's model without changing it: check it, copy it, and drop caches that hold for one graph only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def trainable(function: F) -> F:
-    """Run a function outside ``torch.inference_mode()``, in which parameters are made that can never be trained."""
+    """Run a function outside ``torch.inference_mode()``, since parameters made inside it can never be trained."""
     return torch.inference_mode(mode=False)(function)
 
 
@@ -36,10 +36,10 @@ def check_model(model: object) -> None:
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, with torch.nn.utils.prune re-parametrisations made permanent.
+    """Return a deep copy of the model, with re-parametrisations of torch.nn.utils.prune made permanent.
 
     Raises:
-        InputError: a lazy module has not seen data yet.
+        InputError: a lazy module has not seen data yet, or the model cannot be copied.
     """
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(parameter):
@@ -50,8 +50,8 @@ def own_copy(model: nn.Module) -> nn.Module:
         root = _deep_copy(model)
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise InputError(
-            f"{type(model).__name__} cannot be copied ({error}), and it is never changed itself; keep what cannot be "
-            f"copied out of its attributes"
+            f"{type(model).__name__} cannot be copied ({error}), and upscale_fx works on a copy; keep objects that "
+            f"cannot be copied out of its attributes"
         ) from error
     for module in root.modules():
         for hook in list(module._forward_pre_hooks.values()):
@@ -61,20 +61,20 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 
 def without_caches(root: nn.Module) -> nn.Module:
-    """Empty PyG's caches and switch them off: a graph is for any graph, so nothing of one may stay behind."""
+    """Empty PyG's caches and switch them off, because they hold results for one input graph only."""
     for module in root.modules():
         for cache in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
             if module.__dict__.get(cache) is not None:
                 setattr(module, cache, None)
         if isinstance(getattr(module, "cached", None), bool):
             module.cached = False  # type: ignore[assignment]
-        if isinstance(module, InvertibleModule):  # saves memory in training by an autograd function; values are equal
+        if isinstance(module, InvertibleModule):  # its autograd function saves memory; without it, values are the same
             module.disable = True
     return root
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    """Deep copy in spite of computed tensors that modules hold (activations, masked weights): they have no copy."""
+    """Deep copy a model, with computed tensors in its modules (activations, masked weights) detached."""
     computed = [
         (module.__dict__, name, value)
         for module in model.modules()

@@ -1,4 +1,4 @@
-"""The handle that ``upscale_fx.prepare`` returns: a graph whose structure has been computed."""
+"""The handle that ``upscale_fx.prepare`` returns: the values of the structure half for one graph."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.utils import _pytree as pytree
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PreparedGraph:
-    """What a compiled model computes from a graph alone, for one graph; stands in for ``edge_index`` in its calls.
+    """All values that a compiled model computes from one graph's structure alone; replaces ``edge_index`` in its calls.
 
-    It is a snapshot: no tensor in it shares memory with what it was made from, so that writing into ``edge_index``
-    afterwards changes nothing in it. Make another one for another graph; it pickles, deep-copies and changes devices.
+    It is a snapshot: its tensors share no memory with the arguments of ``prepare``, so later writes into ``edge_index``
+    do not change it. Another graph needs another handle. It can be pickled, deep-copied and moved between devices.
 
     Attributes:
-        num_nodes: how many nodes, in the form they were given to ``prepare``; None if they were not.
-        num_edges: how many edges, those of all relations together, before any self loops are added.
-        arguments: names of the model's arguments it holds. Calls leave these out, but for the one it stands in for.
-        device: where its tensors are.
+        num_nodes: number of nodes, in the form they were given to ``prepare``; None if they were not.
+        num_edges: number of edges of all relations together, before any self loops are added.
+        arguments: names of the model's arguments it holds; a call passes the handle for one and leaves out the others.
+        device: the device of its tensors.
         dtype: the floating dtype it was computed in.
         model: class name of the model it was made for.
         summary: the functions whose results it holds.
-        rows: by row symbol (``"N"``, ``"E"``, ...) how many rows that axis has in this graph.
-        values: by the recipe of a part of the structure half, what that part computes.
+        rows: row symbol (``"N"``, ``"E"``, ...) -> number of rows in this graph.
+        values: recipe of a part of the structure half -> values of that part.
     """
 
     num_nodes: Any
@@ -42,12 +42,12 @@ class PreparedGraph:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory its tensors take; views of one memory count once."""
+        """Bytes of its tensors; memory that several tensors share counts once."""
         strided = [value for value in self._tensors() if value.layout == torch.strided]
         return sum({s.data_ptr(): s.nbytes() for s in (value.untyped_storage() for value in strided)}.values())
 
     def to(self, device: torch.device | str | int) -> PreparedGraph:
-        """The same graph with its tensors on another device."""
+        """Return the handle with its tensors on another device."""
         moved = pytree.tree_map_only(Tensor, lambda value: value.to(device), dict(self.values))
         return replace(self, device=torch.empty(0, device=device).device, values=moved)
 

@@ -1,4 +1,4 @@
-"""Progress bars, shown where a user asked for them and standard error is a terminal."""
+"""Progress bars, shown if the user asks for them and standard error is a terminal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def progress_bar(
     total: int | None = None,
     leave: bool = True,
 ) -> tqdm[Any]:
-    """A progress bar over items, or one that is moved on by ``update``; written to standard error.
+    """Make a progress bar over items, or one that ``update`` advances; it writes to standard error.
 
     Args:
-        items: what the bar goes over, if anything.
-        shown: the user's ``progress``: False shows nothing, True a bar where standard error is a terminal.
-        desc: what is going on, such as ``"pruning"``.
-        unit: what is counted.
-        total: how many there are, where ``items`` does not say.
-        leave: whether the bar stays when it is full.
+        items: the items to iterate over, if any.
+        shown: the user's ``progress``: False shows nothing, True shows a bar if standard error is a terminal.
+        desc: the activity, such as ``"pruning"``.
+        unit: the unit of counting.
+        total: the number of items, if ``items`` has no length.
+        leave: whether the full bar stays on the screen.
     """
     return tqdm(items, desc=desc, unit=unit, total=total, leave=leave, disable=None if shown else True)

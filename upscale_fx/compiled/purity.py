@@ -1,4 +1,4 @@
-"""Which calls return the same whenever they are made: the only ones that may be merged, moved or made beforehand."""
+"""Pure calls: they return the same result whenever they run, so they may be merged, moved or computed beforehand."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
 
-#: Functions that draw random numbers and that torch has no operator for.
+#: Functions that draw random numbers and are no operators of torch.
 _RANDOM = {"rrelu", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax", "alpha_dropout", "feature_alpha_dropout"}
 _IMPURE = {check_inputs, functions.set_item, pyg.dropout_edge, pyg.dropout_node, F.dropout}
 
 
 def is_pure(node: fx.Node) -> bool:
-    """Whether a call of a function or method returns the same whenever it is made, and has no effects."""
+    """Whether a call of a function or method returns the same result whenever it runs, and has no side effects."""
     name = target_name(node.target)
     changes = node.target in _IMPURE or (name.endswith("_") and not name.endswith("__"))
     return not changes and name not in _RANDOM and not _draws(name)
@@ -31,4 +31,4 @@ def _draws(name: str) -> bool:
     packet = getattr(torch.ops.aten, name, None)
     if packet is None or not hasattr(packet, "overloads"):
         return False
-    return any(torch.Tag.nondeterministic_seeded in getattr(packet, one).tags for one in packet.overloads())
+    return any(torch.Tag.nondeterministic_seeded in getattr(packet, overload).tags for overload in packet.overloads())

@@ -1,7 +1,7 @@
-"""Rows selected by value: how many there are depends on the data, so the example graphs must disagree about it.
+"""Rows that are selected by value (``nonzero``): their number depends on the data, so it must differ between examples.
 
-``nonzero`` may find as many rows in both examples, none for instance; then the number of rows looks like a fixed width.
-The second example is then given one row more: it stays a legal example, for any row may be selected twice.
+``nonzero`` may select as many rows in both example graphs, for instance 0; then the row axis looks like a fixed width.
+In this case the second example gets one more row. It stays legal, because a row may be selected twice.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SELECTING = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecut
 
 
 def selects_rows(target: Any) -> bool:
-    """Whether how many rows a call returns depends on tensor values."""
+    """Whether the number of rows that a call returns depends on tensor values."""
     return target_name(target) in _SELECTING
 
 
 def told_apart(target: Any, pair: tuple[Any, Any]) -> tuple[Any, Any]:
-    """A pair of results in which the numbers of selected rows differ."""
+    """Return the pair of results with different numbers of selected rows."""
     first, second = pair
     if not selects_rows(target):
         return pair

@@ -1,4 +1,4 @@
-"""What forward() takes, and example arguments by name."""
+"""The arguments that forward() takes, and example arguments by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upscale_fx.errors import InputError
 
 
 def signature_of(model: nn.Module) -> inspect.Signature:
-    """What forward() takes; torch_geometric.nn.Sequential names its arguments in a string."""
+    """Return the signature of forward(); torch_geometric.nn.Sequential gives its argument names in a string."""
     signature = inspect.signature(model.forward)
     if isinstance(model, Sequential) and any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -23,7 +23,7 @@ def signature_of(model: nn.Module) -> inspect.Signature:
 
 
 def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Example arguments by the names of the signature; raises InputError where they do not fit it."""
+    """Return example arguments by the names of the signature; raises InputError if they do not fit it."""
     if inputs is None:
         inputs = ()
     if isinstance(inputs, Data) and len(signature.parameters) > 1:
@@ -44,25 +44,25 @@ def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -
 
 
 def named_arguments(
-    signature: inspect.Signature, given: Mapping[str, Any]
+    signature: inspect.Signature, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Every argument under a name of its own, also those of ``*args`` and ``**kwargs``; the order; the positional ones.
+    """Return all arguments by name, those of ``*args`` and ``**kwargs`` too; the order of names; the positional names.
 
-    ``*args`` become ``args_0``, ``args_1``, ...; what ``**kwargs`` takes keeps its keyword.
+    ``*args`` become ``args_0``, ``args_1``, ...; arguments of ``**kwargs`` keep their keyword.
     """
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     order: list[str] = []
     positional: tuple[str, ...] = ()
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            parts = {f"{name}_{i}": value for i, value in enumerate(given.get(name, ()))}
+            parts = {f"{name}_{i}": value for i, value in enumerate(arguments.get(name, ()))}
             if parts:
-                positional = (*(known for known in order if known in given), *parts)
+                positional = (*(earlier for earlier in order if earlier in arguments), *parts)
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            parts = dict(given.get(name, {}))
+            parts = dict(arguments.get(name, {}))
         else:
             order.append(name)
-            parts = {name: given[name]} if name in given else {}
-        found |= parts
+            parts = {name: arguments[name]} if name in arguments else {}
+        named |= parts
         order += [part for part in parts if part not in order]
-    return found, tuple(order), positional
+    return named, tuple(order), positional

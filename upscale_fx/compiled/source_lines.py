@@ -1,16 +1,16 @@
-"""Where in a user's code something happened."""
+"""The line of model code (the user's or PyG's) at which something happened."""
 
 from __future__ import annotations
 
 import sys
 from types import FrameType
 
-# This package and torch: not where a user would look. (PyG is: its layers are what a model is made of.)
+# Frames of this package and of torch are skipped. Those of PyG are not: a model is made of its layers.
 _PACKAGES = (__package__.partition(".")[0] + ".", "torch.")
 
 
 def source_line() -> str:
-    """The innermost line of model code: not of this package, not of torch's own machinery."""
+    """Return the innermost line of model code on the stack, as ``file.py:12``; empty if there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
@@ -21,11 +21,11 @@ def source_line() -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """The innermost line of model code that an exception came through."""
-    frame, found = error.__traceback__, "unknown line"
+    """Return the innermost line of model code in an exception's traceback."""
+    frame, line = error.__traceback__, "unknown line"
     while frame is not None:
         name = frame.tb_frame.f_globals.get("__name__", "")
         if not name.startswith(_PACKAGES):
-            found = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
+            line = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
         frame = frame.tb_next
-    return found
+    return line

@@ -1,4 +1,4 @@
-"""Execution order of a graph."""
+"""Topological sort: the execution order of a graph."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from upscale_fx.compiled.check_inputs import check_inputs
 
 
 def sort_topologically(graph: fx.Graph, early: Collection[fx.Node] = ()) -> bool:
-    """Put nodes after what they read: those named early as soon as they can be, others in the order they are in.
+    """Sort nodes after the nodes they read: those in ``early`` as soon as possible, the others in their present order.
 
-    Returns whether that is possible, which it is not where nodes read each other in a circle.
+    Returns False if nodes read each other in a circle, else True.
     """
     nodes = list(graph.nodes)
     place = {node: (_rank(node, early), number) for number, node in enumerate(nodes)}
@@ -35,7 +35,7 @@ def sort_topologically(graph: fx.Graph, early: Collection[fx.Node] = ()) -> bool
 
 
 def _rank(node: fx.Node, early: Collection[fx.Node]) -> int:
-    """Arguments come first, and are checked before anything is done with them."""
+    """Return the priority of a node: arguments and the check of inputs come first."""
     if node.op == "placeholder" or node.target is check_inputs:
         return 0
     return 1 if node in early else 2

@@ -1,4 +1,4 @@
-"""Running a model without leaving a trace in it: modes and random numbers come back as they were."""
+"""Run a model without changing its state: modes and random number generators are restored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upscale_fx.operators import kernels
 
 
 def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
-    """A context that leaves the random number generators of the CPU and of the model's devices as they were."""
+    """Return a context that restores the random number generators of the CPU and of the model's devices."""
     in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # else no parameter is there: look at none
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"} if in_use else set()
     return torch.random.fork_rng(devices=sorted(devices, key=str))
@@ -21,7 +21,7 @@ def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Let what is inside change modes; every module gets its own back."""
+    """Restore the mode of every module at the end of the block."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -37,7 +37,7 @@ def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
 
 @contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into one mode for a while; each gets its own back (train() itself may refuse)."""
+    """Put every module into one mode within the block, and restore the modes; ``train()`` could refuse."""
     with modes_kept(model):
         _set_modes(dict.fromkeys(model.modules(), training))
         yield
@@ -45,15 +45,15 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run example graphs without leaving a trace in the RNGs, without warnings, and on one thread.
+    """Run example graphs on one thread, without warnings, and restore the random number generators.
 
-    On graphs this small, waiting for other threads costs a thousand times the work where cores are busy.
+    On graphs this small, waiting for other threads on busy cores would cost a thousand times the work.
     """
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         with preserved_rng(model), kernels.untold(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the user's own call shows them
+            warnings.simplefilter("ignore")  # the user's own call of the model shows them
             yield
     finally:
         torch.set_num_threads(threads)

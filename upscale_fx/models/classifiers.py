@@ -1,8 +1,8 @@
 """Five ready-made graph neural networks, built from PyTorch Geometric's layers.
 
 All of them classify nodes: ``forward(x, edge_index)`` takes node features ``[N, input_dim]`` and edges ``[2, E]`` and
-returns logits ``[N, output_dim]``. A hidden layer is `convolution -> relu -> dropout` in each of them, so that they
-differ in nothing but how messages are made. Layers live in ``convs``, first to last.
+returns logits ``[N, output_dim]``. Each hidden layer is `convolution -> relu -> dropout`, so the networks differ only
+in their convolutions (and in the head of JKNet). ``convs`` holds the convolutions, first to last.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ __all__ = ["SAGE", "GATv2", "GraphTransformer", "JKNet", "SimpleGCN"]
 
 
 class _ConvolutionStack(nn.Module):
-    """Convolutions over one graph, with relu and dropout between them and neither after the last."""
+    """Convolutions over one graph, with relu and dropout after all of them but the last."""
 
     def __init__(self, convolutions: Iterable[nn.Module], dropout: float) -> None:
         super().__init__()
@@ -150,8 +150,7 @@ class GraphTransformer(_ConvolutionStack):
 class JKNet(_ConvolutionStack):
     """Jumping knowledge network over graph convolutions (Xu et al., ICML 2018, arXiv:1806.03536).
 
-    Every convolution is hidden; what all of them computed is joined, ``[N, hidden_dim]`` each, and read by the
-    linear head ``lin``.
+    Every convolution is hidden. The linear head ``lin`` reads their outputs, ``[N, hidden_dim]`` each, joined.
 
     Args:
         input_dim: width of the node features.
@@ -163,7 +162,7 @@ class JKNet(_ConvolutionStack):
             (weighted by the attention of a bidirectional LSTM).
 
     Raises:
-        ValueError: if a width or the number of layers is below 1, or `mode` is none of the three.
+        ValueError: if a width or the number of layers is below 1, or `mode` is unknown.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Vision GNN: patches of an image are nodes, and every block connects those that look alike to it."""
+"""Vision GNN: the nodes are patches of an image, and every block connects each node to the most similar nodes."""
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,13 @@ class ViG(nn.Module):
     """Vision GNN, isotropic (Han et al., NeurIPS 2022, arXiv:2206.00272, section 3): images to class logits.
 
     An image is cut into ``P = (image / patch) ** 2`` patches, which are the nodes; all hidden values are
-    ``[B * P, width]``. A block is a :class:`Grapher` and a :class:`FeedForward`; logits are of the mean over patches.
+    ``[B * P, width]``. A block is a :class:`Grapher` and a :class:`FeedForward`; the head reads the mean over patches.
 
     Args:
         classes: width of the logits.
         width: width of the nodes between blocks.
         depth: number of blocks.
-        neighbours: neighbours of a node, itself among them.
+        neighbours: neighbours of a node, itself included.
         patch: side of a patch in pixels.
         image: side of an image in pixels.
         channels: channels of a pixel.
@@ -25,7 +25,7 @@ class ViG(nn.Module):
         dropout: probability that a hidden value of a feed-forward network or of the head is dropped in training.
 
     Raises:
-        ValueError: if a number is below 1, patches do not tile the image, or there are too few for the neighbours.
+        ValueError: if a number is below 1, patches do not tile the image, or there are fewer patches than neighbours.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class ViG(nn.Module):
 class Grapher(nn.Module):
     """``x + max-relative graph convolution`` between two linear layers (equations 4 and 5), batch norm after each.
 
-    ``forward`` takes and returns ``[B * P, width]``. The graph is that of the nearest neighbours of what the first
-    linear layer returns.
+    ``forward`` takes and returns ``[B * P, width]``. Edges connect nearest neighbours in the output of the first linear
+    layer.
 
     Args:
         width: width of the nodes.
         patches: nodes of an image, P.
         neighbours: neighbours of a node.
-        dilation: every how many of the nearest nodes is one.
+        dilation: neighbours are every ``dilation``-th of the nearest nodes.
     """
 
     def __init__(self, width: int, patches: int, neighbours: int, dilation: int) -> None:

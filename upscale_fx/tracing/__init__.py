@@ -1,1 +1,1 @@
-"""A model becomes a graph: its inputs are described, both modes are traced, the graph is compared with the model."""
+"""Turn a model into a graph: describe its inputs, trace both modes, compare the graph with the model."""

@@ -1,4 +1,4 @@
-"""Describing a model's arguments: from examples, or from PyG's argument names and the widths modules declare."""
+"""Describe a model's arguments, from examples or from PyG's argument names and the widths that modules declare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def describe_inputs(
 ) -> Iterator[ModelInputs]:
     """Yield candidate descriptions of the model's arguments, the likeliest first.
 
-    With examples there is one; without, argument names and declared widths give a few to be tried.
+    Examples give one candidate. Without examples, argument names and declared widths give several.
 
     Raises:
         InputError: an argument is missing, unknown, or of a kind that cannot be described.
@@ -29,21 +29,21 @@ def describe_inputs(
     if example_inputs is None and not example_kwargs:
         yield from _from_conventions(model, signature)
         return
-    given = bind(signature, example_inputs, example_kwargs or {})
-    yield inputs_from_examples(model, signature, given)
+    arguments = bind(signature, example_inputs, example_kwargs or {})
+    yield inputs_from_examples(model, signature, arguments)
 
 
 def bind_examples(
     model: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], ModelInputs]:
-    """Example arguments by name, and their description; raises InputError where they do not fit ``forward``."""
+    """Return example arguments by name, and their description; raises InputError if they do not fit ``forward``."""
     signature = signature_of(model)
-    given = bind(signature, example_inputs, example_kwargs or {})
-    return named_arguments(signature, given)[0], inputs_from_examples(model, signature, given)
+    arguments = bind(signature, example_inputs, example_kwargs or {})
+    return named_arguments(signature, arguments)[0], inputs_from_examples(model, signature, arguments)
 
 
 def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterator[ModelInputs]:
-    """Arguments by PyG's naming, widths by what the modules declare (in_channels, in_features, edge_dim, ...)."""
+    """Describe arguments by PyG's names and by declared widths (in_channels, in_features, edge_dim, ...)."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
     required = [
         name
@@ -58,7 +58,7 @@ def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterato
             spec = _conventional_spec(name, width, dtype, edge_width, relations)
             if spec is None:
                 raise InputError(
-                    f"argument '{name}' of forward{signature} is not one whose shape its name tells; pass examples, "
+                    f"argument '{name}' of forward{signature} has a name that does not tell its shape; pass examples, "
                     f"as in example_inputs=({', '.join(required)},)"
                 )
             arguments[name] = spec
@@ -92,18 +92,18 @@ def _conventional_spec(
 
 
 def _declared(model: nn.Module, attribute: str) -> int | None:
-    """The first module's integer attribute of this name."""
+    """Return the first integer attribute of this name in any module."""
     values = (getattr(module, attribute, None) for module in model.modules())
     return next((value for value in values if isinstance(value, int)), None)
 
 
 def _declared_widths(model: nn.Module) -> list[int]:
-    found: list[int] = []
+    widths: list[int] = []
     for module in model.modules():
         for attribute in ("in_channels", "in_features", "num_features", "input_dim", "channels", "in_dim"):
             width = getattr(module, attribute, None)
             if isinstance(width, tuple | list) and width:
                 width = width[0]
-            if isinstance(width, int) and width > 0 and width not in found:
-                found.append(width)
-    return found
+            if isinstance(width, int) and width > 0 and width not in widths:
+                widths.append(width)
+    return widths

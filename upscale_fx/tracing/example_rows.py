@@ -1,6 +1,6 @@
-"""Which axes of example arguments are rows, and of what.
+"""Find the row axes of example arguments: the axes that count nodes, edges or graphs.
 
-Rows are recognised by argument name, by their place in tuples and dictionaries (node and edge types), and by size.
+An axis is recognised by argument name, by its place in tuples and dictionaries (node and edge types), and by size.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ExampleRows:
 
     # Learning ----------------------------------------------------------------------------------------------------
 
-    def learn(self, given: Mapping[str, Any]) -> None:
+    def learn(self, arguments: Mapping[str, Any]) -> None:
         """Collect the row symbols of all arguments."""
-        largest = self._largest_index(given)
-        for name, value in given.items():
+        largest = self._largest_index(arguments)
+        for name, value in arguments.items():
             if isinstance(value, dict):
                 self._learn_types(value)
             elif name in _NODE_ARGUMENTS and isinstance(value, tuple | list) and len(value) == 2:
@@ -56,21 +56,23 @@ class ExampleRows:
             ):
                 self.sizes["B"] = int(value.max()) + 1 if value.numel() else 1
         if "N" not in self.sizes:
-            self._learn_sides(given)
-        if "N" not in self.sizes and largest >= 0:  # numbers of nodes, kinds of nodes: one per node
-            ones = [v for v in given.values() if isinstance(v, Tensor) and v.dim() == 1 and not v.is_floating_point()]
-            lengths = {len(v) for v in ones if len(v) > largest and len(v) not in self.sizes.values()}
+            self._learn_sides(arguments)
+        if "N" not in self.sizes and largest >= 0:  # one integer per node: its number, its type
+            vectors = [
+                v for v in arguments.values() if isinstance(v, Tensor) and v.dim() == 1 and not v.is_floating_point()
+            ]
+            lengths = {len(v) for v in vectors if len(v) > largest and len(v) not in self.sizes.values()}
             if len(lengths) == 1:
                 self.sizes["N"] = lengths.pop()
         self.nodes_known = "N" in self.sizes
         if not self.nodes_known:
-            floats = [v for v in pytree.tree_leaves(dict(given)) if _is_features(v) and v.dim() > 1]
+            floats = [v for v in pytree.tree_leaves(dict(arguments)) if _is_features(v) and v.dim() > 1]
             if floats:
                 self.sizes["N"] = floats[0].shape[-2]
                 self.nodes_known = True
 
-    def _largest_index(self, given: Mapping[str, Any]) -> int:
-        return max((int(value.max()) for value in _edge_indices(given)), default=-1)
+    def _largest_index(self, arguments: Mapping[str, Any]) -> int:
+        return max((int(value.max()) for value in _edge_indices(arguments)), default=-1)
 
     def _learn_types(self, value: dict[Any, Any]) -> None:
         for key, tensor in value.items():
@@ -83,23 +85,24 @@ class ExampleRows:
                 self.sizes.setdefault(symbol, tensor.shape[1])
 
     def _learn_pair(self, source: Any, target: Any) -> None:
-        """Features, or numbers, of the source and the target nodes of a bipartite graph."""
+        """Learn from features, or indices, of the source and target nodes of a bipartite graph."""
         if isinstance(source, Tensor) and source.dim():
             self.sizes.setdefault("N", source.shape[0])
         if isinstance(target, Tensor) and target.dim() and target is not source:
             self.sizes.setdefault("N1", target.shape[0])
 
-    def _learn_sides(self, given: Mapping[str, Any]) -> None:
-        """Source and target nodes of a bipartite graph in two arguments, which only the edges between them tell."""
-        edges = _edge_indices(given)
-        sides = [v.shape[0] for v in given.values() if _is_features(v) and v.dim() == 2]
+    def _learn_sides(self, arguments: Mapping[str, Any]) -> None:
+        """Match two feature arguments to source and target nodes of a bipartite graph, by the largest edge indices."""
+        edges = _edge_indices(arguments)
+        sides = [v.shape[0] for v in arguments.values() if _is_features(v) and v.dim() == 2]
         sides = [count for count in sides if count not in self.sizes.values()]
         if len(edges) != 1 or len(sides) != 2:
             return
         source, target = (int(row.max()) for row in edges[0])
-        for own, other in (sides, sides[::-1]):
-            if source < own and target < other and max(source, target) >= min(sides):  # no index of one kind of nodes
-                self.sizes |= {"N": own, "N1": other}
+        for sources, targets in (sides, sides[::-1]):
+            # An index beyond the smaller side proves that the two rows of edges index different nodes.
+            if source < sources and target < targets and max(source, target) >= min(sides):
+                self.sizes |= {"N": sources, "N1": targets}
                 return
 
     def _learn_edges(self, name: str, value: Tensor) -> None:
@@ -118,7 +121,7 @@ class ExampleRows:
     # Answers -----------------------------------------------------------------------------------------------------
 
     def spec(self, name: str, path: Path, value: Any) -> Any:
-        """What stands for one leaf of the arguments."""
+        """Return the description of one leaf of the arguments: a TensorSpec, a RowCount or the constant itself."""
         if isinstance(value, Tensor):
             return self._tensor_spec(name, path, value)
         if name == _EDGE_INDEX and isinstance(value, bool | str | int | float):
@@ -129,8 +132,8 @@ class ExampleRows:
             return self._count(name, path, value)
         if isinstance(value, BaseData):
             raise InputError(
-                f"argument '{name}' is a {type(value).__name__}; a graph takes tensors, so give the model a forward of "
-                f"tensors, as in forward(x, edge_index), and call it from one that takes the {type(value).__name__}"
+                f"argument '{name}' is a {type(value).__name__}, but a graph takes tensors: give the model a forward "
+                f"of tensors, as in forward(x, edge_index), and call it from one that takes the {type(value).__name__}"
             )
         raise InputError(
             f"argument '{name}' is a {type(value).__name__}, which cannot be traced; pass dense tensors "
@@ -145,7 +148,7 @@ class ExampleRows:
         if name == "num_edges" and "N1" in self.sizes:
             return RowCount("N1")
         if name == "max_num_elements":
-            return value  # how wide padded batches are: what a graph has more of is cut off, as in the module itself
+            return value  # the length of padded batches; nodes beyond it are cut off, as in the module itself
         if name in ("num_nodes", "size"):
             return RowCount("N")
         symbol = next((s for s, size in self.sizes.items() if size == value and s[0] == "N"), None)
@@ -154,53 +157,53 @@ class ExampleRows:
     def _tensor_spec(self, name: str, path: Path, value: Tensor) -> TensorSpec:
         if value.layout != torch.strided:
             raise InputError(f"argument '{name}' is sparse ({value.layout}); trace with an edge_index of shape [2, E]")
-        own = next((self.types[key] for key in path if key in self.types), None)
+        row_symbol = next((self.types[key] for key in path if key in self.types), None)
         if is_edge_index(name, value):
-            return self._edge_spec(name, path, value, own)
+            return self._edge_spec(name, path, value, row_symbol)
         if value.dim() == 0:
             return TensorSpec((), value.dtype, "feature")
-        if own is None and path and path[-1] in (0, 1) and name in _NODE_ARGUMENTS:
-            own = "N1" if path[-1] == 1 and self.sizes.get("N1") == value.shape[0] else "N"
+        if row_symbol is None and path and path[-1] in (0, 1) and name in _NODE_ARGUMENTS:
+            row_symbol = "N1" if path[-1] == 1 and self.sizes.get("N1") == value.shape[0] else "N"
         integral = not value.is_floating_point() and value.dtype != torch.bool
         if integral and name == "ptr":
             return TensorSpec(("P0",), value.dtype, "ptr")
         if integral and name.endswith("_ptr"):  # one entry per type of node
             return TensorSpec((len(value),), value.dtype, "ptr")
         if integral and _numbers_graphs(name, value):
-            return TensorSpec((own or self._symbol(name, value, 0),), value.dtype, "batch")
+            return TensorSpec((row_symbol or self._symbol(name, value, 0),), value.dtype, "batch")
         if integral:
             pool = value.detach().cpu()[:4096]
             if not len(pool):
                 raise InputError(f"argument '{name}' has no rows; give an example with at least one")
-            lead = own or self._symbol(name, value, 0)
+            lead = row_symbol or self._symbol(name, value, 0)
             ordered = value.dim() == 1 and len(value) > 1 and bool((value[1:] >= value[:-1]).all())
             return TensorSpec(
                 (lead, *value.shape[1:]), value.dtype, "index", pool.sort().values if ordered else pool, ordered=ordered
             )
-        if value.dim() == 4 and not any(symbol[0] == "E" for symbol in self.sizes):
+        if value.dim() == 4 and not any(row_symbol[0] == "E" for row_symbol in self.sizes):
             return TensorSpec(("B", *value.shape[1:]), value.dtype)  # images [B, C, H, W]
         rows = self._row_axes(name, value)
         if self.batched and value.dim() > 2 and value.shape[0] == 1 and name in ("adj", "adj_t"):
             rows = range(1, value.dim())  # one adjacency matrix for all graphs
         axes: list[str | int] = [self._symbol(name, value, a) if a in rows else s for a, s in enumerate(value.shape)]
-        if own is not None:
-            axes[0] = own
+        if row_symbol is not None:
+            axes[0] = row_symbol
         return TensorSpec(tuple(axes), value.dtype)
 
-    def _edge_spec(self, name: str, path: Path, value: Tensor, own: str | None) -> TensorSpec:
+    def _edge_spec(self, name: str, path: Path, value: Tensor, symbol: str | None) -> TensorSpec:
         ordered = value.shape[1] > 1 and bool((value[1, 1:] >= value[1, :-1]).all())
         limit = int(value.max()) + 1 if not self.nodes_known and value.numel() else None
         relation = next((key for key in path if _is_relation(key)), None)
         if relation is not None:
             source, target = _ends_of(relation)
-            known = (self.types.get(source, "N"), self.types.get(target, "N"))
-            return TensorSpec((2, own or "E"), value.dtype, "edges", limit=limit, ends=known, ordered=ordered)
+            type_ends = (self.types.get(source, "N"), self.types.get(target, "N"))
+            return TensorSpec((2, symbol or "E"), value.dtype, "edges", limit=limit, ends=type_ends, ordered=ordered)
         symbol = next((s for s, size in self.sizes.items() if s[0] == "E" and size == value.shape[1]), "E")
         ends = self.ends.get(name, ("N", "N1" if "N1" in self.sizes and not self.types and not self.ends else "N"))
         return TensorSpec((2, symbol), value.dtype, "edges", limit=limit, ends=ends, ordered=ordered)
 
     def _row_axes(self, name: str, value: Tensor) -> range:
-        """Which leading axes are rows: all but the last, or the first alone where layers or heads follow it."""
+        """Return the leading axes that are rows: all but the last, or only the first if layers or heads follow it."""
         count = value.dim()
         if name in ("adj", "adj_t") or (value.dtype == torch.bool and "mask" in name):
             return range(count)
@@ -214,7 +217,7 @@ class ExampleRows:
         if axis == 0 and self.batched and "mask" in name:
             return "R0"
         if axis == 0 and value.dim() > 2 and self.sizes.get("N") == value.shape[-2]:
-            return "R0"  # [B, N, F]: how many graphs
+            return "R0"  # [B, N, F]: the number of graphs
         if "hyperedge" in name and self.sizes.get("N1") == size:
             return "N1"
         first = "E" if "edge" in name else "N"
@@ -227,18 +230,18 @@ def _is_features(value: Any) -> bool:
 
 
 def _node_count(value: Tensor, largest: int) -> int:
-    """Nodes of ``[N, F]``, of static graphs ``[B, N, F]``, or of ``[N, L, F]`` where the edges say so."""
+    """Return the nodes of ``[N, F]``, of static graphs ``[B, N, F]``, or of ``[N, L, F]`` if the edges say so."""
     if value.dim() < 3:
         return value.shape[0]
     return value.shape[-2] if largest < value.shape[-2] else value.shape[0]
 
 
-#: Names of sorted numbers that are kinds of things, of which there are as many in every graph.
+#: Parts of argument names that mean types: every graph has the same number of types, even where they are sorted.
 _KINDS = ("type", "kind", "label", "cat", "class", "rel", "token")
 
 
 def _numbers_graphs(name: str, value: Tensor) -> bool:
-    """Whether integers say which graph each row belongs to: by their name, or sorted and without gaps from 0 on."""
+    """Whether integers give the graph of each row: by their name, or because they are sorted from 0 without gaps."""
     if "batch" in name or name == "index":
         return True
     if value.dim() != 1 or len(value) < 2 or int(value[0]) != 0 or any(kind in name for kind in _KINDS):
@@ -262,7 +265,7 @@ def _numbered(letter: str, types: Mapping[Any, str], is_relation: Any, relations
 
 
 def is_edge_index(name: str, value: Tensor) -> bool:
-    """Whether a tensor is an index ``[2, E]``; raises InputError where its name says so and its shape does not."""
+    """Whether a tensor is an index ``[2, E]``; raises InputError if it is named so but has another shape."""
     integral = not value.is_floating_point() and value.dtype != torch.bool
     fits = integral and value.dim() == 2 and value.shape[0] == 2
     if name == _EDGE_INDEX and not fits and value.layout == torch.strided:
@@ -273,6 +276,6 @@ def is_edge_index(name: str, value: Tensor) -> bool:
     return fits
 
 
-def _edge_indices(given: Mapping[str, Any]) -> list[Tensor]:
-    """The arguments that are edges, where there are any."""
-    return [v for name, v in given.items() if isinstance(v, Tensor) and is_edge_index(name, v) and v.numel()]
+def _edge_indices(arguments: Mapping[str, Any]) -> list[Tensor]:
+    """Return the arguments that are edge indices and not empty."""
+    return [v for name, v in arguments.items() if isinstance(v, Tensor) and is_edge_index(name, v) and v.numel()]

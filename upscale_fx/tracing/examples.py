@@ -1,4 +1,4 @@
-"""Describing a model's arguments from examples."""
+"""Describe a model's arguments from examples."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from upscale_fx.compiled.signatures import named_arguments
 from upscale_fx.tracing.example_rows import ExampleRows, Path
 
 
-def inputs_from_examples(model: nn.Module, signature: inspect.Signature, given: Mapping[str, Any]) -> ModelInputs:
+def inputs_from_examples(model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any]) -> ModelInputs:
     """Describe the arguments of one call, by name.
 
     Raises:
         InputError: an argument is of a kind that cannot be described.
     """
-    given, order, positional = named_arguments(signature, given)
+    arguments, order, positional = named_arguments(signature, arguments)
     rows = ExampleRows()
-    rows.learn(given)
+    rows.learn(arguments)
     specs = {
         name: pytree.tree_map_with_path(lambda path, value, name=name: rows.spec(name, _keys(path), value), value)
-        for name, value in given.items()
+        for name, value in arguments.items()
     }
     return ModelInputs(
         specs,
@@ -40,10 +40,10 @@ def inputs_from_examples(model: nn.Module, signature: inspect.Signature, given: 
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters live."""
+    """Return the device of a model's parameters."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _keys(path: Path) -> Path:
-    """Dictionary keys and places of tuples on the way to a leaf."""
+    """Return the dictionary keys and tuple positions on the way to a leaf."""
     return tuple(getattr(step, "key", getattr(step, "idx", None)) for step in path)

@@ -1,4 +1,4 @@
-"""What stays whole in the graph: structure work and stateful layers, nothing that mixes channels."""
+"""Functions and modules that become one node of the graph: structure work and stateful layers. None mixes channels."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from torch_geometric.nn.aggr import QuantileAggregation
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import num_nodes
 
-#: PyG's functions on graph structure, and row-wise ones that treat every channel alike.
+#: PyG's functions on graph structure, and row-wise functions that treat every channel alike.
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
     gcn_norm, pyg.add_self_loops, pyg.remove_self_loops, pyg.add_remaining_self_loops, pyg.softmax, pyg.scatter,
     pyg.segment, pyg.degree, pyg.to_dense_batch, pyg.to_undirected, pyg.coalesce, pyg.dropout_edge, pyg.dropout_node,
     pyg.get_laplacian, num_nodes.maybe_num_nodes, pyg.cumsum,
 )  # fmt: skip
 
-#: Constructors whose sizes may be proxies; torch's argument parser would refuse them.
+#: Constructors whose sizes may be proxies, which torch's argument parser would refuse.
 CONSTRUCTORS: tuple[Callable[..., Any], ...] = (
     torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.rand, torch.randn, torch.eye,
     torch.tensor, torch.finfo,
 )  # fmt: skip
 
-#: All of torch's own functions. Proxies must not reach their argument parsers: these take what passes as a tensor for
-#: one in memory, wherever a signature allows for a number (``torch.where(condition, x, 0.0)``).
+#: All of torch's built-in functions. Proxies must not reach their argument parsers: where a signature also allows a
+#: number (``torch.where(condition, x, 0.0)``), the parser treats a proxy as a real tensor in memory.
 BUILT_IN: tuple[Callable[..., Any], ...] = tuple(
     value
     for name, value in vars(torch).items()
     if isinstance(value, BuiltinFunctionType) and hasattr(torch._C._VariableFunctions, name)
 )
 
-#: Modules with state that forward() updates, with a kernel of their own, or whose sorting treats every channel alike.
+#: Modules whose forward() updates state, modules with their own kernel, and modules that sort every channel alike.
 MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.Dropout, QuantileAggregation)
 
 
@@ -45,9 +45,9 @@ MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.Dropout, Quan
 def patched(
     replacements: dict[int, Any], extra_names: dict[str, Any], modules: set[str], extended: set[str]
 ) -> Iterator[None]:
-    """Replace functions by identity in every module that holds them, and set names in PyG's layers and ``extended``.
+    """Replace functions by id in all modules that hold them, and set ``extra_names`` in PyG's layers and ``extended``.
 
-    PyG imports its helpers by name into many modules; patching one of them would miss the rest.
+    PyG imports its functions by name into many modules; patching one module would miss the others.
     """
     undo: list[tuple[dict[str, Any], str, Any]] = []
     absent = object()

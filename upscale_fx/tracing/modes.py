@@ -1,4 +1,4 @@
-"""One graph for ``train()`` and ``eval()``: constants in which the two traces differ are read from ByMode modules."""
+"""Merge the traces of ``train()`` and ``eval()`` into one graph; ByMode modules give the constants that differ."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from upscale_fx.compiled import functions
 
 
 def merge_modes(evaluation: fx.Graph, train: fx.Graph, root: nn.Module) -> str | None:
-    """Make the graph of ``eval()`` right for ``train()`` too; returns the reason where that cannot be.
+    """Make the graph of ``eval()`` right for ``train()`` too; return the reason if this is impossible, else None.
 
-    Constants that differ become calls of ByMode modules, added to ``root``.
+    Constants that differ become calls of ByMode modules, which are added to ``root``.
     """
     pairs = list(zip(evaluation.nodes, train.nodes, strict=False))
     if len(evaluation.nodes) != len(train.nodes):
@@ -52,7 +52,7 @@ _DIFFERENT: Any = object()
 
 
 def _same_constant(evaluation: fx.Node, train: fx.Node, root: nn.Module) -> bool:
-    """Whether two traces read the same tensor that the model makes anew in every call, such as ``torch.tensor(2.)``."""
+    """Whether both traces read an equal tensor that the model makes in every call, such as ``torch.tensor(2.)``."""
     if evaluation.op != "get_attr" or train.op != "get_attr":
         return False
     first, second = (getattr(root, str(node.target), None) for node in (evaluation, train))
@@ -62,7 +62,7 @@ def _same_constant(evaluation: fx.Node, train: fx.Node, root: nn.Module) -> bool
 
 
 def _switch(evaluation: Any, train: Any, twin: dict[fx.Node, fx.Node]) -> Any:
-    """The arguments with ByMode in place of constants that differ, or _DIFFERENT."""
+    """Return the arguments with a ByMode for each constant that differs, or _DIFFERENT."""
     if isinstance(evaluation, fx.Node) or isinstance(train, fx.Node):
         same = isinstance(train, fx.Node) and twin.get(train) is evaluation
         return evaluation if same else _DIFFERENT
@@ -70,8 +70,8 @@ def _switch(evaluation: Any, train: Any, twin: dict[fx.Node, fx.Node]) -> Any:
         items = [_switch(e, t, twin) for e, t in zip(evaluation, train, strict=True)]
         return _DIFFERENT if any(i is _DIFFERENT for i in items) else type(evaluation)(items)
     if isinstance(evaluation, dict) and isinstance(train, dict) and evaluation.keys() == train.keys():
-        found = {k: _switch(evaluation[k], train[k], twin) for k in evaluation}
-        return _DIFFERENT if any(v is _DIFFERENT for v in found.values()) else found
+        values = {k: _switch(evaluation[k], train[k], twin) for k in evaluation}
+        return _DIFFERENT if any(v is _DIFFERENT for v in values.values()) else values
     if isinstance(evaluation, slice) and isinstance(train, slice):
         parts = [_switch(getattr(evaluation, p), getattr(train, p), twin) for p in ("start", "stop", "step")]
         return _DIFFERENT if any(part is _DIFFERENT for part in parts) else slice(*parts)
@@ -83,6 +83,6 @@ def _switch(evaluation: Any, train: Any, twin: dict[fx.Node, fx.Node]) -> Any:
 
 
 def _leaves(value: Any) -> list[Any]:
-    found: list[Any] = []
-    map_aggregate(value, found.append)
-    return found
+    leaves: list[Any] = []
+    map_aggregate(value, leaves.append)
+    return leaves

@@ -1,4 +1,4 @@
-"""From a model to a :class:`CompiledGNN`: describe its inputs, trace both modes, merge them, check the result."""
+"""Turn a model into a :class:`CompiledGNN`: describe its inputs, trace both modes, merge them, check the result."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def trace_model(
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
 ) -> CompiledGNN:
-    """Trace a model into a graph of its own parameters (copies: the model is not touched).
+    """Trace a model into a graph with copies of its parameters; the model does not change.
 
-    ``inputs`` is a ready description of the arguments, instead of examples.
+    ``inputs`` is a ready description of the arguments, which replaces examples.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -61,7 +61,7 @@ def trace_model(
     reason = _merge_training(root, inputs, graph)
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
-    known = {name: parameter.numel() for name, parameter in root.named_parameters()}
+    sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
     if reason and model.training:
         warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
@@ -69,13 +69,13 @@ def trace_model(
     traced = make_module(root, graph, {RECORD: record}, model.training)
     _check_trace(root, traced)
     read = dict(traced.named_parameters())
-    unused = tuple(sorted(known.keys() - read.keys()))
-    note(traced, model=TracedModel(sum(known.values()), nbytes, unused))
+    unused = tuple(sorted(sizes.keys() - read.keys()))
+    note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
     return traced
 
 
 def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> ModelInputs:
-    """The first description of the inputs that the model accepts."""
+    """Return the first description of the inputs that the model accepts."""
     failure: Exception | None = None
     tried: list[ModelInputs] = []
     described = list(describe_inputs(root, example_inputs, example_kwargs))
@@ -91,13 +91,13 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
     assert failure is not None
     raise InputError(
         f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; pass "
-        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (The model is run on "
-        f"small graphs made in the likeness of the examples.)"
+        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
+        f"on small graphs that it makes like the examples.)"
     ) from failure
 
 
 def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
-    """Remove forward hooks that only look on, so that they are not shown proxies; those that change outputs stay."""
+    """Remove forward hooks that only observe, so that they never see proxies; hooks that change outputs stay."""
     hooks = {module: dict(module._forward_hooks) for module in root.modules() if module._forward_hooks}
     if not hooks:
         return
@@ -105,12 +105,12 @@ def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
     for module in hooks:
         module._forward_hooks.clear()
     if largest_difference(with_hooks, run_example(root, inputs, SMALL)) > 0:
-        for module, own in hooks.items():
-            module._forward_hooks.update(own)
+        for module, module_hooks in hooks.items():
+            module._forward_hooks.update(module_hooks)
 
 
 def expected_width(failure: BaseException) -> str:
-    """What a layer that failed expected, from its declared width, and the failure itself."""
+    """Say which width the layer that failed expects, by its declaration, and what the failure was."""
     frame, module = failure.__traceback__, None
     while frame is not None:
         owner = frame.tb_frame.f_locals.get("self")
@@ -126,17 +126,17 @@ def expected_width(failure: BaseException) -> str:
 def run_example(
     model: nn.Module, inputs: ModelInputs, rows: dict[str, int], quiet: bool = False, **options: Any
 ) -> Any:
-    """The model's output on an example graph, in ``eval()``, leaving it and the RNG as they were."""
+    """Return the model's output on an example graph, in ``eval()``; the model and the RNG stay as they were."""
     with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
         return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
 
 
-#: Tracing replaces functions of torch for a while, which two threads must not do at once.
+#: Tracing replaces functions of torch while it runs; two threads must not do so at once.
 _one_at_a_time = threading.RLock()
 
 
 def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
-    """Trace ``root`` (which is left as it was) in one mode.
+    """Trace ``root`` in one mode; ``root`` stays as it was.
 
     Raises:
         TraceError: with module path, source line, reason and remedy.
@@ -152,7 +152,7 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
         with _one_at_a_time, in_mode(root, training), undisturbed(root):
             try:
                 return tracer.trace(root, inputs)
-            except CannotTrace:  # perhaps a row count met int(), len(), min() or max() in the model's own code
+            except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
                 _restore(state)
                 tracer = GraphTracer()
                 return tracer.trace(root, inputs)
@@ -180,7 +180,7 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
     text = str(reason) if isinstance(reason, CannotTrace) else f"{type(reason).__name__} in {tracer.place}: {reason}"
     return (
         f"cannot trace {type(root).__name__}: in {where}, {line_of(reason)}: {text}. Rewrite that line with tensor "
-        f"operations, or pass example_inputs / example_kwargs with which it is not reached"
+        f"operations, or pass example_inputs / example_kwargs that avoid it"
     )
 
 
@@ -193,7 +193,7 @@ def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph) -> st
 
 
 def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
-    """One call before everything else that refuses inputs other than the traced kind."""
+    """Make the graph call check_inputs first, which refuses inputs whose shapes or constants were not traced."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     names, shapes, checked = [], [], []
     for node in placeholders:
@@ -210,30 +210,30 @@ def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
 def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> None:
     if example_inputs is None and not example_kwargs:
         return
-    for given in describe_inputs(model, example_inputs, example_kwargs):
-        for name, spec in given.arguments.items():
-            known = inputs_of(model).arguments.get(name)
-            if isinstance(known, TensorSpec) and (not isinstance(spec, TensorSpec) or known.shape != spec.shape):
-                found = spec.shape if isinstance(spec, TensorSpec) else spec
-                raise InputError(f"argument '{name}' has shape {found}, but this graph takes {known.shape}")
+    for described in describe_inputs(model, example_inputs, example_kwargs):
+        for name, spec in described.arguments.items():
+            traced = inputs_of(model).arguments.get(name)
+            if isinstance(traced, TensorSpec) and (not isinstance(spec, TensorSpec) or traced.shape != spec.shape):
+                shape = spec.shape if isinstance(spec, TensorSpec) else spec
+                raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
 
 
 def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
-    """The graph must equal the model on graphs it was not traced on, a single node without edges included.
+    """Check that graph and model agree on example graphs that were not traced, one of them a node without edges.
 
     Raises:
-        TraceError: it does not, so the model does something that depends on the size or the values of the graph.
+        TraceError: they differ, so the model depends on the size or the values of its inputs.
     """
     for rows in CHECKED:
         try:
             expected = run_example(root, inputs_of(traced), rows, seed=7, loops=rows is OTHER)
-        except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
+        except Exception:  # the model itself refuses this graph, so there is nothing to compare with
             continue
         try:
-            found = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
+            actual = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
         except Exception as error:
             raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
-        gap = largest_difference(expected, found)
+        gap = largest_difference(expected, actual)
         if not gap <= 1e-4:
             raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
 
@@ -241,7 +241,7 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
 def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
     return (
         f"{type(root).__name__} was traced, but for {rows['N']} nodes and {rows['E']} edges the graph does not do what "
-        f"the model does ({what}): forward() branches on the size or the values of its inputs; make that branch a "
+        f"the model does ({what}): forward() branches on the size or the values of its inputs; write that branch as a "
         f"tensor operation (torch.where)"
     )
 
@@ -253,11 +253,11 @@ def trace_like(
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
 ) -> CompiledGNN:
-    """Trace a model; with the first calibration batch for an example, where it cannot be traced without one."""
-    given = example_inputs is not None or example_kwargs is not None
+    """Trace a model; if this needs an example and there is none, take the first calibration batch."""
+    has_example = example_inputs is not None or example_kwargs is not None
     try:
         return trace_model(model, example_inputs, example_kwargs)
     except (InputError, TraceError):
-        if given or calibration is None:
+        if has_example or calibration is None:
             raise
     return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))

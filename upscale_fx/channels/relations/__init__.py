@@ -1,8 +1,8 @@
-"""The relations an operation can be between positions, and the questions answered from them.
+"""Relations: how the positions of an operation's result depend on the positions of its operands.
 
-Every operation is described once, as one of these. Three questions are answered from it: ``nonzero`` (forward: which
-result positions may differ from zero), ``need`` (backward: which positions of the sources the needed result positions
-read) and ``ties`` (which positions are the same channel). Rewriting reads the same fields.
+Every operation is described by one relation. It answers three questions: ``nonzero`` (forward: which result positions
+may differ from zero), ``need`` (backward: which source positions the needed result positions read) and ``ties`` (which
+positions are the same channel). Rewriting reads the same fields.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from upscale_fx.channels.positions import Flow, Mask, Masks, Positions
 
 
 class Relation:
-    """What an operation does to channels. ``reads`` are the sources whose channels it sees."""
+    """How an operation maps channels of its sources to channels of its result."""
 
     reason = ""
 
     @property
     def reads(self) -> tuple[fx.Node, ...]:
-        """Sources whose channels matter."""
+        """The sources whose channels it reads."""
         return ()
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
-        """Which of ``count`` result positions may be other than zero."""
+        """Return which of ``count`` result positions may differ from zero."""
         return np.ones(count, dtype=bool)
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
-        """For each source, the positions that the needed result positions read."""
+        """Yield for each source the positions that the needed result positions read."""
         return iter(())
 
     def ties(self) -> Iterator[Flow]:
-        """Flows along which a channel stays the same channel and keeps its place in the order."""
+        """Yield the flows that keep channels and their order."""
         return iter(())
 
 
 @dataclass(frozen=True)
 class Source(Relation):
-    """A placeholder, parameter, buffer, or a tensor made from sizes alone; ``zero`` if it holds nothing but zeros."""
+    """A placeholder, parameter, buffer, or a tensor made from sizes alone; ``zero`` if all its entries are zero."""
 
     zero: bool = False
 
@@ -52,7 +52,7 @@ class Source(Relation):
 
 @dataclass(frozen=True)
 class Structure(Relation):
-    """Reads no channel: sizes, dtypes, anything that is not a tensor."""
+    """An operation that reads no channel: sizes, dtypes, everything that is not a tensor."""
 
 
 Zero = Literal["all", "any", "first", "never"]
@@ -62,9 +62,9 @@ Zero = Literal["all", "any", "first", "never"]
 class Pointwise(Relation):
     """Position to position, with broadcasting: activations, sums, products, row gathers and aggregations.
 
-    ``zero`` says when a result position is zero for sure: if all operands are (add, relu), if any is (mul), if the
-    first is (div), or never (sigmoid). ``module`` names a per-channel module whose parameters follow the layout on
-    axis 1.
+    ``zero`` says when a result position is certainly zero: if all operands are zero (add, relu), if any is (mul), if
+    the first is (div), or never (sigmoid). ``module`` names a per-channel module; its parameters follow the layout of
+    axis 1. ``always_zero`` marks result positions that are zero for any input.
     """
 
     flows: tuple[Flow, ...]
@@ -83,11 +83,11 @@ class Pointwise(Relation):
         if self.zero == "first":
             return operands[0]
         join = np.logical_and if self.zero == "any" else np.logical_or
-        found: Mask = join.reduce(operands)
-        return found
+        result: Mask = join.reduce(operands)
+        return result
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
-        # Also where another factor is zero: the op runs on whole layouts, and zero results are not asked for anyway.
+        # Not less where another factor is zero: the operation runs on whole layouts, and nothing reads zero results.
         for flow in self.flows:
             yield flow.source, hit(flow.index[needed], len(nonzero[flow.source]))
 
@@ -100,9 +100,9 @@ Move = Literal["reshape", "same", "rows", "pick", "cat", "stack", "entry"]
 
 @dataclass(frozen=True)
 class Movement(Relation):
-    """Positions move, values stay: views, permutations, slices, gathers of rows, cat, stack.
+    """Positions move, values do not change: views, permutations, slices, gathers of rows, cat, stack.
 
-    ``how`` tells the rewriter which form keeps views free; ``axis`` is that of cat and stack.
+    ``how`` tells the rewriter which form keeps views free of copies; ``axis`` is the axis of cat and stack.
     """
 
     flows: tuple[Flow, ...]
@@ -114,18 +114,18 @@ class Movement(Relation):
         return tuple(flow.source for flow in self.flows)
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
-        found = np.zeros(count, dtype=bool)
+        result = np.zeros(count, dtype=bool)
         for flow in self.flows:
-            here = flow.index >= 0
-            found[here] |= nonzero[flow.source][flow.index[here]]
-        return found
+            filled = flow.index >= 0
+            result[filled] |= nonzero[flow.source][flow.index[filled]]
+        return result
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         for flow in self.flows:
             yield flow.source, hit(flow.index[needed & (flow.index >= 0)], len(nonzero[flow.source]))
 
     def ties(self) -> Iterator[Flow]:
-        # cat copies anyway and so may reorder for free; an entry gather is there to reorder.
+        # cat copies in any case, so it reorders at no cost; an entry gather exists to reorder.
         if self.how in ("cat", "entry"):
             return iter(())
         return (flow for flow in self.flows if flow.is_one_to_one)
@@ -133,9 +133,17 @@ class Movement(Relation):
 
 @dataclass(frozen=True)
 class Reduction(Relation):
-    """A reduction over channel axes: ``index`` maps source positions to result positions.
+    """A reduction over channel axes.
 
-    Sums and means are contractions: zero channels need not be read. Maxima need every position of a fibre.
+    Sums, means and norms do not read zero channels. A maximum reads all positions that it reduces to one.
+
+    Attributes:
+        source: the operand.
+        index: for every source position, its result position.
+        how: the kind of reduction.
+        axes: the reduced axes.
+        keep: whether they stay, with size 1.
+        frees: whether the reduced channels may have any order: the last channel axis is reduced, and not by a maximum.
     """
 
     source: fx.Node
@@ -153,20 +161,20 @@ class Reduction(Relation):
         return hit(self.index[nonzero[self.source]], count)
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
-        wanted = needed[self.index]
+        reads = needed[self.index]
         if self.how != "max":
-            fed = hit(self.index[wanted & nonzero[self.source]], len(needed))
-            empty = np.flatnonzero(needed & ~fed)  # a sum over nothing still has to exist: keep one zero channel
-            wanted &= nonzero[self.source]
-            wanted[[int(np.argmax(self.index == p)) for p in empty]] = True
-        yield self.source, wanted
+            nonempty = hit(self.index[reads & nonzero[self.source]], len(needed))
+            empty = np.flatnonzero(needed & ~nonempty)  # a sum needs at least one operand: read one zero channel
+            reads &= nonzero[self.source]
+            reads[[int(np.argmax(self.index == p)) for p in empty]] = True
+        yield self.source, reads
 
 
 @dataclass(frozen=True)
 class Contraction(Relation):
     """``x [.., L, I]`` times ``weight``: ``[O, I]`` (linear) or ``[I, O]`` (``transposed``: matmul), plus ``bias [O]``.
 
-    ``batch`` is the number of position combinations of the axes before the last (``L``).
+    ``batch`` is the number of positions of the axes before the last together (``L``).
     """
 
     x: fx.Node
@@ -180,38 +188,38 @@ class Contraction(Relation):
         return tuple(n for n in (self.x, self.weight, self.bias) if n is not None)
 
     def matrix(self, nonzero: Masks, outputs: int) -> Mask:
-        """The weight's may-be-non-zero pattern as ``[O, I]``."""
+        """Return which entries of the weight may differ from zero, as ``[O, I]``."""
         pattern = nonzero[self.weight]
         return pattern.reshape(-1, outputs).T if self.transposed else pattern.reshape(outputs, -1)
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
         outputs = count // self.batch
         x = nonzero[self.x].reshape(self.batch, -1)
-        found = (x.astype(np.float32) @ self.matrix(nonzero, outputs).T.astype(np.float32)) > 0
+        result = (x.astype(np.float32) @ self.matrix(nonzero, outputs).T.astype(np.float32)) > 0
         if self.bias is not None:
-            found = found | nonzero[self.bias]
-        return found.reshape(-1)
+            result = result | nonzero[self.bias]
+        return result.reshape(-1)
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         outputs = len(needed) // self.batch
-        wanted: Mask = needed.reshape(self.batch, outputs)
-        asked: Mask = np.logical_or.reduce(wanted, axis=0)
+        needed_rows: Mask = needed.reshape(self.batch, outputs)
+        outputs_needed: Mask = np.logical_or.reduce(needed_rows, axis=0)
         x, pattern = nonzero[self.x].reshape(self.batch, -1), self.matrix(nonzero, outputs)
-        reads: Mask = x & ((wanted.astype(np.float32) @ pattern.astype(np.float32)) > 0)
-        starved = wanted.any(axis=1) & ~reads.any(axis=1)
-        reads[starved, 0] = True  # only the bias is left; the rows still have to come from somewhere
-        if self.batch > 1:  # one weight for all: every batch combination reads the same inputs
-            reads = np.logical_or.reduce(wanted, axis=1)[:, None] & np.logical_or.reduce(reads, axis=0)[None]
+        reads: Mask = x & ((needed_rows.astype(np.float32) @ pattern.astype(np.float32)) > 0)
+        starved = needed_rows.any(axis=1) & ~reads.any(axis=1)
+        reads[starved, 0] = True  # only the bias is left, but the call needs a column to take its rows from
+        if self.batch > 1:  # all batch positions share one weight, so they read the same inputs
+            reads = np.logical_or.reduce(needed_rows, axis=1)[:, None] & np.logical_or.reduce(reads, axis=0)[None]
         yield self.x, reads.reshape(-1)
-        weight: Mask = asked[:, None] & np.logical_or.reduce(reads, axis=0)[None]
+        weight: Mask = outputs_needed[:, None] & np.logical_or.reduce(reads, axis=0)[None]
         yield self.weight, (weight.T if self.transposed else weight).reshape(-1)
         if self.bias is not None:
-            yield self.bias, asked
+            yield self.bias, outputs_needed
 
 
 @dataclass(frozen=True)
 class OneOfSeveral(Relation):
-    """Result position ``p`` holds one of the source's positions ``index[:, p]``; which one depends on the row."""
+    """Result position ``p`` reads one of the source positions ``index[:, p]``; which one depends on the row."""
 
     source: fx.Node
     index: Positions
@@ -221,8 +229,8 @@ class OneOfSeveral(Relation):
         return (self.source,)
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
-        found: Mask = np.logical_or.reduce(nonzero[self.source][self.index], axis=0)
-        return found
+        result: Mask = np.logical_or.reduce(nonzero[self.source][self.index], axis=0)
+        return result
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         yield self.source, hit(self.index[:, needed].reshape(-1), len(nonzero[self.source]))
@@ -233,7 +241,7 @@ class OneOfSeveral(Relation):
 
 @dataclass(frozen=True)
 class Barrier(Relation):
-    """An op whose channels all stay, in place; ``reason`` says why in words."""
+    """An operation that keeps all channels of its operands, in place; ``reason`` says why."""
 
     sources: tuple[fx.Node, ...]
     reason: str = "no channel rule"
@@ -248,7 +256,7 @@ class Barrier(Relation):
 
 
 def hit(index: Positions, count: int) -> Mask:
-    """A mask over ``count`` positions that is true at ``index``."""
-    found = np.zeros(count, dtype=bool)
-    found[index] = True
-    return found
+    """Return a mask over ``count`` positions that is True at ``index``."""
+    mask = np.zeros(count, dtype=bool)
+    mask[index] = True
+    return mask

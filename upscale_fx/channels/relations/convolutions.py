@@ -1,4 +1,4 @@
-"""The relation of convolutions: a contraction over input channels that leaves axes of space alone."""
+"""The relation of convolutions: contractions over input channels that keep all spatial positions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from upscale_fx.channels.relations import Relation
 class Convolution(Relation):
     """``x [B, I, *space]`` under ``weight [O, I, *kernel]``, plus ``bias [O]``: one group, any stride and padding.
 
-    A channel is read, and made, everywhere in space or nowhere.
+    A channel is read and computed at all spatial positions or at none.
 
     Attributes:
         x: the image.
         weight: the kernel.
         bias: added to every output, or None.
         channels: O and I.
-        places: how many places of space the result has, how many ``x`` has, and how many the kernel has.
+        places: the numbers of spatial positions of the result, of ``x`` and of the kernel.
     """
 
     x: fx.Node
@@ -37,9 +37,9 @@ class Convolution(Relation):
         return tuple(n for n in (self.x, self.weight, self.bias) if n is not None)
 
     def pattern(self, nonzero: Masks) -> Mask:
-        """Which outputs read which inputs ``[O, I]``."""
-        found: Mask = np.logical_or.reduce(nonzero[self.weight].reshape(*self.channels, -1), axis=2)
-        return found
+        """Return which outputs read which inputs, ``[O, I]``."""
+        pattern: Mask = np.logical_or.reduce(nonzero[self.weight].reshape(*self.channels, -1), axis=2)
+        return pattern
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
         x = _anywhere(nonzero[self.x], self.channels[1])
@@ -52,7 +52,7 @@ class Convolution(Relation):
         """Which input channels some of these output channels read; at least one if there are any."""
         x = _anywhere(nonzero[self.x], self.channels[1])
         reads: Mask = x & np.logical_or.reduce(self.pattern(nonzero)[outputs], axis=0)
-        reads[0] |= bool(outputs.any() and not reads.any())  # only the bias is left; the rows come from somewhere
+        reads[0] |= bool(outputs.any() and not reads.any())  # only the bias is left, but the call needs an image
         return reads
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
@@ -64,13 +64,13 @@ class Convolution(Relation):
             yield self.bias, outputs
 
     def columns(self) -> tuple[Positions, Positions]:
-        """Where input channels stand: positions in ``x`` ``[places, I]``, and the channel of each weight entry."""
+        """Return the positions of input channels in ``x``, ``[places, I]``, and the channel of each weight entry."""
         outputs, inputs = self.channels
         x = np.arange(inputs * self.places[1], dtype=np.int64).reshape(inputs, -1).T
         return x, np.tile(np.repeat(np.arange(inputs, dtype=np.int64), self.places[2]), outputs)
 
 
 def _anywhere(positions: Mask, channels: int) -> Mask:
-    """Which channels have any of these positions."""
-    found: Mask = np.logical_or.reduce(positions.reshape(channels, -1), axis=1)
-    return found
+    """Return which channels have any of these positions."""
+    mask: Mask = np.logical_or.reduce(positions.reshape(channels, -1), axis=1)
+    return mask

@@ -1,9 +1,9 @@
-"""Relations of products in which neither side is a plain 2-D weight: einsum, bmm, weights gathered by relation, RNNs.
+"""Relations of products in which no side is a 2-D weight: einsum, bmm, weights gathered by relation, RNNs.
 
-The axes of both operands and of the result carry letters, as in einsum. By where its letter stands an axis is *batch*
-(both operands and result), *left* or *right* (one operand and result) or *inner* (both operands, summed over). In that
-order every value is an array of positions: the left operand ``[B, L, K]``, the right one ``[B, K, R]``, the result
-``[B, L, R]``. Row axes have one position, so that an axis of rows may be any of them.
+The axes of both operands and of the result have letters, as in einsum. An axis is *batch* if its letter is in both
+operands and the result, *left* or *right* if it is in one operand and the result, *inner* if it is in both operands and
+summed over. With axes in this order, the positions of the left operand are ``[B, L, K]``, those of the right operand
+``[B, K, R]``, those of the result ``[B, L, R]``. Row axes have one position, so a row axis may be of any kind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from upscale_fx.channels.relations import Movement, OneOfSeveral, Relation, hit
 
 
 class Analysed(Protocol):
-    """What is known of a graph: the relation and the axes of every node."""
+    """The analysis of a graph: the relation and the axes of every node."""
 
     relations: dict[fx.Node, Relation]
     axes: dict[fx.Node, Axes]
@@ -29,13 +29,13 @@ class Analysed(Protocol):
 
 @dataclass(frozen=True)
 class Product(Relation):
-    """Sum over the inner letters of ``left * right``.
+    """The sum of ``left * right`` over the inner letters.
 
     Attributes:
         left: the first operand.
         right: the second operand.
-        letters: per operand, then for the result, one letter for each axis.
-        shapes: likewise the sizes, row axes collapsed to 1.
+        letters: for left, right and result, one letter per axis.
+        shapes: for left, right and result, the sizes with 1 for row axes.
     """
 
     left: fx.Node
@@ -66,11 +66,11 @@ class Product(Relation):
         return tuple(self._arranged(place, order) for place, order in enumerate(orders))  # type: ignore[return-value]
 
     def _arranged(self, place: int, order: Sequence[str]) -> Positions:
-        """Positions of one value with its letters in this order; letters of its own (size 1) come last."""
+        """Return the positions of one value with its letters in this order; letters that only it has come last."""
         letters, shape = self.letters[place], self.shapes[place]
         joined = "".join(order)
-        own = [axis for axis, letter in enumerate(letters) if letter not in joined]
-        axes = [*(letters.index(letter) for letter in joined), *own]
+        others = [axis for axis, letter in enumerate(letters) if letter not in joined]
+        axes = [*(letters.index(letter) for letter in joined), *others]
         sizes = [int(np.prod([shape[letters.index(a)] for a in group], dtype=np.int64)) for group in order]
         everything = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.int64).reshape(shape)
         return everything.transpose(axes).reshape(sizes)
@@ -78,35 +78,35 @@ class Product(Relation):
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
         left, right, result = self.positions
         a, b = (nonzero[n][p].astype(np.float32) for n, p in ((self.left, left), (self.right, right)))
-        found = np.zeros(count, dtype=bool)
-        found[result] = np.matmul(a, b) > 0
-        return found
+        reached = np.zeros(count, dtype=bool)
+        reached[result] = np.matmul(a, b) > 0
+        return reached
 
-    def inner(self, wanted: Mask, nonzero: Masks) -> Mask:
-        """Which inner positions ``[B, K]`` the wanted results ``[B, L, R]`` read; at least one where any is wanted."""
+    def inner(self, needed: Mask, nonzero: Masks) -> Mask:
+        """Return the inner positions ``[B, K]`` that needed results ``[B, L, R]`` read; at least one where any is."""
         left, right, _ = self.positions
         a, b = nonzero[self.left][left], nonzero[self.right][right].astype(np.float32)
-        reads: Mask = (a & (np.matmul(wanted.astype(np.float32), b.transpose(0, 2, 1)) > 0)).any(axis=1)
-        starved = wanted.any(axis=(1, 2)) & ~reads.any(axis=1)
-        reads[starved, 0] = True  # zero for sure, but the rows have to come from somewhere
+        reads: Mask = (a & (np.matmul(needed.astype(np.float32), b.transpose(0, 2, 1)) > 0)).any(axis=1)
+        starved = needed.any(axis=(1, 2)) & ~reads.any(axis=1)
+        reads[starved, 0] = True  # the result is zero, but the call needs a column to take its rows from
         return reads
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         left, right, result = self.positions
-        wanted: Mask = needed[result]
-        inner = self.inner(wanted, nonzero)
-        asked_left = np.logical_or.reduce(wanted, axis=2)[:, :, None] & inner[:, None, :]
-        asked_right = inner[:, :, None] & np.logical_or.reduce(wanted, axis=1)[:, None, :]
-        yield self.left, hit(left[asked_left], len(nonzero[self.left]))
-        yield self.right, hit(right[asked_right], len(nonzero[self.right]))
+        needed_results: Mask = needed[result]
+        inner = self.inner(needed_results, nonzero)
+        left_reads = np.logical_or.reduce(needed_results, axis=2)[:, :, None] & inner[:, None, :]
+        right_reads = inner[:, :, None] & np.logical_or.reduce(needed_results, axis=1)[:, None, :]
+        yield self.left, hit(left[left_reads], len(nonzero[self.left]))
+        yield self.right, hit(right[right_reads], len(nonzero[self.right]))
 
 
 @dataclass(frozen=True)
 class Lookup(OneOfSeveral):
-    """Rows of a table chosen by an index that is computed: embeddings, a weight gathered by edge type.
+    """Rows of a table, selected by a computed index: embeddings, a weight gathered by edge type.
 
-    Result position ``p`` holds one of the table's positions ``index[:, p]``; which one depends on the row. ``axis`` is
-    the axis of the table that is indexed.
+    Result position ``p`` reads one of the table positions ``index[:, p]``; which one depends on the row. ``axis`` is
+    the indexed axis of the table.
     """
 
     axis: int
@@ -114,14 +114,14 @@ class Lookup(OneOfSeveral):
 
 @dataclass(frozen=True)
 class Recurrence(Relation):
-    """A recurrent module (LSTM, GRU, RNN) on ``x [.., I]``: it reads the columns of its input weights; all else stays.
+    """A recurrent module (LSTM, GRU, RNN) on ``x [.., I]``: columns of its input weights may go, its states all stay.
 
     Attributes:
         x: the sequence.
-        others: initial states, which are read whole.
+        others: initial states; all their channels are read.
         module: path of the module.
-        weights: names of the parameters ``[gates * H, I]`` that meet ``x``.
-        columns: which columns of these may be other than zero.
+        weights: names of the parameters ``[gates * H, I]`` that multiply ``x``.
+        columns: which columns of these may differ from zero.
     """
 
     x: fx.Node
@@ -137,20 +137,20 @@ class Recurrence(Relation):
 
     @property
     def read_columns(self) -> Positions:
-        """The columns that stay: what may be other than zero in some weight, and at least one."""
-        found = np.flatnonzero(self.columns)
-        return found if len(found) else np.zeros(1, dtype=np.int64)
+        """The kept columns: those that may differ from zero in some weight, and at least one."""
+        columns = np.flatnonzero(self.columns)
+        return columns if len(columns) else np.zeros(1, dtype=np.int64)
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
-        # Also columns that x leaves zero: the module may be called on something else, and has one width.
-        wanted = hit(self.read_columns, len(self.columns))
-        yield self.x, np.tile(wanted, len(nonzero[self.x]) // len(wanted))
+        # Including columns where x is zero: other calls of the module may have other inputs, and it has one width.
+        reads = hit(self.read_columns, len(self.columns))
+        yield self.x, np.tile(reads, len(nonzero[self.x]) // len(reads))
         for other in self.others:
             yield other, np.ones(len(nonzero[other]), dtype=bool)
 
 
 def reads_parameter(flow: Analysed, node: fx.Node) -> bool:
-    """Whether a value is a part of a parameter, looked up, sliced or transposed: any layout of it is free."""
+    """Whether a value is part of a parameter (looked up, sliced or transposed), so that any layout of it is free."""
     relation = flow.relations.get(node)
     if isinstance(relation, Movement) and relation.how in ("pick", "same"):
         return len(relation.flows) == 1 and relation.flows[0].source.op == "get_attr"
@@ -158,7 +158,7 @@ def reads_parameter(flow: Analysed, node: fx.Node) -> bool:
 
 
 def table_layout(flow: Analysed, node: fx.Node, layout: Positions) -> Positions | None:
-    """The layout a table must have for a lookup in it to have the given layout; None if axes do not correspond."""
+    """Return the layout of a table that gives a lookup in it this layout; None if axes do not correspond."""
     relation = flow.relations[node]
     assert isinstance(relation, Lookup)
     table, result = flow.axes[relation.source], flow.axes[node]
@@ -166,7 +166,7 @@ def table_layout(flow: Analysed, node: fx.Node, layout: Positions) -> Positions 
     if len(wide) != len(result.wide):
         return None
     shape = [1] * (len(table.shape) - 1)
-    for theirs, mine in zip(wide, result.wide, strict=True):
-        shape[theirs - (theirs > relation.axis)] = layout.shape[mine]
+    for table_axis, result_axis in zip(wide, result.wide, strict=True):
+        shape[table_axis - (table_axis > relation.axis)] = layout.shape[result_axis]
     entries = relation.index[:, layout.reshape(-1)].reshape([len(relation.index), *shape])
     return np.ascontiguousarray(np.moveaxis(entries, 0, relation.axis))

@@ -1,4 +1,4 @@
-"""Relations of operations that change what a row is: patches become nodes, nodes are gathered in neighbourhoods."""
+"""Relations of operations that change what a row is: patches become nodes, nodes are gathered into neighbourhoods."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from upscale_fx.channels.relations import Barrier, OneOfSeveral
 class Regrouping(OneOfSeveral):
     """Static axes become rows (``[B, P, C]`` to ``[B * P, C]``), rows a static axis, or rows are gathered in groups.
 
-    Result position ``p`` holds one of the positions ``index[:, p]`` of the source; which one depends on the row. There
-    are several where static axes become rows, else one, which then stands in several result positions.
+    Result position ``p`` reads one of the source positions ``index[:, p]``; which one depends on the row. If static
+    axes become rows, M is above 1. Otherwise M is 1, and several result positions read the same source position.
 
     Attributes:
         source: the value whose rows are regrouped.
         index: source positions, ``[M, positions of the result]``.
-        lead: how many axes come before the channels, in the source and in the result.
-        gathers: whether rows are chosen by an index; else the operation is a reshape.
+        lead: number of axes before the channels, in the source and in the result.
+        gathers: whether an index selects the rows; otherwise the operation is a reshape.
     """
 
     lead: tuple[int, int]
@@ -31,9 +31,10 @@ class Regrouping(OneOfSeveral):
 
 @dataclass(frozen=True)
 class Neighbours(Barrier):
-    """Nearest neighbours by features ``[N, C]``: integers, to which channels that are zero add nothing.
+    """Nearest neighbours by features ``[N, C]``, as integers.
 
-    A barrier for its result alone: ``source`` may have any order, and what is zero for sure is not kept for it.
+    Unlike other barriers it does not read zero channels, which add nothing to distances, and ``source`` may have any
+    order of channels.
     """
 
     source: fx.Node | None = None
@@ -44,6 +45,6 @@ class Neighbours(Barrier):
 
     def need(self, needed: Mask, nonzero: Masks) -> Iterator[tuple[fx.Node, Mask]]:
         for source in self.reads:
-            wanted = nonzero[source].copy()
-            wanted[0] |= not wanted.any()  # all alike; the rows still have to come from somewhere
-            yield source, wanted
+            reads = nonzero[source].copy()
+            reads[0] |= not reads.any()  # all features are zero, but the call needs a column to take its rows from
+            yield source, reads

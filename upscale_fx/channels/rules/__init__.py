@@ -1,7 +1,7 @@
-"""What each operation does to channels: a registry from operation to rule, one file per family of operations.
+"""Channel rules: a registry from operation to rule, one file per family of operations.
 
-A rule takes an :class:`Operation` and returns its relation, or None where this call is not one it covers; then, and for
-operations without a rule, the channels of all tensors involved stay (a barrier).
+A rule takes an :class:`Operation` and returns its relation, or None if it does not cover this call. Such a call, and
+any operation without a rule, is a barrier: all channels of its tensors are kept.
 """
 
 from upscale_fx.channels.positions import Flow

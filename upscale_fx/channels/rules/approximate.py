@@ -1,4 +1,4 @@
-"""Norms and statistics over channels that may be estimated from some of them."""
+"""Norms and statistics over channels that may be estimated from the kept channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from upscale_fx.compiled.statistics import approximate_layer_norm, approximate_n
 
 @register(approximate_layer_norm)
 def layer_norm(op: Operation) -> Relation | None:
-    """``approximate_layer_norm(x, axes, eps)``: what was zero is not, once the mean is subtracted."""
+    """``approximate_layer_norm(x, axes, eps)``: zero does not stay zero, because the mean is subtracted."""
     rank = len(op.axes.sizes)
     axes = tuple(range(rank - op.argument(1), rank))
     flow = op.aligned(op.argument(0))
@@ -32,7 +32,7 @@ def normalize(op: Operation) -> Relation | None:
 def statistic(op: Operation) -> Relation | None:
     """``approximate_statistic(x, how, dims, keepdim, share)``."""
     source, how, dims, keep = op.call.args[:4]
-    given = op.axes_of(source)
-    if given is None:
+    operand = op.axes_of(source)
+    if operand is None:
         return None
-    return Statistic(source, fibres_of(given, dims), tuple(dims), bool(keep), SCALINGS[how])  # type: ignore[arg-type, index]
+    return Statistic(source, fibres_of(operand, dims), tuple(dims), bool(keep), SCALINGS[how])  # type: ignore[arg-type, index]

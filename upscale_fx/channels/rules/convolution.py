@@ -11,26 +11,28 @@ from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import register
 
-#: Where groups stand among the arguments of each.
+#: The position of ``groups`` among the arguments of each convolution.
 _GROUPS = 6
 
 
 @register(F.conv1d, F.conv2d, F.conv3d)
 def convolution(op: Operation) -> Relation | None:
-    """``conv2d(x [B, I, H, W], weight [O, I, h, w], bias [O])`` of a batch in one group; other forms are barriers."""
+    """``conv2d(x [B, I, H, W], weight [O, I, h, w], bias [O])`` of a batch, in one group; other forms are barriers."""
     x, weight, bias = op.argument(0, "input"), op.argument(1, "weight"), op.argument(2, "bias")
-    given, kernel, own = op.axes_of(x), op.axes_of(weight), op.axes
-    if given is None or kernel is None or x is weight or op.argument(_GROUPS, "groups", default=1) != 1:
+    image, kernel, result = op.axes_of(x), op.axes_of(weight), op.axes
+    if image is None or kernel is None or x is weight or op.argument(_GROUPS, "groups", default=1) != 1:
         return None
-    if not _is_batch(given, kernel) or own.sizes[1] != kernel.sizes[0] or 0 in (given.count, kernel.count, own.count):
+    if not _is_batch(image, kernel) or result.sizes[1] != kernel.sizes[0]:
+        return None
+    if 0 in (image.count, kernel.count, result.count):
         return None
     outputs, inputs = kernel.shape[:2]
-    places = (own.count // outputs, given.count // inputs, kernel.count // (outputs * inputs))
+    places = (result.count // outputs, image.count // inputs, kernel.count // (outputs * inputs))
     return Convolution(x, weight, bias if isinstance(bias, fx.Node) else None, (outputs, inputs), places)
 
 
-def _is_batch(given: Axes, kernel: Axes) -> bool:
-    """Whether the first axis has rows (one position) and the second the channels that a static kernel reads."""
-    if len(given.sizes) != len(kernel.sizes) or None in kernel.sizes:
+def _is_batch(image: Axes, kernel: Axes) -> bool:
+    """Whether the first axis holds rows (one position), the second the channels that a static kernel reads."""
+    if len(image.sizes) != len(kernel.sizes) or None in kernel.sizes:
         return False
-    return given.shape[0] == 1 and given.sizes[1] == kernel.sizes[1]
+    return image.shape[0] == 1 and image.sizes[1] == kernel.sizes[1]

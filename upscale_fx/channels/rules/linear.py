@@ -1,4 +1,4 @@
-"""Contractions with a weight [O, I] or [I, O]: linear layers."""
+"""Rules for contractions with a weight [O, I] or [I, O]: linear layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def addmm(op: Operation) -> Relation | None:
 
 
 def contraction(op: Operation, x: object, weight: object, bias: object, transposed: bool) -> Relation | None:
-    """The relation of ``x`` times a 2-D weight; None where it is another product."""
+    """Return the relation of ``x`` times a 2-D weight; None for any other product."""
     x_axes, w_axes = op.axes_of(x), op.axes_of(weight)
     if x_axes is None or w_axes is None or not x_axes.sizes or x_axes.sizes[-1] is None or x is weight:
         return None

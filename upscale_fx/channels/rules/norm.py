@@ -1,4 +1,4 @@
-"""Per-channel normalisation: batch norm and instance norm, whose parameters follow the layout."""
+"""Rules for batch norm and instance norm, which treat each channel by itself; their parameters follow the layout."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from upscale_fx.channels.rules.registry import register
 
 @register(_BatchNorm)
 def batch_norm_module(op: Operation) -> Relation | None:
-    """``BatchNorm(x [N, C, ..])``: channel ``c`` to channel ``c``; constant zero where scale and shift are.
+    """``BatchNorm(x [N, C, ..])``: channel ``c`` to channel ``c``; zero where scale and shift are zero.
 
-    Statistics are over rows and whatever static axes follow axis 1, which are kept whole.
+    Statistics are over rows and over the static axes after axis 1, which are kept whole.
     """
     flow = op.aligned(op.tensors[0])
     if flow is None or not isinstance(op.module, nn.Module) or op.axes.shape[0] > 1:
@@ -27,7 +27,7 @@ def batch_norm_module(op: Operation) -> Relation | None:
 
 
 def _is_per_channel(op: Operation) -> bool:
-    """Whether statistics over everything but axis 1 mix rows only, no channels."""
+    """Whether statistics over all axes but axis 1 mix only rows, no channels."""
     return set(op.axes.wide) <= {1}
 
 

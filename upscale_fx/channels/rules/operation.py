@@ -37,30 +37,30 @@ class Operation:
     @property
     def axes(self) -> Axes:
         """Axes of the result."""
-        found = axes_of(self.values[self.node])
-        assert found is not None
-        return found
+        axes = axes_of(self.values[self.node])
+        assert axes is not None
+        return axes
 
     @property
     def name(self) -> str:
-        """Bare name of the function, method or module."""
+        """Name of the function, method or module class."""
         target = self.call.target
         if self.module is not None:
             return type(self.module).__name__
         return target_name(target)
 
     def argument(self, place: int, *names: str, default: Any = None) -> Any:
-        """A positional or keyword argument."""
+        """Return an argument by its position or its keyword."""
         if len(self.call.args) > place:
             return self.call.args[place]
         return next((self.call.kwargs[name] for name in names if name in self.call.kwargs), default)
 
     def axes_of(self, node: Any) -> Axes | None:
-        """Axes of an argument; None unless it is a tensor value."""
+        """Return the axes of an argument; None unless it is a tensor value."""
         return axes_of(self.values[node]) if isinstance(node, fx.Node) else None
 
     def constant(self, argument: Any) -> Any:
-        """An argument as a Python value on the small example."""
+        """Return an argument as its value on the small example."""
         return fx.node.map_arg(argument, lambda node: self.values[node][0])
 
     @property
@@ -69,24 +69,24 @@ class Operation:
         return [node for node in self.call.all_input_nodes if self.axes_of(node) is not None]
 
     def aligned(self, source: fx.Node, axes: tuple[int | None, ...] | None = None) -> Flow | None:
-        """The flow of an operand that broadcasts to the result, from the right unless ``axes`` says otherwise."""
-        given, result = self.axes_of(source), self.axes
-        if given is None:
+        """Return the flow of an operand that broadcasts to the result; ``axes`` default to alignment from the right."""
+        operand, result = self.axes_of(source), self.axes
+        if operand is None:
             return None
         if axes is None:
-            lead = len(result.shape) - len(given.shape)
+            lead = len(result.shape) - len(operand.shape)
             if lead < 0:
                 return None
             axes = tuple(range(lead, len(result.shape)))
         shape = [1] * len(result.shape)
-        for own, target in enumerate(axes):
+        for axis, target in enumerate(axes):
             if target is not None:
-                shape[target] = given.shape[own]
+                shape[target] = operand.shape[axis]
         try:
-            index = np.broadcast_to(given.everything().reshape(shape), result.shape).reshape(-1)
+            index = np.broadcast_to(operand.everything().reshape(shape), result.shape).reshape(-1)
         except ValueError:
             return None
-        along = tuple(None if given.shape[own] == 1 else target for own, target in enumerate(axes))
+        along = tuple(None if operand.shape[axis] == 1 else target for axis, target in enumerate(axes))
         return Flow(source, np.ascontiguousarray(index), along)
 
     def run(self, replaced: Mapping[fx.Node, Tensor], side: int = 0) -> Any:
@@ -103,54 +103,55 @@ class Operation:
         return result if self.item is None else result[self.item]
 
     def follow(self, sources: list[fx.Node]) -> list[Positions] | None:
-        """For each source, which of its positions every result position holds (-1: none): the op runs on labels.
+        """Run the operation on position labels, to find the source position that each result position holds.
 
-        None if a result position does not hold one and the same label in all rows.
+        Returns one array per source, -1 where the result position does not come from it. None unless every result
+        position holds one label, the same in all rows.
         """
         if any(self._chooses_by_value(node) for node in self.tensors if node not in sources):
             return None
-        found = self._labels(sources, 0)
-        other = self._labels(sources, 1)
-        if found is None or other is None or not np.array_equal(found, other):
+        labels = self._labels(sources, 0)
+        others = self._labels(sources, 1)
+        if labels is None or others is None or not np.array_equal(labels, others):
             return None
         indices, first = [], 1
         for source in sources:
             count = self.axes_of(source).count  # type: ignore[union-attr]
-            mine = (found >= first) & (found < first + count)
-            indices.append(np.where(mine, found - first, -1))
+            from_source = (labels >= first) & (labels < first + count)
+            indices.append(np.where(from_source, labels - first, -1))
             first += count
         if not np.all(np.sum([i >= 0 for i in indices], axis=0) == 1):
             return None
         return indices
 
     def _chooses_by_value(self, node: fx.Node) -> bool:
-        """Whether an index tensor could choose channels by its values: it has no rows, and is not a constant."""
+        """Whether an index tensor could select channels by its values: it has no rows and is not a constant."""
         axes = self.axes_of(node)
         return node.op != "get_attr" and axes is not None and None not in axes.sizes
 
     def _labels(self, sources: list[fx.Node], side: int) -> Positions | None:
-        """The label each result position holds, sources numbered through from 1; None if rows disagree."""
+        """Return the label of each result position, labels counted from 1 over all sources; None if rows disagree."""
         labels, start = {}, 1
         for source in sources:
-            given = self.axes_of(source)
-            assert given is not None
-            label = torch.arange(start, start + given.count).reshape(given.shape)
+            operand = self.axes_of(source)
+            assert operand is not None
+            label = torch.arange(start, start + operand.count).reshape(operand.shape)
             labels[source] = label.expand(self.values[source][side].shape).contiguous()
-            start += given.count
+            start += operand.count
         try:
             result = self.run(labels, side)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return None
-        held = self.held(result, side)
-        return None if held is None else held.astype(np.int64)
+        values = self.common_values(result, side)
+        return None if values is None else values.astype(np.int64)
 
-    def held(self, result: Any, side: int) -> npt.NDArray[Any] | None:
-        """The number each result position holds in all rows; None if rows disagree, or the result has another shape."""
-        wide = self.values[self.node][side]
-        if not isinstance(result, Tensor) or result.shape != wide.shape or not result.numel():
+    def common_values(self, result: Any, side: int) -> npt.NDArray[Any] | None:
+        """Return the number that each result position holds in all rows; None if rows or shapes disagree."""
+        expected = self.values[self.node][side]
+        if not isinstance(result, Tensor) or result.shape != expected.shape or not result.numel():
             return None
-        held = result
+        first_row = result
         for axis, size in enumerate(self.axes.sizes):
             if size is None:
-                held = held.narrow(axis, 0, 1)
-        return held.reshape(-1).numpy() if torch.equal(held.expand(result.shape), result) else None
+                first_row = first_row.narrow(axis, 0, 1)
+        return first_row.reshape(-1).numpy() if torch.equal(first_row.expand(result.shape), result) else None

@@ -1,4 +1,4 @@
-"""Position to position: activations, arithmetic with broadcasting, dropout."""
+"""Rules for pointwise operations: activations, arithmetic with broadcasting, dropout."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _FIRST_ZERO = "div divide true_divide truediv".split()
 
 
 def _callables(name: str) -> list[Any]:
-    """Everything a trace may call by this name: tensor method, torch, functional and operator functions."""
-    found: list[Any] = [name] if hasattr(Tensor, name) else []
+    """Return all calls of this name that a trace may hold: tensor method, torch, functional and operator functions."""
+    callables: list[Any] = [name] if hasattr(Tensor, name) else []
     for space in (torch, F, operator, torch._C._nn):
         function = getattr(space, name, None)
         if callable(function) and not isinstance(function, type):
-            found.append(function)
-    return found
+            callables.append(function)
+    return callables
 
 
 def _register_all(names: list[str], rule: Callable[[Operation], Relation | None]) -> None:
@@ -43,10 +43,10 @@ def _register_all(names: list[str], rule: Callable[[Operation], Relation | None]
 
 
 def per_channel(op: Operation) -> Relation | None:
-    """Every channel of the result depends on the same channel of the operands alone, in whatever rows.
+    """Rule for operations whose result channels depend only on the same channel of the operands, in any rows.
 
-    Zero stays zero if there is one operand and the operation, run on zeros, says so. A module with parameters or
-    buffers is not covered: they would have to be cut.
+    Zero stays zero if there is one operand and the operation returns zeros for zeros. Modules with parameters or
+    buffers are not covered, because these would have to be cut.
     """
     if op.module is not None and (*op.module.parameters(), *op.module.buffers()):
         return None
@@ -59,7 +59,7 @@ def per_channel(op: Operation) -> Relation | None:
 
 
 def unary(op: Operation) -> Relation | None:
-    """One channelled operand; whether zero stays zero is found by running the op on zeros."""
+    """Rule for one operand with channels; running the operation on zeros shows whether zero stays zero."""
     flows = _flows(op)
     if flows is None or not flows or flows[0].source is not op.call.all_input_nodes[0]:
         return None
@@ -110,7 +110,7 @@ _register_all(_FIRST_ZERO, _joined("first"))
 
 @register(torch.pow, operator.pow, "pow")
 def power(op: Operation) -> Relation | None:
-    """``x ** number`` by what it does to zero; a tensor exponent makes anything possible."""
+    """``x ** number``; running it on zeros shows whether zero stays zero. With a tensor exponent it may not."""
     flows = _flows(op)
     if not flows:
         return None
@@ -119,25 +119,25 @@ def power(op: Operation) -> Relation | None:
 
 @register(torch.addcmul, "addcmul")
 def addcmul(op: Operation) -> Relation | None:
-    """``x + value * a * b``: zero only where everything is."""
+    """``x + value * a * b``: zero where all operands are zero."""
     flows = _flows(op)
     return Pointwise(tuple(flows), "all") if flows else None
 
 
 @register(F.prelu, torch.prelu, "prelu")
 def prelu(op: Operation) -> Relation | None:
-    """``prelu(x [N, C, ..], weight [C])``: zero stays zero whatever the weight."""
+    """``prelu(x [N, C, ..], weight [C])``: zero stays zero for any weight."""
     x, weight = op.argument(0, "input"), op.argument(1, "weight")
     slope = op.axes_of(weight)
     if slope is None or len(slope.shape) > 1 or (slope.count > 1 and len(op.axes.shape) < 2):
         return None
     along = op.aligned(weight, (1 if slope.count > 1 else None,) * len(slope.shape))
-    own = op.aligned(x)
-    return Pointwise((own, along), "first") if own is not None and along is not None else None
+    flow = op.aligned(x)
+    return Pointwise((flow, along), "first") if flow is not None and along is not None else None
 
 
 @register(nn.Dropout)
 def dropout(op: Operation) -> Relation | None:
-    """Dropout keeps zeros and follows the mode by itself."""
+    """``Dropout(x)``: zero stays zero; the module switches modes itself."""
     flow = op.aligned(op.tensors[0])
     return Pointwise((flow,), "all") if flow is not None else None

@@ -1,4 +1,4 @@
-"""Products of two values, weights of any rank, tables looked up by an index, recurrent modules."""
+"""Rules for products of two values, weights of any rank, tables looked up by an index, recurrent modules."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from upscale_fx.channels.rules.registry import register
 def matmul(op: Operation) -> Relation | None:
     """``x [.., I] @ weight [I, O]``, and every other form of matmul."""
     left, right = op.argument(0, "input"), op.argument(1, "other", "mat2")
-    found = contraction(op, left, right, None, True)
-    if found is not None:
-        return found
+    relation = contraction(op, left, right, None, True)
+    if relation is not None:
+        return relation
     a, b = op.axes_of(left), op.axes_of(right)
     if a is None or b is None or left is right:
         return None
@@ -33,7 +33,7 @@ def matmul(op: Operation) -> Relation | None:
 
 
 def _matmul_letters(left: Axes, right: Axes) -> tuple[str, str, str]:
-    """Letters of ``left @ right``: batch axes line up from the right, broadcast ones get letters of their own."""
+    """Return the letters of ``left @ right``: batch axes align from the right, broadcast axes get separate letters."""
     first, second = len(left.sizes), len(right.sizes)
     batch = max(first, second, 2) - 2
     names = string.ascii_uppercase[:batch]
@@ -43,10 +43,10 @@ def _matmul_letters(left: Axes, right: Axes) -> tuple[str, str, str]:
     spare = iter(string.ascii_uppercase[batch:])
     for name in names:
         if name in a and name in b:
-            one, other = left.pairs[a.index(name)], right.pairs[b.index(name)]
-            if one != other and one == (1, 1):
+            left_sizes, right_sizes = left.pairs[a.index(name)], right.pairs[b.index(name)]
+            if left_sizes != right_sizes and left_sizes == (1, 1):
                 a = a.replace(name, next(spare))
-            elif one != other:
+            elif left_sizes != right_sizes:
                 b = b.replace(name, next(spare))
     return a, b, result
 
@@ -91,39 +91,39 @@ def embedding(op: Operation) -> Relation | None:
 
 
 def lookup(op: Operation, source: Any, axis: int) -> Relation | None:
-    """Entries along one static axis of a tensor, chosen by a computed index; all other axes stay as they are.
+    """Rule for entries along one static axis of a tensor, selected by a computed index; other axes do not change.
 
-    The op is run on labels of everything but the indexed axis, so that every result position knows its own.
+    The operation runs on labels that are equal along the indexed axis, which shows the positions each result reads.
     """
     table = op.axes_of(source)
     if table is None or None in table.sizes or table.count == 0:
         return None
-    own = np.moveaxis(table.everything(), axis, 0).reshape(table.shape[axis], -1)
+    entries = np.moveaxis(table.everything(), axis, 0).reshape(table.shape[axis], -1)
     labels = np.empty(table.count, dtype=np.int64)
-    labels[own] = np.arange(own.shape[1])
+    labels[entries] = np.arange(entries.shape[1])
     shaped = torch.from_numpy(labels.reshape(table.shape))
-    found = []
+    results = []
     for side in (0, 1):
         try:
             result = op.run({source: shaped.to(torch.float64)}, side)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return None
-        held = op.held(result, side)
-        if held is None:
+        values = op.common_values(result, side)
+        if values is None:
             return None
-        found.append(held.astype(np.int64))
-    if not np.array_equal(found[0], found[1]):
+        results.append(values.astype(np.int64))
+    if not np.array_equal(results[0], results[1]):
         return None
-    return Lookup(source, own[:, found[0]], axis)
+    return Lookup(source, entries[:, results[0]], axis)
 
 
 @register(nn.RNNBase)
 def recurrence(op: Operation) -> Relation | None:
     """``LSTM(x [T, B, I], (h, c))``, described at the getitem of its outputs and last states."""
     module, x = op.module, op.argument(0, "input")
-    given = op.axes_of(x)
+    sequence = op.axes_of(x)
     assert isinstance(module, nn.RNNBase)
-    if given is None or module.input_size != given.shape[-1] or given.sizes[-1] is None:
+    if sequence is None or module.input_size != sequence.shape[-1] or sequence.sizes[-1] is None:
         return None
     weights = tuple(f"weight_ih_l0{end}" for end in ("", "_reverse") if hasattr(module, f"weight_ih_l0{end}"))
     columns = torch.stack([(getattr(module, name) != 0).any(dim=0) for name in weights]).any(dim=0)

@@ -1,4 +1,4 @@
-"""The table of rules and how an FX node finds its own."""
+"""The table of rules, and the search for the rule of an FX node."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ REGISTRY: dict[Any, Rule] = {}
 
 
 def register(*operations: Any) -> Callable[[Rule], Rule]:
-    """Register a channel rule for operations of your own; also how every rule of upscale_fx is registered.
+    """Register a channel rule for your own operations; upscale_fx registers its rules in the same way.
 
     A rule takes an :class:`Operation` and returns the relation between the channels of its operands and of its result,
-    or None where this call is not one it covers (its channels are then kept). The commonest is ready made::
+    or None if it does not cover this call (whose channels are then kept). The most common rule is ready-made::
 
         @upscale_fx.register(my_activation)
         def rule(op):
             return upscale_fx.rules.per_channel(op)
 
-    A rule is trusted: one that is wrong makes outputs wrong. ``upscale_fx.verify`` compares with the masked model.
+    A rule is trusted: a wrong rule makes wrong outputs. ``upscale_fx.verify`` compares them with the masked model.
 
     Args:
-        operations: functions (a Python function is then one node of every trace, not looked into), names of tensor
-            methods, operators of ``torch.library`` or ``torch.ops``, or module types (likewise one node).
+        operations: functions (a trace then records a call of a Python function as one node), names of tensor methods,
+            operators of ``torch.library`` or ``torch.ops``, or module types (also recorded as one node).
     """
     for operation in operations:
         known = hasattr(Tensor, operation) if isinstance(operation, str) else callable(operation)
@@ -49,8 +49,8 @@ def register(*operations: Any) -> Callable[[Rule], Rule]:
 
     def add(rule: Rule) -> Rule:
         for operation in operations:
-            for known in _names_in_graphs(operation):
-                REGISTRY[known] = rule
+            for target in _names_in_graphs(operation):
+                REGISTRY[target] = rule
             if isinstance(operation, FunctionType) and not operation.__module__.startswith(_TRACED):
                 OPAQUE_FUNCTIONS.append(operation)
             elif isinstance(operation, type) and not operation.__module__.startswith(_TRACED):
@@ -60,16 +60,16 @@ def register(*operations: Any) -> Callable[[Rule], Rule]:
     return add
 
 
-#: What tracing knows already, as a leaf or by what it is made of.
+#: Packages that tracing knows: it records their functions and modules as nodes, or traces into them.
 _TRACED = ("torch.", "torch_geometric.", "upscale_fx.")
 
 
 def _names_in_graphs(operation: Any) -> list[Any]:
-    """What calls of an operation are recorded as: a custom operator as its overloads."""
-    own = getattr(operation, "_opoverload", operation)  # a torch.library.custom_op
-    if isinstance(own, torch._ops.OpOverloadPacket):
-        return [own, *(getattr(own, name) for name in own._overload_names)]
-    return [own]
+    """Return the targets that nodes may have for an operation; a custom operator also has its overloads."""
+    target = getattr(operation, "_opoverload", operation)  # a torch.library.custom_op
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return [target, *(getattr(target, name) for name in target._overload_names)]
+    return [target]
 
 
 def relations_of(values: Mapping[fx.Node, Pair], root: nn.Module) -> dict[fx.Node, Relation]:
@@ -88,7 +88,7 @@ def relation_of(
     if node.op in ("placeholder", "get_attr"):
         return Source()
     if axes_of(values[node]) is None:
-        # Not one tensor: a size, a flag, or a tuple whose elements are described at their getitem.
+        # A size, a flag, or a tuple; for elements of a tuple, their getitem nodes are described.
         return Structure()
     call, path = call_of(node, values)
     if call.op == "placeholder":
@@ -97,24 +97,24 @@ def relation_of(
     if call.target is functions.entry:
         return Movement((Flow(call.args[0], np.arange(operation.axes.count)),), "entry")  # type: ignore[arg-type]
     if call.op == "call_method" and str(call.target).startswith("new_"):
-        return Source(zero=call.target == "new_zeros")  # only dtype and device are read
+        return Source(zero=call.target == "new_zeros")  # reads only dtype and device
     if call.target is torch.zeros:
         return Source(zero=True)
-    exact = values[node][0].is_floating_point() or values[node][0].is_complex()
-    if not exact and call.target is not functions.knn_by_features:
+    is_feature = values[node][0].is_floating_point() or values[node][0].is_complex()
+    if not is_feature and call.target is not functions.knn_by_features:
         return Barrier(tuple(operation.tensors), "integers or flags: structure")
     deep = len(path) > 1 and not isinstance(operation.module, nn.RNNBase)
     rule = _find(call, operation.module) if not deep else None
     if rule is None:
         return Barrier(tuple(operation.tensors), _MIXING.get(operation.name, _UNKNOWN))
-    found = remembered(rule, operation, _applied, described)
-    if found is None:
+    relation = remembered(rule, operation, _applied, described)
+    if relation is None:
         return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")
-    return found
+    return relation
 
 
 _UNKNOWN = "no channel rule (upscale_fx.register adds one)"
-#: What mixes channels by its nature, so that no rule could free them.
+#: Operations that mix all channels, so that no rule could free any: name -> reason.
 _MIXING = {
     "layer_norm": "a norm over channels reads them all (approximate_norms=True prunes through it)",
     "normalize": "a norm over channels reads them all (approximate_norms=True prunes through it)",
@@ -128,24 +128,26 @@ _MIXING = {
 
 
 def _applied(rule: Rule, operation: Operation) -> Relation | None:
-    """What a rule says of a call; raises UpscaleError where a rule of the user's fails or returns something else."""
+    """Return the relation that a rule gives for a call; raises UpscaleError if a user's rule does not give one."""
     where = (
         f"the channel rule of {operation.name} at node {operation.node.name} ({operation.call.meta.get('source', '')})"
     )
-    own = getattr(rule, "__module__", "").startswith("upscale_fx.")
+    is_built_in = getattr(rule, "__module__", "").startswith("upscale_fx.")
     try:
-        found = rule(operation)
+        relation = rule(operation)
     except Exception as error:
-        if own:
+        if is_built_in:
             raise
         raise UpscaleError(f"{where} failed: {type(error).__name__}: {error}") from error
-    if found is not None and not isinstance(found, Relation):
-        raise UpscaleError(f"{where} returned {found!r}; a rule returns a Relation, or None for what it does not cover")
-    return found
+    if relation is not None and not isinstance(relation, Relation):
+        raise UpscaleError(
+            f"{where} returned {relation!r}; a rule returns a Relation, or None for what it does not cover"
+        )
+    return relation
 
 
 def call_of(node: fx.Node, values: Mapping[fx.Node, Pair]) -> tuple[fx.Node, list[Any]]:
-    """The call a value comes from, and the keys (innermost last) by which it is taken out of a tuple-valued one."""
+    """Return the call that computes a value, and the getitem keys from its tuple to the value, the last key first."""
     path: list[Any] = []
     while _takes_element(node, values):
         path.append(node.args[1])
@@ -154,14 +156,14 @@ def call_of(node: fx.Node, values: Mapping[fx.Node, Pair]) -> tuple[fx.Node, lis
 
 
 def operation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Operation:
-    """A node as rules see it."""
+    """Return the operation that rules get for a node."""
     call, path = call_of(node, values)
     module = root.get_submodule(str(call.target)) if call.op == "call_module" else None
     return Operation(node, call, path[0] if path else None, values, module)
 
 
 def _takes_element(node: fx.Node, values: Mapping[fx.Node, Pair]) -> bool:
-    """Whether a node picks an element of a tuple or dictionary."""
+    """Whether a node takes an element of a tuple or dictionary."""
     if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
         return False
     return isinstance(values[node.args[0]][0], tuple | list | dict)

@@ -1,4 +1,4 @@
-"""Operations that change what a row is, and graphs made inside a model."""
+"""Rules for operations that change what a row is, and for graphs that a model builds."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from upscale_fx.compiled import functions
 
 @register(functions.knn_by_features)
 def nearest_neighbours(op: Operation) -> Relation | None:
-    """``knn_by_features(x [N, C], ..)``: a distance is a sum over channels."""
+    """``knn_by_features(x [N, C], ..)``: distances are sums over channels."""
     source = op.argument(0, "x")
-    given = op.axes_of(source)
-    if given is None or len(given.sizes) != 2 or not _leads_with_rows(given):
+    operand = op.axes_of(source)
+    if operand is None or len(operand.sizes) != 2 or not _leads_with_rows(operand):
         return None
     return Neighbours((), "nearest neighbours: structure", source)
 
 
 def reshaped_rows(op: Operation, source: fx.Node) -> Relation | None:
-    """A reshape in which the leading rows and some static axes after them become rows, or the other way round."""
-    given, own = op.axes_of(source), op.axes
-    if given is None or not (_leads_with_rows(given) and _leads_with_rows(own)):
+    """Rule for a reshape that merges the leading rows and the next static axes into rows, or splits rows this way."""
+    operand, result = op.axes_of(source), op.axes
+    if operand is None or not (_leads_with_rows(operand) and _leads_with_rows(result)):
         return None
-    more, fewer = (own, given) if given.count > own.count else (given, own)
+    more, fewer = (result, operand) if operand.count > result.count else (operand, result)
     groups = fewer.count // max(more.count, 1)
     if any(large != small * groups for large, small in zip(more.pairs[0], fewer.pairs[0], strict=True)):
         return None
     lead = _axes_of_groups(fewer, groups)
     if groups < 2 or lead is None:
         return None
-    if more is own:
-        return Regrouping(source, np.arange(given.count, dtype=np.int64).reshape(groups, own.count), (lead, 1))
-    return Regrouping(source, np.tile(np.arange(given.count, dtype=np.int64), groups)[None], (1, lead))
+    if more is result:
+        return Regrouping(source, np.arange(operand.count, dtype=np.int64).reshape(groups, result.count), (lead, 1))
+    return Regrouping(source, np.tile(np.arange(operand.count, dtype=np.int64), groups)[None], (1, lead))
 
 
 def _leads_with_rows(axes: Axes) -> bool:
@@ -46,17 +46,17 @@ def _leads_with_rows(axes: Axes) -> bool:
 
 
 def _axes_of_groups(axes: Axes, groups: int) -> int | None:
-    """How many leading axes have that many positions together; None if groups end within an axis."""
+    """Return how many leading axes have ``groups`` positions together; None if no number of axes has."""
     sizes = np.cumprod(axes.shape)
-    found = np.flatnonzero(sizes == groups)
-    return int(found[-1]) + 1 if len(found) else None
+    last_axes = np.flatnonzero(sizes == groups)
+    return int(last_axes[-1]) + 1 if len(last_axes) else None
 
 
 def gathered_rows(op: Operation, flow: Flow) -> Relation | None:
-    """``x[index]`` with an index of several axes: groups of rows, each with all its channels."""
-    given, own = op.axes_of(flow.source), op.axes
-    lead = len(own.sizes) - (0 if given is None else len(given.sizes) - 1)
-    if given is None or lead < 2 or not _leads_with_rows(given) or own.sizes[lead:] != given.sizes[1:]:
+    """Rule for ``x[index]`` with an index of several axes: groups of rows, each with all its channels."""
+    operand, result = op.axes_of(flow.source), op.axes
+    lead = len(result.sizes) - (0 if operand is None else len(operand.sizes) - 1)
+    if operand is None or lead < 2 or not _leads_with_rows(operand) or result.sizes[lead:] != operand.sizes[1:]:
         return None
-    same = np.array_equal(flow.index, np.tile(np.arange(given.count), own.count // given.count))
+    same = np.array_equal(flow.index, np.tile(np.arange(operand.count), result.count // operand.count))
     return Regrouping(flow.source, flow.index[None], (1, lead), gathers=True) if same else None

@@ -1,4 +1,4 @@
-"""Movement: views, permutations, slices, gathers, cat, stack. Found by running the op itself on position labels."""
+"""Rules for movements: views, permutations, slices, gathers, cat, stack. They run the operation on position labels."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def _single(op: Operation, how: Any) -> Relation | None:
     "view", "reshape", torch.reshape, "flatten", torch.flatten, "unflatten", torch.unflatten, "view_as", "reshape_as"
 )
 def reshape(op: Operation) -> Relation | None:
-    """Same positions in the same order under another shape."""
-    found = _single(op, "reshape")
-    if isinstance(found, Movement) and found.flows[0].is_identity:
-        return found
+    """Rule for the same positions in the same order under another shape."""
+    relation = _single(op, "reshape")
+    if isinstance(relation, Movement) and relation.flows[0].is_identity:
+        return relation
     return reshaped_rows(op, op.argument(0, "input", "self"))
 
 
@@ -42,7 +42,7 @@ def reshape(op: Operation) -> Relation | None:
           torch.transpose,
           "t", torch.t, "swapaxes", torch.swapaxes, "movedim", torch.movedim)  # fmt: skip
 def axes_only(op: Operation) -> Relation | None:
-    """Ops whose arguments name axes, not sizes: they stay as they are whatever the layout."""
+    """Rule for operations whose arguments name axes, not sizes: the call fits any layout."""
     return _single(op, "same")
 
 
@@ -56,45 +56,49 @@ _OWN = torch._C._VariableFunctions
           "expand", "expand_as", "repeat", "flip", torch.flip, "roll", torch.roll, "broadcast_to", torch.broadcast_to,
           "repeat_interleave", torch.repeat_interleave, "tile", torch.tile)  # fmt: skip
 def gather(op: Operation) -> Relation | None:
-    """Slices, elements, repetitions, and gathers of rows by a tensor of indices."""
+    """Rule for slices, elements, repetitions, and gathers of rows by a tensor of indices."""
     source = op.argument(0, "input")
-    given = op.axes_of(source)
-    if given is None:
+    operand = op.axes_of(source)
+    if operand is None:
         return None
-    if _chooses_channels_by_value(op, given):
-        axis = _indexed_axis(op, given)
+    if _chooses_channels_by_value(op, operand):
+        axis = _indexed_axis(op, operand)
         return None if axis is None else lookup(op, source, axis)
-    found = _single(op, "pick")
-    if not isinstance(found, Movement):
+    relation = _single(op, "pick")
+    if not isinstance(relation, Movement):
         return None
-    flow = found.flows[0]
-    if flow.is_identity and _same_channels(given.shape, op.axes.shape) and (given.count == 1 or _takes_rows(op, given)):
-        return Movement(found.flows, "rows")
+    flow = relation.flows[0]
+    same_channels = flow.is_identity and _same_channels(operand.shape, op.axes.shape)
+    if same_channels and (operand.count == 1 or _takes_rows(op, operand)):
+        return Movement(relation.flows, "rows")
     if _keeps_rows(op, flow):
-        return found
-    return gathered_rows(op, flow) if _takes_rows(op, given) else None
+        return relation
+    return gathered_rows(op, flow) if _takes_rows(op, operand) else None
 
 
-def _chooses_channels_by_value(op: Operation, given: Axes) -> bool:
-    """Whether an index that is computed, not a constant, picks along a channel axis: data decides which channel."""
+def _chooses_channels_by_value(op: Operation, operand: Axes) -> bool:
+    """Whether a computed index selects along a channel axis, so that the channels depend on data."""
     if op.name == "getitem":
-        return any(axis is not None and given.shape[axis] > 1 and _is_computed(key) for axis, key in _keys(op, given))
+        return any(
+            axis is not None and operand.shape[axis] > 1 and _is_computed(key) for axis, key in _keys(op, operand)
+        )
     dims = _dims(op)
-    on_channels = any(isinstance(dim, int) and given.shape[dim] > 1 for dim in dims)
+    on_channels = any(isinstance(dim, int) and operand.shape[dim] > 1 for dim in dims)
     return on_channels and any(_is_computed(argument) for argument in (*op.call.args[1:], *op.call.kwargs.values()))
 
 
-def _indexed_axis(op: Operation, given: Axes) -> int | None:
-    """The one axis a computed tensor of indices picks along, all others being taken whole; None if there are more."""
+def _indexed_axis(op: Operation, operand: Axes) -> int | None:
+    """Return the axis that a computed index selects along if all other axes are taken whole; else None."""
     if op.name == "index_select":
         dim = _dims(op)[0]
-        return dim % len(given.sizes) if isinstance(dim, int) else None
+        return dim % len(operand.sizes) if isinstance(dim, int) else None
     if op.name != "getitem":
         return None
-    picked = [(axis, key) for axis, key in _keys(op, given) if key is not Ellipsis and key != slice(None)]
+    picked = [(axis, key) for axis, key in _keys(op, operand) if key is not Ellipsis and key != slice(None)]
     axis, key = picked[0]
-    plain = isinstance(key, fx.Node) and isinstance(op.values[key][0], Tensor) and op.values[key][0].dtype == torch.long
-    return axis if len(picked) == 1 and plain else None
+    value = op.values[key][0] if isinstance(key, fx.Node) else None
+    is_index = isinstance(value, Tensor) and value.dtype == torch.long
+    return axis if len(picked) == 1 and is_index else None
 
 
 def _is_computed(key: Any) -> bool:
@@ -105,33 +109,33 @@ def _is_computed(key: Any) -> bool:
     return isinstance(key, fx.Node) and key.op != "get_attr"
 
 
-def _keys(op: Operation, given: Axes) -> list[tuple[int | None, Any]]:
-    """The keys of a getitem with the first axis each one takes."""
+def _keys(op: Operation, operand: Axes) -> list[tuple[int | None, Any]]:
+    """Return the keys of a getitem, once for each axis it takes (None: no axis)."""
     keys = op.argument(1)
     keys = keys if isinstance(keys, tuple) else (keys,)
     widths = [0 if key is None else _consumed(op, key) for key in keys]
-    missing = len(given.sizes) - sum(width for key, width in zip(keys, widths, strict=True) if key is not Ellipsis)
+    missing = len(operand.sizes) - sum(width for key, width in zip(keys, widths, strict=True) if key is not Ellipsis)
     axis = 0
-    found: list[tuple[int | None, Any]] = []
+    taken: list[tuple[int | None, Any]] = []
     for key, width in zip(keys, widths, strict=True):
-        found += [(axis + i, key) for i in range(missing if key is Ellipsis else width)] or [(None, key)]
+        taken += [(axis + i, key) for i in range(missing if key is Ellipsis else width)] or [(None, key)]
         axis += missing if key is Ellipsis else width
-    return found
+    return taken
 
 
 def _consumed(op: Operation, key: Any) -> int:
-    """How many axes a key takes: a mask takes as many as it has."""
+    """Return how many axes a key takes; a mask takes as many as it has."""
     value = op.values[key][0] if isinstance(key, fx.Node) else key
     return value.dim() if isinstance(value, Tensor) and value.dtype == torch.bool else 1
 
 
-#: Where an operation takes the axis it works along; the others take sizes.
+#: The position of the ``dim`` argument; operations that are not listed take sizes.
 _DIM_PLACE = {"index_select": 1, "select": 1, "narrow": 1, "unbind": 1, "flip": 1, "chunk": 2, "split": 2,
               "tensor_split": 2, "roll": 2, "repeat_interleave": 2}  # fmt: skip
 
 
 def _dims(op: Operation) -> list[Any]:
-    """The axes an operation other than getitem works along."""
+    """Return the axes in the ``dim`` argument of an operation other than getitem."""
     if op.name not in _DIM_PLACE:
         return []
     dims = op.argument(_DIM_PLACE[op.name], "dim", "dims", default=0)
@@ -139,44 +143,45 @@ def _dims(op: Operation) -> list[Any]:
 
 
 def _keeps_rows(op: Operation, flow: Flow) -> bool:
-    """Whether every row of the result comes from the same row of the source: the call only chooses channels."""
+    """Whether every row of the result comes from the same row of the source, so that the call only selects channels."""
     for side in (0, 1):
         x = op.values[flow.source][side]
         elements = torch.arange(x.numel()).reshape(x.shape)
-        given, own = op.axes_of(flow.source), op.axes
-        assert given is not None
-        rows = [a for a, size in enumerate(given.sizes) if size is None]
-        other = [a for a, size in enumerate(given.sizes) if size is not None]
-        own_rows = [a for a, size in enumerate(own.sizes) if size is None]
-        own_other = [a for a, size in enumerate(own.sizes) if size is not None]
-        result = op.run({flow.source: elements}, side)
-        before = elements.permute((*rows, *other)).reshape(*(x.shape[a] for a in rows), -1)
-        after = result.permute((*own_rows, *own_other)).reshape(*(result.shape[a] for a in own_rows), -1)
-        chosen = before[..., torch.from_numpy(flow.index)]
-        if chosen.shape != after.shape or not torch.equal(chosen, after):
+        operand = op.axes_of(flow.source)
+        assert operand is not None
+        expected = _rows_first(elements, operand)[..., torch.from_numpy(flow.index)]
+        actual = _rows_first(op.run({flow.source: elements}, side), op.axes)
+        if expected.shape != actual.shape or not torch.equal(expected, actual):
             return False
     return True
+
+
+def _rows_first(value: Tensor, axes: Axes) -> Tensor:
+    """Return a value with its row axes first and its channel axes flattened."""
+    rows = [axis for axis, size in enumerate(axes.sizes) if size is None]
+    channels = [axis for axis, size in enumerate(axes.sizes) if size is not None]
+    return value.permute((*rows, *channels)).reshape(*(value.shape[axis] for axis in rows), -1)
 
 
 def _same_channels(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return [s for s in a if s > 1] == [s for s in b if s > 1]
 
 
-def _takes_rows(op: Operation, given: Axes) -> bool:
-    """Whether no argument is a size of a channel axis: then the call fits any layout as it stands."""
+def _takes_rows(op: Operation, operand: Axes) -> bool:
+    """Whether no argument is a size of a channel axis, so that the call fits any layout."""
     if op.name == "getitem":
         whole = slice(None)
         return all(
-            axis is not None and key is not Ellipsis and (given.shape[axis] == 1 or key == whole)
-            for axis, key in _keys(op, given)
+            axis is not None and key is not Ellipsis and (operand.shape[axis] == 1 or key == whole)
+            for axis, key in _keys(op, operand)
         )
     dims = _dims(op)
-    return bool(dims) and all(isinstance(dim, int) and given.shape[dim] == 1 for dim in dims)
+    return bool(dims) and all(isinstance(dim, int) and operand.shape[dim] == 1 for dim in dims)
 
 
 @register(torch.cat, torch.concat, torch.concatenate)
 def cat(op: Operation) -> Relation | None:
-    """Concatenation along a channel axis; along a row axis all parts share their channels."""
+    """Rule for concatenation along a channel axis; along a row axis, all parts share their channels."""
     dim = op.argument(1, "dim", "axis", default=0)
     if op.axes.sizes[dim % len(op.axes.sizes)] is not None:
         return _joined(op, "cat")
@@ -188,14 +193,14 @@ def cat(op: Operation) -> Relation | None:
 
 @register(torch.stack)
 def stack(op: Operation) -> Relation | None:
-    """Stacking along a new channel axis."""
+    """Rule for stacking along a new channel axis."""
     return _joined(op, "stack")
 
 
 def _joined(op: Operation, how: Any) -> Relation | None:
     parts, dim = op.argument(0, "tensors"), op.argument(1, "dim", "axis", default=0)
     if not isinstance(parts, tuple | list) or len(set(parts)) != len(parts):
-        return None  # the same tensor twice: labels could not tell the copies apart
+        return None  # the same tensor twice: its copies would have equal labels
     axis = dim % len(op.axes.sizes)
     if op.axes.sizes[axis] is None:
         return None

@@ -1,4 +1,4 @@
-"""What a compiled graph carries with it: one frozen dataclass, :class:`GraphRecord`, and what its fields hold."""
+"""The record of a compiled graph: one frozen dataclass, :class:`GraphRecord`, and the classes of its fields."""
 
 from upscale_fx.compiled.record.graph import EVAL_ONLY_INFERENCE, GraphRecord
 from upscale_fx.compiled.record.nodes import NodeRecord

@@ -1,4 +1,4 @@
-"""Everything that a compiled graph carries with it, beside its nodes and parameters."""
+"""The record of a compiled graph: everything it holds besides nodes and parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from upscale_fx.compiled.record.origin import Origin
 from upscale_fx.compiled.record.precision import Precision
 from upscale_fx.compiled.record.pruning import KeptChannels, PruningRecord, TracedModel
 
-#: Why a graph is right in ``eval()`` only, where running statistics were taken for constants.
+#: Why a graph is right in ``eval()`` only after running statistics became constants.
 EVAL_ONLY_INFERENCE = (
     "it was optimized with inference=True, which takes dropout and running statistics as they are in eval(); optimize "
     "without it to train"
@@ -20,20 +20,20 @@ EVAL_ONLY_INFERENCE = (
 
 @dataclass(frozen=True)
 class GraphRecord:
-    """What passes and reports need to know of a graph; a pass that changes it makes another (``replace``).
+    """What passes and reports know about a graph; a pass that changes it makes a new record (``replace``).
 
     Attributes:
         inputs: the arguments it was traced with.
         name: the class of the model it was traced from.
-        model: what that model held; None where the graph was never compared with it.
-        eval_only: why the graph is right in ``eval()`` only; empty where it is right in both modes.
-        pruning: what was removed so far, consumer by consumer; None before anything was.
-        compacted: whether its channels were laid out by compaction, which leaves such a graph as it is.
-        unviewable: how many readers can have no view in any order of the channels, at least.
-        estimates: by the names of norms, over how many of their channels statistics are taken.
-        precision: what a cast to another dtype changed; None without one.
-        origins: by the names of parameters, where their entries come from; of those that were cut or folded.
-        plain: after fusing, the nodes of the graph before it, which is what channel analyses read.
+        model: sizes of that model; None if the graph was never compared with it.
+        eval_only: why the graph is right in ``eval()`` only; empty if it is right in both modes.
+        pruning: the channels removed so far, consumer by consumer; None before anything was removed.
+        compacted: whether compaction chose the layout of its channels; compaction leaves such a graph as it is.
+        unviewable: least number of readers that need a copy, because no order of the channels gives all readers a view.
+        estimates: by name of a norm, how many of its channels the statistic was, and is, taken over.
+        precision: how a cast to another dtype changed the outputs; None without a cast.
+        origins: by name of a parameter that was cut or folded, where its entries come from.
+        plain: after fusing, the nodes of the graph from before; channel analyses read these.
     """
 
     inputs: ModelInputs

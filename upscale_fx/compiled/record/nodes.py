@@ -1,4 +1,4 @@
-"""Nodes of a graph as data: what a pickle holds of a graph, and how a fused one remembers what it was fused from."""
+"""Nodes of a graph as data: for pickles, and for fused graphs, which keep the nodes they were fused from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import fx
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """One node, with what ``torch.fx`` calls the same; nodes and memory formats in its arguments have stand-ins."""
+    """One node, with the attributes of ``fx.Node``; stand-ins replace nodes and memory formats in its arguments."""
 
     op: str
     name: str
@@ -22,12 +22,12 @@ class NodeRecord:
     meta: dict[str, Any]
 
     def copied(self) -> NodeRecord:
-        """The same record with a ``meta`` of its own, for a graph that may change it."""
+        """Return the record with a copy of ``meta``, for a graph that may change it."""
         return replace(self, meta=dict(self.meta))
 
 
 class _Reference:
-    """A node inside recorded arguments, by its place in the graph."""
+    """Stands for a node in recorded arguments, by its position in the graph."""
 
     __slots__ = ("place",)
 
@@ -46,7 +46,7 @@ class _Format:
 
 
 def record_nodes(graph: fx.Graph) -> tuple[NodeRecord, ...]:
-    """All nodes of a graph, in order; they share ``meta`` with it."""
+    """Record all nodes of a graph, in order; the records share ``meta`` with the nodes."""
     place = {node: i for i, node in enumerate(graph.nodes)}
 
     def refer(leaf: fx.Node | torch.memory_format) -> _Reference | _Format:
@@ -67,7 +67,7 @@ def record_nodes(graph: fx.Graph) -> tuple[NodeRecord, ...]:
 
 
 def graph_of(records: Sequence[NodeRecord]) -> fx.Graph:
-    """The graph that was recorded."""
+    """Make a graph from recorded nodes."""
     graph = fx.Graph()
     nodes: list[fx.Node] = []
 
@@ -75,10 +75,10 @@ def graph_of(records: Sequence[NodeRecord]) -> fx.Graph:
         return nodes[leaf.place] if isinstance(leaf, _Reference) else getattr(torch, leaf.name)
 
     kinds = (_Reference, _Format)
-    for one in records:
-        args, kwargs = _map(one.args, kinds, resolve), _map(one.kwargs, kinds, resolve)
-        node = graph.create_node(one.op, one.target, args, kwargs, one.name)
-        node.meta = one.meta
+    for record in records:
+        args, kwargs = _map(record.args, kinds, resolve), _map(record.kwargs, kinds, resolve)
+        node = graph.create_node(record.op, record.target, args, kwargs, record.name)
+        node.meta = record.meta
         nodes.append(node)
     return graph
 
@@ -98,12 +98,12 @@ def copied_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def _map(value: Any, kind: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
-    """Map over nested arguments; FX's own map leaves foreign leaves such as _Reference alone, but not their mapping."""
+    """Map a function over the leaves of some types in nested arguments; FX's own map does not know ``_Reference``."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_map(v, kind, function) for v in value))
-    if isinstance(value, tuple | list):  # FX has list and tuple types of its own; plain ones pickle
+    if isinstance(value, tuple | list):  # FX's own list and tuple types cannot be pickled
         sequence = tuple if isinstance(value, tuple) else list
         return sequence(_map(v, kind, function) for v in value)
     if isinstance(value, dict):

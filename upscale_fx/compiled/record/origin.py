@@ -1,4 +1,4 @@
-"""Where the entries of a parameter were before channels were removed."""
+"""The origin of a parameter's entries: their positions before channels were removed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Origin:
-    """The homes of a parameter's entries.
+    """The positions that a parameter's entries had in the original parameter.
 
     Attributes:
-        name: the parameter they were first part of.
+        name: the original parameter.
         shape: its shape.
-        picks: None where all of it is left in place; per axis which lines were picked, in order, where that says it
-            (a cut is rarely anything else); or the places of single entries, in the shape they have now.
+        picks: None if all entries are in place; per axis, the indices that were kept, in order, if the entries form
+            such a grid (almost always); otherwise the flat position of every entry, in the present shape.
     """
 
     name: str
@@ -27,21 +27,21 @@ class Origin:
 
     @property
     def places(self) -> Positions:
-        """For every entry its place in the parameter it was first part of, flattened; in the shape it has now."""
+        """The flat position of every entry in the original parameter, in the present shape."""
         if isinstance(self.picks, np.ndarray):
             return self.picks.astype(np.int64)
         whole = np.arange(int(np.prod(self.shape, dtype=np.int64)), dtype=np.int64).reshape(self.shape)
         return whole if self.picks is None else whole[np.ix_(*self.picks)]
 
     def cut(self, layout: Positions) -> Origin:
-        """The homes of the entries at some (flat) positions of this parameter, arranged as these are."""
+        """Return the origin of the entries at these flat positions of the parameter, in the shape of ``layout``."""
         places = self.places.reshape(-1)[layout]
         whole = places.shape == self.shape and np.array_equal(places.reshape(-1), np.arange(places.size))
         return Origin(self.name, self.shape, None if whole else _compressed(places, self.shape))
 
 
 def _compressed(places: Positions, shape: tuple[int, ...]) -> tuple[Positions, ...] | Positions:
-    """Places as picks along every axis, where they are a grid."""
+    """Return positions as indices along every axis if they form a grid, else as they are."""
     narrow = np.int32 if np.prod(shape, dtype=np.int64) < 2**31 else np.int64
     if places.ndim == len(shape) and places.size:
         picks: list[Positions] = []

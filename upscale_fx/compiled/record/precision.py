@@ -1,4 +1,4 @@
-"""What a cast to another dtype did to the outputs."""
+"""How much a cast to another dtype changed the outputs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Precision:
-    """What a cast did to the outputs on example graphs.
+    """How much a cast changed the outputs on example graphs.
 
     Attributes:
         dtype: name of the dtype, such as ``"bfloat16"``.
-        largest: largest difference, as a share of the largest number of that output.
-        mean: mean difference, as a share of the mean magnitude of that output; of the output where that is most.
+        largest: largest difference, as a share of the largest magnitude of that output.
+        mean: mean difference, as a share of the mean magnitude of that output; the maximum over outputs.
     """
 
     dtype: str
@@ -21,7 +21,7 @@ class Precision:
     mean: float
 
     def after(self, other: Precision | None) -> Precision:
-        """What both casts do, this one to a graph that the other one made: at most the sum."""
+        """Return a bound for both casts, where this one follows ``other``: the sum of both."""
         return self if other is None else Precision(self.dtype, self.largest + other.largest, self.mean + other.mean)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What was removed from a model: what reports are made of."""
+"""What was removed from a model, for reports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from upscale_fx.compiled.record.trail import Trail
 
 @dataclass(frozen=True)
 class ConsumerRecord:
-    """What was asked of one consumer.
+    """How many channels of one consumer were masked.
 
     Attributes:
         name: its name.
-        channels: how many input channels it had.
-        asked: how many of them were asked to go.
-        masked: how many were masked.
-        reason: why not more; empty if there is none.
+        channels: number of its input channels.
+        asked: number of channels that the amount asks to mask.
+        masked: number of channels that were masked.
+        reason: why fewer than ``asked`` were masked; empty if there is no reason.
     """
 
     name: str
@@ -34,9 +34,9 @@ class UnmaskableRecord:
 
     Attributes:
         name: its name.
-        channels: how many input channels it has.
-        asked: how many the amount would have asked to go.
-        reason: why none can.
+        channels: number of its input channels.
+        asked: number of channels that the amount would ask to mask.
+        reason: why none can be masked.
     """
 
     name: str
@@ -47,16 +47,16 @@ class UnmaskableRecord:
 
 @dataclass(frozen=True)
 class PruningRecord:
-    """What was asked of a model, and what it cost before.
+    """What was masked in a model, and the size of the model before.
 
     Attributes:
-        consumers: what was asked of each consumer.
-        refused: contractions that are no consumers.
-        before: what the model cost.
+        consumers: the masked channels of each consumer.
+        refused: contractions whose channels cannot be masked.
+        before: the size of the model before.
         unused: parameters that no output needs.
-        chosen: how channels were chosen, for people; empty where by weights alone.
-        not_refitted: by the names of consumers, why their weights were not refitted.
-        trail: what a search for the amount tried.
+        chosen: how channels were chosen, as text; empty if by weights alone.
+        not_refitted: by name of a consumer, why its weights were not refitted.
+        trail: the amounts that a search tried; None without a search.
     """
 
     consumers: Sequence[ConsumerRecord]
@@ -70,12 +70,12 @@ class PruningRecord:
 
 @dataclass(frozen=True)
 class TracedModel:
-    """What a model held when it was traced.
+    """The size of a model when it was traced.
 
     Attributes:
-        parameters: entries of all of its parameters.
+        parameters: number of entries of all its parameters.
         bytes: bytes of parameters and persistent buffers.
-        unused: parameters that no output needs, so that the graph does not hold them.
+        unused: parameters that no output needs; the graph does not hold them.
     """
 
     parameters: int
@@ -85,7 +85,7 @@ class TracedModel:
 
 @dataclass(frozen=True)
 class KeptChannels:
-    """Over how many channels a statistic was taken in the model, and over how many it is now."""
+    """The number of channels that a statistic is taken over: ``channels`` in the model, ``kept`` now."""
 
     channels: int
     kept: int

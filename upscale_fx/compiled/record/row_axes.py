@@ -1,4 +1,4 @@
-"""Row axes, by their sizes in the two example graphs, and the symbols that people know them by."""
+"""Row axes as pairs of sizes in the two example graphs, and their symbols (``N``, ``E``, ``E+N``, ...)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ for _s in SMALL:
 
 
 def row_symbol(pair: tuple[int, int]) -> str:
-    """``N`` nodes, ``E`` edges, ``B`` graphs, their sums and multiples, or ``*`` for another row count."""
+    """Return ``N`` for nodes, ``E`` for edges, ``B`` for graphs, a sum or multiple of these, or ``*`` for others."""
     if pair in _PAIRS:
         return _PAIRS[pair]
     times = next((s for s in SMALL if pair[0] * LARGE[s] == pair[1] * SMALL[s] and pair[0] % SMALL[s] == 0), None)
@@ -28,14 +28,14 @@ def row_symbol(pair: tuple[int, int]) -> str:
 
 
 def symbols_of(rows: RowAxes) -> str:
-    """The symbols of row axes, multiplied."""
+    """Return the product of the symbols of row axes, such as ``N*N``; ``call`` without row axes."""
     return "*".join(map(row_symbol, rows)) or "call"
 
 
 def rows_of_symbol(symbol: str, rows: Mapping[str, float]) -> float | None:
-    """The rows that a symbol of :class:`Size` stands for (``E``, ``E+N``, ``2N``, ``N+1``, ``N*N``, ...).
+    """Return the number of rows of a symbol of :class:`Size` (``E``, ``E+N``, ``2N``, ``N+1``, ``N*N``, ...).
 
-    None for a count that is none of nodes, edges and graphs, or that the call does not have.
+    None for ``*``, or if ``rows`` lacks a count.
     """
     if symbol == "call":
         return 1.0
@@ -50,10 +50,10 @@ def rows_of_symbol(symbol: str, rows: Mapping[str, float]) -> float | None:
 
 
 def _rows_of_term(term: str, rows: Mapping[str, float]) -> float | None:
-    found = re.fullmatch(r"(\d*)([A-Z]?)", term)
-    if found is None or not term:
+    match = re.fullmatch(r"(\d*)([A-Z]?)", term)
+    if match is None or not term:
         return None
-    times, kind = found.groups()
+    times, kind = match.groups()
     if not kind:
         return float(times)
     count = rows.get(kind)

@@ -1,4 +1,4 @@
-"""What a graph costs."""
+"""The size of a graph: parameters, bytes and multiply-adds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from upscale_fx.compiled.record.row_axes import RowAxes, symbols_of
 
 @dataclass(frozen=True)
 class Size:
-    """What a graph costs.
+    """Parameters, bytes and multiply-adds of a graph.
 
     Attributes:
         parameters: number of parameters.
         bytes: bytes of parameters and persistent buffers.
-        by_rows: multiply-adds of all contractions with a weight, per row, by the sizes of row axes in the two example
-            graphs, which tell those apart that have no symbol.
+        by_rows: multiply-adds per row of all contractions with a weight, by row axes; these are pairs of sizes in the
+            two example graphs, which also distinguish axes without a symbol.
     """
 
     parameters: int
@@ -27,10 +27,10 @@ class Size:
     @property
     def macs(self) -> dict[str, int]:
         """Multiply-adds per row symbol (``{"N": 1000}``: 1000 per node)."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for rows, count in self.by_rows.items():
-            found[symbols_of(rows)] += count
-        return dict(found)
+            totals[symbols_of(rows)] += count
+        return dict(totals)
 
     def macs_text(self) -> str:
         """``1,000 per N + 200 per E``."""

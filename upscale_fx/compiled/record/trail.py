@@ -1,4 +1,4 @@
-"""What a search for an amount tried."""
+"""The trail of a search for an amount: all amounts it tried."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Trial:
     """One amount that was tried.
 
     Attributes:
-        amount: the share of channels asked to go, in [0, 1).
-        score: what the evaluation gave; the dense model's where the amount rounds to no channel.
+        amount: the share of channels to remove, in [0, 1).
+        score: the score of the pruned model; that of the dense model if the amount rounds to no channel.
         drop: the dense model's score minus this one; below 0 the pruned model is better.
-        parameters: how many were left.
-        within: whether the drop is at most what was allowed (up to rounding, 1e-7 of the score).
+        parameters: number of parameters left.
+        within: whether the drop is at most the allowed one (up to rounding, 1e-7 of the score).
         removed: whether anything was removed.
     """
 
@@ -30,13 +30,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trail:
-    """What a search tried, in the order in which it did; prints as a table.
+    """The trials of a search, in order; prints as a table.
 
     Attributes:
         rows: one per amount.
         dense: the dense model's score.
-        parameters: the dense model's parameters.
-        max_drop: by how much the score was allowed to be lower.
+        parameters: the dense model's number of parameters.
+        max_drop: the largest drop of the score that was allowed.
     """
 
     rows: tuple[Trial, ...]
@@ -46,9 +46,9 @@ class Trail:
 
     @property
     def best(self) -> Trial | None:
-        """The largest amount within the drop that removes something, if there is one."""
-        good = [row for row in self.rows if row.within and row.removed]
-        return max(good, key=lambda row: row.amount, default=None)
+        """The trial with the largest amount that removes something and stays within the drop; None if there is none."""
+        within = [row for row in self.rows if row.within and row.removed]
+        return max(within, key=lambda row: row.amount, default=None)
 
     def __str__(self) -> str:
         rows = [("dense", f"{self.dense:.6g}", "", f"{self.parameters:,}", "")]

@@ -1,1 +1,1 @@
-"""What depends on the graph alone, computed once: ``prepare`` and the handle it returns."""
+"""The structure half of a compiled model, which depends on the input graph alone; ``prepare`` computes it once."""

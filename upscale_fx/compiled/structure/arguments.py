@@ -1,4 +1,4 @@
-"""The arguments of one graph, checked against how a model's arguments were described: shapes, row counts, indices."""
+"""The arguments of one input graph, checked against the model's described arguments: shapes, row counts, indices."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from upscale_fx.errors import InputError
 
 @dataclass
 class GraphArguments:
-    """Arguments that describe a graph, and how many rows of each kind they tell of.
+    """The arguments of one input graph, and the row counts that follow from them.
 
     Attributes:
-        inputs: how the model's arguments were described.
+        inputs: the description of the model's arguments.
         values: the arguments by name.
-        rows: row symbol -> how many rows.
-        num_nodes: the numbers of nodes in the form they were given.
+        rows: row symbol -> number of rows.
+        num_nodes: the numbers of nodes, in the form they were given.
     """
 
     inputs: ModelInputs
     values: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     num_nodes: Any = None
-    _told_by: dict[str, str] = field(default_factory=dict)
-    _claimed: dict[str, int] = field(default_factory=dict)
+    _sources: dict[str, str] = field(default_factory=dict)  # row symbol -> the argument that gave its count, as text
+    _claimed: dict[str, int] = field(default_factory=dict)  # row counts that are arguments themselves
 
     def count_nodes(self, num_nodes: Any) -> None:
         """Take numbers of nodes: one, a tuple (source, target), or a dictionary by node type or argument."""
@@ -42,13 +42,13 @@ class GraphArguments:
             if unknown:
                 raise InputError(f"num_nodes has no use for {listed(unknown)}; this model has {listed(labels)}")
             counts = {key: count_of(count, f"num_nodes[{key!r}]") for key, count in num_nodes.items()}
-            told = {labels[key]: (count, f"num_nodes[{key!r}] is {count}") for key, count in counts.items()}
+            by_symbol = {labels[key]: (count, f"num_nodes[{key!r}] is {count}") for key, count in counts.items()}
             self.num_nodes = counts
         elif isinstance(num_nodes, tuple | list):
             if len(num_nodes) != len(kinds):
                 raise InputError(f"num_nodes={num_nodes!r} has {len(num_nodes)} numbers; pass {self.nodes_text()}")
             self.num_nodes = tuple(count_of(count, "num_nodes") for count in num_nodes)
-            told = {
+            by_symbol = {
                 symbol: (count, f"num_nodes is {self.num_nodes}")
                 for symbol, count in zip(kinds, self.num_nodes, strict=True)
             }
@@ -57,12 +57,12 @@ class GraphArguments:
             if len(kinds) > 1:
                 text = f"num_nodes={num_nodes} is one number for several kinds of nodes"
                 raise InputError(f"{text}; pass {self.nodes_text()}")
-            told = {"N": (self.num_nodes, f"num_nodes is {self.num_nodes}")}
-        for symbol, (count, text) in told.items():
+            by_symbol = {"N": (self.num_nodes, f"num_nodes is {self.num_nodes}")}
+        for symbol, (count, text) in by_symbol.items():
             self._learn(symbol, count, text)
 
     def add(self, name: str, value: Any) -> None:
-        """Take an argument by name; raises InputError where it does not fit."""
+        """Add an argument by name; raises InputError if it does not fit."""
         for label, spec, leaf in self._leaves(name, value):
             if isinstance(spec, TensorSpec):
                 _check_leaf(label, spec, leaf)
@@ -77,11 +77,11 @@ class GraphArguments:
         self.values[name] = value
 
     def use_claims(self) -> None:
-        """Believe arguments that are row counts where nothing else tells; what they count is only known by example."""
+        """Take a row count that is an argument if no tensor gives it; its row symbol is a guess from the example."""
         self.rows = self._claimed | self.rows
 
     def check_indices(self) -> None:
-        """Raise an InputError where an index names a node that there is not."""
+        """Raise an InputError if an index names a node that does not exist."""
         for label, spec, leaf in self.leaves():
             if isinstance(spec, TensorSpec) and spec.role in ("edges", "batch") and leaf.numel():
                 fixed = spec.limit if spec.limit == self.inputs.nodes else None
@@ -91,18 +91,18 @@ class GraphArguments:
                     _check_index(f"'{label}'" + (f"[{row}]" if len(ends) > 1 else ""), index, self.rows.get(end, fixed))
 
     def leaves(self) -> Iterator[tuple[str, Any, Any]]:
-        """Label, description and value of everything in the arguments."""
+        """Yield label, description and value of every leaf of the arguments."""
         for name, value in self.values.items():
             yield from self._leaves(name, value)
 
     def node_symbols(self) -> list[str]:
-        """Row symbols of the kinds of nodes."""
+        """Return the row symbols of all types of nodes."""
         leaves = [leaf for leaf in pytree.tree_leaves(self.inputs.arguments) if isinstance(leaf, TensorSpec | RowCount)]
         axes = [leaf.axes if isinstance(leaf, TensorSpec) else (leaf.symbol,) for leaf in leaves]
-        return sorted({str(axis) for some in axes for axis in some if str(axis).startswith("N")})
+        return sorted({str(axis) for symbols in axes for axis in symbols if str(axis).startswith("N")})
 
     def nodes_text(self) -> str:
-        """How to give the numbers of nodes of this model."""
+        """Say how to pass the numbers of nodes to this model."""
         symbols = self.node_symbols()
         if len(symbols) < 2:
             return "num_nodes"
@@ -122,12 +122,12 @@ class GraphArguments:
 
     def _learn(self, symbol: str, count: int, text: str) -> None:
         if self.rows.setdefault(symbol, count) != count:
-            raise InputError(f"{text}, but {self._told_by[symbol]}")
-        self._told_by.setdefault(symbol, text)
+            raise InputError(f"{text}, but {self._sources[symbol]}")
+        self._sources.setdefault(symbol, text)
 
 
 def count_of(value: Any, what: str) -> int:
-    """A row count as a plain int; raises InputError for anything else."""
+    """Return a row count as a Python int; raises InputError for anything else."""
     try:
         count = operator.index(value)
     except TypeError:
@@ -138,20 +138,20 @@ def count_of(value: Any, what: str) -> int:
 
 
 def listed(names: Iterable[Any]) -> str:
-    """Names for a message."""
+    """Return names, quoted and separated by commas, for a message."""
     return ", ".join(map(repr, names)) or "nothing"
 
 
 def symbols_by_label(inputs: ModelInputs) -> dict[Any, str]:
-    """Row symbols by the names users have for them: arguments, keys of dictionaries, ``x[0]``; and the symbols."""
-    found: dict[Any, str] = {}
+    """Return row symbols by the names that users know: arguments, keys of dictionaries, ``x[0]``, and symbols."""
+    symbols: dict[Any, str] = {}
     for name, spec in inputs.arguments.items():
         for path, leaf in pytree.tree_flatten_with_path(spec)[0]:
             if isinstance(leaf, TensorSpec) and leaf.axes and isinstance(leaf.axes[0], str):
                 key = getattr(path[-1], "key", None) if path else name
-                found.setdefault(name + pytree.keystr(path) if key is None else key, leaf.axes[0])
+                symbols.setdefault(name + pytree.keystr(path) if key is None else key, leaf.axes[0])
     leaves = [leaf for leaf in pytree.tree_leaves(inputs.arguments) if isinstance(leaf, TensorSpec)]
-    return found | {axis: axis for leaf in leaves for axis in leaf.axes if isinstance(axis, str)}
+    return symbols | {axis: axis for leaf in leaves for axis in leaf.axes if isinstance(axis, str)}
 
 
 def _check_leaf(label: str, spec: TensorSpec, value: Any) -> None:

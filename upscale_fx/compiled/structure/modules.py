@@ -1,8 +1,8 @@
-"""The half of a compiled model that depends on the graph alone, as one module of it.
+"""The structure half as a module of the compiled model.
 
-A *part* is what belongs together: arguments, such as ``edge_index`` and ``edge_weight``, and what is computed from them
-and from row counts. Parts share no argument (a ``batch`` that only pooling reads is a part of its own), so a handle may
-hold some of them while the others are computed from the arguments of the call.
+A *part* of the half is a group of arguments, such as ``edge_index`` and ``edge_weight``, with all that is computed from
+them and from row counts. Parts share no argument (a ``batch`` that only pooling reads is its own part), so a handle may
+hold some parts while a call computes the others from its arguments.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from upscale_fx.errors import InputError
 
 @dataclass(frozen=True)
 class Input:
-    """What the structure half reads: an argument, or how many rows, which dtype or which device another one has.
+    """One input of the structure half: an argument, or the number of rows, the dtype or the device of a feature.
 
     Attributes:
         kind: which of these.
-        name: the argument, or the part of one, such as ``x['user']``.
+        name: the argument or feature, or an item of one, such as ``x['user']``.
         symbol: for rows, the symbol of the axis.
     """
 
@@ -36,18 +36,18 @@ class Input:
 
     @property
     def identity(self) -> str:
-        """What tells it from other inputs, whatever the features are called that sizes and dtypes are read off."""
+        """The text that identifies it; sizes and dtypes do not depend on the name of the feature."""
         return f"argument {self.name}" if self.kind == "argument" else f"{self.kind} {self.symbol}"
 
 
 class StructurePart(nn.Module):
-    """Structure computed from arguments that belong together.
+    """One part of the structure half.
 
     Attributes:
-        graph: what it computes, a tuple.
-        recipe: equal for equal computations, whatever model they are in; a digest of all calls and their arguments.
+        graph: the graph that computes its values, a tuple.
+        recipe: a digest of all calls and their arguments; equal for equal computations, in any model.
         arguments: names of the arguments it reads.
-        takes: places of its inputs among those of the structure half.
+        takes: positions of its inputs among those of the structure half.
         summary: the functions it calls.
     """
 
@@ -58,20 +58,20 @@ class StructurePart(nn.Module):
         self.graph, self.recipe, self.arguments, self.takes, self.summary = graph, recipe, arguments, takes, summary
 
     def forward(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Compute from all inputs of the structure half."""
+        """Compute the values of the part from all inputs of the structure half."""
         return cast(tuple[Any, ...], self.graph(*(values[place] for place in self.takes)))
 
     def extra_repr(self) -> str:
-        """Show what is read and called."""
+        """Show the arguments it reads and the functions it calls."""
         return f"{', '.join(self.arguments)}: {self.summary}"
 
 
 class StructureModule(nn.Module):
-    """The structure half: returns the values of all parts, computed, or read from a :class:`PreparedGraph`.
+    """The structure half: returns the values of all parts, computed or read from a :class:`PreparedGraph`.
 
     Attributes:
         parts: the parts; the first is that of ``edge_index``.
-        inputs: what ``forward`` takes, in order.
+        inputs: the inputs of ``forward``, in order.
         model: class name of the model.
     """
 
@@ -81,42 +81,44 @@ class StructureModule(nn.Module):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Names of the arguments that a handle may stand in for."""
-        return tuple(given.name for given in self.inputs if given.kind == "argument")
+        """Names of the arguments that a handle may replace."""
+        return tuple(entry.name for entry in self.inputs if entry.kind == "argument")
 
     def all_parts(self) -> list[StructurePart]:
-        """The parts, by their type."""
+        """Return the parts, typed as StructurePart."""
         return [cast(StructurePart, part) for part in self.parts]
 
     def forward(self, *values: Any) -> tuple[Any, ...]:
-        """The values of all parts, one after another.
+        """Return the values of all parts, one after another.
 
         Raises:
-            InputError: an argument is missing, or a handle was made for something else.
+            InputError: an argument is missing, or the handle was made for another graph or model.
         """
         graph = next((value for value in values if isinstance(value, PreparedGraph)), None)
         if graph is None:
             self._refuse_missing(values)
         else:
             self._refuse_other(graph, values)
-        plain = [plain_tensors(value) for value in values]
-        found: list[Any] = []
+        tensors = [plain_tensors(value) for value in values]
+        results: list[Any] = []
         for part in self.all_parts():
-            held = None if graph is None else graph.values.get(part.recipe)
-            found += part(plain) if held is None else held
-        return tuple(found)
+            prepared = None if graph is None else graph.values.get(part.recipe)
+            results += part(tensors) if prepared is None else prepared
+        return tuple(results)
 
     def _refuse_missing(self, values: Sequence[Any]) -> None:
-        for given, value in zip(self.inputs, values, strict=True):
-            if given.kind == "argument" and value is None:
-                raise InputError(f"argument '{given.name}' is missing; give it, or a graph from upscale_fx.prepare()")
+        for entry, value in zip(self.inputs, values, strict=True):
+            if entry.kind == "argument" and value is None:
+                raise InputError(f"argument '{entry.name}' is missing; give it, or a graph from upscale_fx.prepare()")
 
     def _refuse_other(self, graph: PreparedGraph, values: Sequence[Any]) -> None:
         """Raise an InputError unless the graph was made for this half, this size, this dtype and this device."""
-        given = {one.name: value for one, value in zip(self.inputs, values, strict=True) if one.kind == "argument"}
+        passed = {
+            entry.name: value for entry, value in zip(self.inputs, values, strict=True) if entry.kind == "argument"
+        }
         for part in self.all_parts():
             for name in part.arguments:
-                value = given[name]
+                value = passed[name]
                 if isinstance(value, PreparedGraph) and value is not graph:
                     raise InputError("two prepared graphs are given; prepare one with all arguments of the graph")
                 if part.recipe not in graph.values and (value is None or value is graph):
@@ -126,17 +128,17 @@ class StructureModule(nn.Module):
                         f"argument '{name}' is given, but the prepared graph holds one; leave it out, or call "
                         f"upscale_fx.prepare() again to change it"
                     )
-        for one, value in zip(self.inputs, values, strict=True):
-            if one.kind == "rows" and one.symbol in graph.rows and graph.rows[one.symbol] != value:
+        for entry, value in zip(self.inputs, values, strict=True):
+            if entry.kind == "rows" and entry.symbol in graph.rows and graph.rows[entry.symbol] != value:
                 raise InputError(
-                    f"'{one.name}' has {value} rows, but the graph was prepared for {graph.rows[one.symbol]}; call "
+                    f"'{entry.name}' has {value} rows, but the graph was prepared for {graph.rows[entry.symbol]}; call "
                     f"upscale_fx.prepare() for this graph"
                 )
-            known = graph.dtype if one.kind == "dtype" else graph.device
-            if one.kind in ("dtype", "device") and value != known:
+            prepared = graph.dtype if entry.kind == "dtype" else graph.device
+            if entry.kind in ("dtype", "device") and value != prepared:
                 raise InputError(
-                    f"'{one.name}' has {one.kind} {value}, but the graph was prepared for {known}; call "
-                    f"upscale_fx.prepare() with a model of that {one.kind}"
+                    f"'{entry.name}' has {entry.kind} {value}, but the graph was prepared for {prepared}; call "
+                    f"upscale_fx.prepare() with a model of that {entry.kind}"
                 )
 
     def _of_another_model(self, graph: PreparedGraph, part: StructurePart, name: str, stands_in: bool) -> str:
@@ -153,11 +155,11 @@ class StructureModule(nn.Module):
 
 
 def plain_tensors(value: Any) -> Any:
-    """An argument with plain tensors in place of ``torch_geometric.EdgeIndex``.
+    """Return an argument with an ordinary tensor for every ``torch_geometric.EdgeIndex``.
 
-    What an EdgeIndex has cached (its sort order, ``indptr``, permutations) is not used: it does not own its memory, and
-    writes through ``edge_index[1]``, ``as_tensor()``, ``copy_()`` or the tensor it was made of leave the cache as it
-    was. Checking the cache would cost as much as sorting; a prepared graph saves both.
+    The caches of an EdgeIndex (sort order, ``indptr``, permutations) are not used, because they may be stale: it shares
+    memory with other tensors, and writes through ``edge_index[1]``, ``as_tensor()``, ``copy_()`` or the tensor it was
+    made of do not update its caches. Checking them would cost as much as sorting; a prepared graph saves both.
     """
     if isinstance(value, EdgeIndex):
         return value.as_tensor()
@@ -165,5 +167,5 @@ def plain_tensors(value: Any) -> Any:
 
 
 def structure_of(module: nn.Module) -> StructureModule | None:
-    """The structure half of a compiled model, if it has one."""
+    """Return the structure half of a compiled model; None if it has none."""
     return next((child for child in module.children() if isinstance(child, StructureModule)), None)

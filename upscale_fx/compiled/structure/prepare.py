@@ -1,4 +1,4 @@
-"""Computing the structure half of a compiled model once, for a graph that is used again."""
+"""Compute the structure half of a compiled model once, for an input graph that is used many times."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from upscale_fx.errors import InputError
 
 
 def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, **others: Any) -> PreparedGraph:
-    """Compute what depends on the graph alone, once: self loops, degrees, normalisation, the order of the edges.
+    """Compute once what depends on the graph alone: self loops, degrees, normalisation, the order of the edges.
 
-    The result stands in for ``edge_index`` in calls of this compiled model, and of others whose structure half is the
-    same (the same architecture pruned by another amount), also under ``torch.compile(fullgraph=True)``::
+    The result replaces ``edge_index`` in calls of this compiled model, and of other models with the same structure half
+    (the same architecture pruned by another amount), also under ``torch.compile(fullgraph=True)``::
 
         graph = upscale_fx.prepare(compiled, edge_index, x.size(0))
         compiled(x, graph)
 
-    It is a snapshot of its arguments: writing into them afterwards changes nothing in it. Nothing is remembered
-    elsewhere, so another graph needs another call of this function.
+    It is a snapshot of its arguments: later writes into them do not change it. Another graph needs another call.
 
     Args:
-        compiled: what ``optimize`` or ``prune`` returned, or ``torch.compile`` of it.
-        edge_index: the graph, under whatever name the model takes it (``edge_index_dict``, ``adj_index``, ...): a
-            tensor, a ``torch_geometric.EdgeIndex``, or the dictionary that the model takes.
-        num_nodes: how many nodes; for several kinds a tuple (source, target), or a dictionary by node type or argument.
+        compiled: the result of ``optimize`` or ``prune``, or ``torch.compile`` of it.
+        edge_index: the graph: a tensor, a ``torch_geometric.EdgeIndex``, or the dictionary that the model takes. The
+            model's argument may have another name (``edge_index_dict``, ``adj_index``, ...).
+        num_nodes: number of nodes; for several types a tuple (source, target) or a dictionary by node type or argument.
         others: further arguments that belong to the graph, by name: ``edge_weight``, ``edge_type``, ``batch``, ...
-            Those from which something is computed together with ``edge_index`` must be given. Calls leave out what is
-            given here, and give the rest as ever.
+            Those that the model combines with ``edge_index`` must be given. Calls leave out the arguments given here,
+            and pass all others as before.
 
     Raises:
         InputError: an argument is missing, unknown, does not fit, or requires a gradient; or the model computes nothing
@@ -62,58 +61,57 @@ def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, 
 
 
 def _by_name(structure: StructureModule, edge_index: Any, num_nodes: Any, others: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by the names the model has for them."""
+    """Return the arguments by the model's names for them."""
     names = structure.arguments
     first = "edge_index" if "edge_index" in names else names[0]
-    given = {name: value for name, value in others.items() if value is not None}
+    arguments = {name: value for name, value in others.items() if value is not None}
     if edge_index is not None:
-        if first in given:
+        if first in arguments:
             raise InputError(f"prepare() got '{first}' twice")
-        given = {first: edge_index, **given}
+        arguments = {first: edge_index, **arguments}
     if "num_nodes" in names and num_nodes is not None and not isinstance(num_nodes, Mapping):
-        given["num_nodes"] = num_nodes
-    unknown = sorted(given.keys() - set(names))
+        arguments["num_nodes"] = num_nodes
+    unknown = sorted(arguments.keys() - set(names))
     if unknown:
         raise InputError(
             f"{listed(unknown)} is no part of the graph for {structure.model}: prepare() takes {listed(names)} and "
-            f"num_nodes; features are given with every call"
+            f"num_nodes; pass features with every call"
         )
-    return given
+    return arguments
 
 
 def _parts(structure: StructureModule, arguments: GraphArguments) -> list[StructurePart]:
-    """The parts that can be computed from the arguments; row counts that are arguments are filled in.
+    """Return the parts that can be computed from the arguments, and fill in arguments that are row counts.
 
     Raises:
-        InputError: something is missing.
+        InputError: an argument or a row count is missing.
     """
-    found: list[StructurePart] = []
+    parts: list[StructurePart] = []
     for number, part in enumerate(structure.all_parts()):
         specs = {name: arguments.inputs.arguments[name] for name in part.arguments}
         tensors = [name for name, spec in specs.items() if _has(spec, TensorSpec)]
-        given = [name for name in tensors if name in arguments.values]
-        if number and not given:
+        if number and not any(name in arguments.values for name in tensors):
             continue
         missing = [name for name in tensors if name not in arguments.values]
         if missing:
             raise InputError(
                 f"prepare() needs {listed(missing)} too, because {part.summary} reads it{_call(part, arguments)}"
             )
-        wanted = {structure.inputs[place] for place in part.takes if structure.inputs[place].kind == "rows"}
+        row_inputs = {structure.inputs[place] for place in part.takes if structure.inputs[place].kind == "rows"}
         counts = {
             leaf.symbol: name for name in specs for leaf in pytree.tree_leaves(specs[name]) if _has(leaf, RowCount)
         }
-        for symbol, name in [*((one.symbol, one.name) for one in wanted), *counts.items()]:
+        for symbol, name in [*((entry.symbol, entry.name) for entry in row_inputs), *counts.items()]:
             if symbol not in arguments.rows:
                 raise InputError(
                     f"prepare() needs to know how many rows {name} has, because {part.summary} depends on it; the "
-                    f"largest index does not tell, as last nodes may have no edges{_call(part, arguments)}"
+                    f"largest index does not tell, as the last nodes may have no edges{_call(part, arguments)}"
                 )
         for name in set(specs) - arguments.values.keys():
             filled = pytree.tree_map_only(RowCount, lambda leaf: arguments.rows[leaf.symbol], specs[name])
             arguments.values[name] = filled
-        found.append(part)
-    return found
+        parts.append(part)
+    return parts
 
 
 def _has(spec: Any, kind: type) -> bool:
@@ -121,23 +119,23 @@ def _has(spec: Any, kind: type) -> bool:
 
 
 def _call(part: StructurePart, arguments: GraphArguments) -> str:
-    """The call that works."""
+    """Return the call of prepare() that works, for a message."""
     first, *rest = (name for name in part.arguments if _has(arguments.inputs.arguments[name], TensorSpec))
     named = "".join(f", {name}={name}" for name in rest)
     return f": upscale_fx.prepare(compiled, {first}, {arguments.nodes_text()}{named})"
 
 
 def _device(compiled: CompiledGNN, arguments: GraphArguments) -> torch.device:
-    """Where the graph is; raises InputError unless all of it and the model are there."""
-    found = {label: leaf.device for label, _, leaf in arguments.leaves() if isinstance(leaf, Tensor)}
-    first = next(iter(found))
-    for label, device in found.items():
-        if device != found[first]:
-            raise InputError(f"'{first}' is on {found[first]}, but '{label}' is on {device}")
-    own = next((value.device for value in (*compiled.parameters(), *compiled.buffers())), found[first])
-    if own != found[first]:
-        raise InputError(f"'{first}' is on {found[first]}, but the model is on {own}")
-    return found[first]
+    """Return the device of the arguments; raises InputError unless all of them and the model are on one device."""
+    devices = {label: leaf.device for label, _, leaf in arguments.leaves() if isinstance(leaf, Tensor)}
+    first, first_device = next(iter(devices.items()))
+    for label, device in devices.items():
+        if device != first_device:
+            raise InputError(f"'{first}' is on {first_device}, but '{label}' is on {device}")
+    model_device = next((value.device for value in (*compiled.parameters(), *compiled.buffers())), first_device)
+    if model_device != first_device:
+        raise InputError(f"'{first}' is on {first_device}, but the model is on {model_device}")
+    return first_device
 
 
 def _compute(
@@ -149,14 +147,16 @@ def _compute(
 ) -> PreparedGraph:
     described = [leaf for leaf in pytree.tree_leaves(inputs_of(compiled).arguments) if isinstance(leaf, TensorSpec)]
     dtypes = [*(parameter.dtype for parameter in compiled.parameters()), *(spec.dtype for spec in described)]
-    dtype = next((one for one in dtypes if one.is_floating_point), None)
-    # Outside inference mode, whose tensors could not be used in training; nothing shares memory with the arguments.
+    dtype = next((candidate for candidate in dtypes if candidate.is_floating_point), None)
+    # Outside inference mode, because tensors made in it cannot be used in training. Copies share no memory.
     with torch.inference_mode(False), torch.no_grad():
-        held = pytree.tree_map_only(Tensor, lambda value: value.clone(), arguments.values)
+        copies = pytree.tree_map_only(Tensor, lambda value: value.clone(), arguments.values)
         constants = {"dtype": dtype, "device": device}
         inputs = [
-            held.get(one.name) if one.kind == "argument" else constants.get(one.kind, arguments.rows.get(one.symbol))
-            for one in structure.inputs
+            copies.get(entry.name)
+            if entry.kind == "argument"
+            else constants.get(entry.kind, arguments.rows.get(entry.symbol))
+            for entry in structure.inputs
         ]
         values = {part.recipe: part(inputs) for part in parts}
     edges = [leaf for _, spec, leaf in arguments.leaves() if isinstance(spec, TensorSpec) and spec.role == "edges"]
