@@ -11,24 +11,28 @@ install := $(python) -m pip install --disable-pip-version-check --quiet -c const
 # The passes are linted where they are, not again through the symlink in upscale_fx.
 linted := upscale_fx passes examples tests
 
-.PHONY: help demo test lint types format compare bench results clean
+.PHONY: help demo test test-versions lint types format compare bench results clean
 
 help:
 	@echo "make demo     train, prune and compare a graph neural network"
 	@echo "make test     run the tests"
+	@echo "make test-versions  run a share of them with the oldest and the newest torch that will do (12 GB of disk)"
 	@echo "make lint     check style"
 	@echo "make types    check types"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make compare  run the same models through other pruning tools"
 	@echo "make bench    time them beside PyG and others, on a graph of 169,343 nodes"
 	@echo "make results  accuracy beside other criteria, pruners and narrow models: hours, resumable"
-	@echo "make clean    remove .venv and caches"
+	@echo "make clean    remove environments and caches"
 
 demo: $(installed)
 	$(python) examples/prune_gnn.py
 
 test: $(installed)
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS)
+
+test-versions:
+	$(PYTHON) tests/versions.py --workers $(WORKERS)
 
 lint: $(installed)
 	$(python) -m ruff check $(linted)
@@ -51,7 +55,7 @@ results: $(installed_peers)
 	$(python) examples/results.py
 
 clean:
-	rm -rf $(venv) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(venv) .venv-versions build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("upscale_fx needs Python 3.11 or newer, not " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
