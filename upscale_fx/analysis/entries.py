@@ -13,7 +13,7 @@ from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.inputs import TensorSpec
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.module import CompiledGNN, copied_graph, over_same_parameters
 
 
 def initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
@@ -28,14 +28,31 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
     They hold all channels in place whatever is read of them; an entry gathers what is read, in the order readers want.
     """
     new = copy.deepcopy(gm)
+    _insert_entries(analyse(new))
+    new.recompile()
+    return new
+
+
+def analysed_with_entries(gm: CompiledGNN) -> Dataflow:
+    """The analysis of a graph :func:`with_entries` over the very parameters of ``gm``: it is there to be read."""
+    new = over_same_parameters(gm, copied_graph(gm.graph))
     flow = analyse(new)
-    inputs = [name for name, spec in new.inputs.arguments.items() if isinstance(spec, TensorSpec)]
+    values = dict(flow.values)
+    values.update({entry: values[node] for node, entry in _insert_entries(flow).items()})
+    return analyse(new, {node: values[node] for node in new.graph.nodes})
+
+
+def _insert_entries(flow: Dataflow) -> dict[fx.Node, fx.Node]:
+    """Let raw inputs and what barriers return be read through entries: the entry of each."""
+    graph, found = flow.module.graph, {}
+    inputs = [name for name, spec in flow.module.inputs.arguments.items() if isinstance(spec, TensorSpec)]
     for node in flow.nodes:
         given = node.op == "placeholder" and node.target in inputs
         if given or (isinstance(flow.relations.get(node), Barrier | Recurrence) and _is_wide(flow, node)):
-            _enter_through_gate(new.graph, node)
-    new.recompile()
-    return new
+            entry = _read_through_entry(graph, node)
+            if entry is not None:
+                found[node] = entry
+    return found
 
 
 def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
@@ -44,15 +61,16 @@ def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and axes.count > 1 and None in axes.sizes
 
 
-def _enter_through_gate(graph: fx.Graph, node: fx.Node) -> None:
+def _read_through_entry(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     users = [user for user in node.users if user.target is not check_inputs and user.op != "output"]
     if not users:
-        return
+        return None
     after = node.next
     while after.op == "placeholder" or after.target is check_inputs:
         after = after.next
     with graph.inserting_before(after):
-        gate = graph.call_function(functions.entry, (node,))
-    gate.meta = dict(node.meta)
+        entry = graph.call_function(functions.entry, (node,))
+    entry.meta = dict(node.meta)
     for user in users:
-        user.replace_input_with(node, gate)
+        user.replace_input_with(node, entry)
+    return entry
