@@ -54,9 +54,9 @@ class Dataflow:
             self.axes[by] = self.axes[node]
 
 
-def analyse(module: CompiledGNN) -> Dataflow:
-    """Relations, axes and the forward analysis of a graph."""
-    values = example_values(module)
+def analyse(module: CompiledGNN, values: dict[fx.Node, tuple[object, object]] | None = None) -> Dataflow:
+    """Relations, axes and the forward analysis of a graph, whose example values may be known already."""
+    values = example_values(module) if values is None else values
     axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
     flow = Dataflow(module, values, relations_of(values, module), axes)
     flow.nonzero = nonzero(flow)
