@@ -15,8 +15,8 @@ from torch.fx.passes.infra.pass_base import PassResult
 from upscale_fx.analysis.dataflow import Dataflow, needed, nonzero
 from upscale_fx.analysis.entries import analysed_with_entries, initial_levels
 from upscale_fx.analysis.heads import head_blocks
-from upscale_fx.analysis.rectangles import Level
 from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.rectangles import Level
 from upscale_fx.channels.relations import Barrier, Source
 from upscale_fx.compacting.layout import layout_of
 from upscale_fx.compacting.order.ranking import Ranking, rank_channels

@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from upscale_fx.analysis.rectangles import Level, closure
 from upscale_fx.channels.positions import Axes, Mask, Positions, axes_of
+from upscale_fx.channels.rectangles import Level, closure
 from upscale_fx.channels.relations import Relation
 from upscale_fx.channels.rules import relations_of
 from upscale_fx.compiled.example_values import example_values

@@ -7,7 +7,7 @@ import copy
 from torch import Tensor, fx
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.rectangles import Level
+from upscale_fx.channels.rectangles import Level
 from upscale_fx.channels.relations import Barrier, Source
 from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.compiled import functions

@@ -6,8 +6,8 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.rectangles import cells
 from upscale_fx.channels.positions import Positions
+from upscale_fx.channels.rectangles import cells
 from upscale_fx.channels.relations import Barrier, Movement, Pointwise
 
 

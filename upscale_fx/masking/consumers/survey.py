@@ -19,9 +19,9 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.heads import head_blocks
 from upscale_fx.analysis.identity import channel_ids, components
 from upscale_fx.analysis.provenance import hidden
-from upscale_fx.analysis.rectangles import cells
 from upscale_fx.analysis.stored import Cut, NotStored, is_parameter, made_of_parameters, weight_cuts
 from upscale_fx.channels.positions import Flow, Mask, Positions
+from upscale_fx.channels.rectangles import cells
 from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
