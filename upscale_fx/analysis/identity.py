@@ -87,7 +87,8 @@ def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
             channel = parent[channel]
         return channel
 
-    for own in ids.values():
+    distinct = {own.tobytes(): own for own in ids.values()}  # most values have the channels of another
+    for own in distinct.values():
         unique = np.unique(own).tolist()
         for channel in unique:
             parent.setdefault(channel, channel)

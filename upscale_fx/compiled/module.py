@@ -21,6 +21,10 @@ _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks
             "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
 
 
+# What of a graph's ``meta`` is never changed, only replaced, so that copies can share it.
+_REPLACED = ("plain", "origins")
+
+
 class CompiledGNN(DeferredCode):
     """A GNN as an FX graph.
 
@@ -52,6 +56,9 @@ class CompiledGNN(DeferredCode):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
+        for key in _REPLACED:
+            if key in self.meta:
+                memo[id(self.meta[key])] = self.meta[key]
         body = _copied_fields(self, memo)
         root = nn.Module()
         root.__dict__.update(body)
