@@ -58,7 +58,7 @@ def analyse(module: CompiledGNN, values: dict[fx.Node, tuple[object, object]] | 
     """Relations, axes and the forward analysis of a graph, whose example values may be known already."""
     values = example_values(module) if values is None else values
     axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
-    flow = Dataflow(module, values, relations_of(values, module), axes)
+    flow = Dataflow(module, values, relations_of(values, axes, module), axes)
     flow.nonzero = nonzero(flow)
     return flow
 

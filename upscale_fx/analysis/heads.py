@@ -17,6 +17,8 @@ def head_blocks(flow: Dataflow) -> dict[fx.Node, Positions]:
     for node, axes in flow.axes.items():
         if len(axes.wide) > 1 and node.op != "get_attr" and not _is_stack_like(flow, node):
             blocks[node] = cells(axes)
+    if not blocks:
+        return blocks
     links = [
         (node, f.source)
         for node, relation in flow.relations.items()

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from upscale_fx.channels.positions import Flow
 from upscale_fx.channels.relations import Relation
@@ -61,13 +61,13 @@ def remembered(
     rule: Rule,
     operation: Operation,
     ask: Callable[[Rule, Operation], Relation | None],
-    described: dict[fx.Node, Any] | None = None,
+    described: dict[fx.Node, Any],
 ) -> Relation | None:
     """What a rule says of a call: from memory, or by ``ask(rule, operation)``.
 
     ``described`` keeps what counts of the operands, for as long as the example values are the same.
     """
-    kind = call_kind(operation, {} if described is None else described)
+    kind = call_kind(operation, described)
     if kind is None or not (rule.__module__ or "").startswith("upscale_fx.channels.rules."):
         return ask(rule, operation)
     key, operands = (rule, kind), operation.call.all_input_nodes
@@ -83,7 +83,10 @@ def remembered(
 def call_kind(operation: Operation, described: dict[fx.Node, Any]) -> Any:
     """All that what a call does to channels and rows depends on (1 to 4 above); None where that cannot be told."""
     call = operation.call
-    if operation.module is not None or (call.op == "call_function" and not _is_known(call.target)):
+    target: Any = call.target
+    if type(operation.module) is nn.Dropout:
+        target = nn.Dropout  # which does nothing in eval()
+    elif operation.module is not None or (call.op == "call_function" and not _is_known(target)):
         return None
     places = {node: place for place, node in enumerate(call.all_input_nodes)}
     try:
@@ -95,7 +98,7 @@ def call_kind(operation: Operation, described: dict[fx.Node, Any]) -> Any:
     except _CannotTellError:
         return None
     small, large = operation.values[operation.node]
-    return call.op, call.target, operands, small.shape, large.shape, small.dtype, constants
+    return call.op, target, operands, small.shape, large.shape, small.dtype, constants
 
 
 @cache
