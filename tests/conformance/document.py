@@ -27,8 +27,9 @@ HEAD = """\
 Every row of `tests/conformance` builds a layer and calls it in one way that PyG documents. The test traces it, masks
 half of its channels with `inputs=True`, and compacts it. Trace and module must agree, and so must the compacted and the
 masked module: to 1e-10 in float64 (1e-4 for the few that run only in float32), on graphs of other sizes. The compacted
-module must be smaller. *Pruned* counts the rows for which all this holds, *nothing to prune* those without a contraction
-over channels, which raise `NothingToPruneError`, and *refused* those that raise a `TraceError` which names the layer.
+module must be smaller. *Pruned* counts the rows for which all this holds, *nothing to prune* those without a
+contraction over channels, which raise `NothingToPruneError`, and *refused* those that raise a `TraceError` which names
+the layer.
 This page is generated from the rows (`python -m tests.conformance.document`); a test compares it with them.
 
 k-NN graphs, top-k and sorting choose by comparing numbers: rounding may change the choice between nearly equal ones.

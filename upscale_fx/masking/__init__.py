@@ -1,1 +1,1 @@
-"""What each consumer stops reading: who the consumers are, which channels matter least, and what makes up for them."""
+"""Masking: finds the consumers, chooses the channels that each stops reading, and refits the kept weights."""

@@ -1,1 +1,1 @@
-"""Least squares between a dense and a pruned model: which channels are missed least, and what makes up for them."""
+"""Least squares between the dense and the pruned model: errors of removing channels, and refitted weights."""
