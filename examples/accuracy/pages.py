@@ -1,4 +1,4 @@
-"""Writes the pages: tables of the cells, and what they say in words."""
+"""Writes the pages: tables of the cells, and findings as text."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ the same seeds."""
 
 
 def write_pages(folder: Path, keys: Sequence[Key], cells: Mapping[Key, Cell], command: str) -> list[Path]:
-    """Write `baseline.md`, `results.md` and `vig_results.md`, each if there is anything asked for it.
+    """Write `baseline.md`, `results.md` and `vig_results.md`, each if it has cells.
 
     Args:
-        folder: where; made if need be.
-        keys: the cells that pages are about.
-        cells: those that have been filled.
+        folder: the folder of the pages; made if needed.
+        keys: the cells of the pages.
+        cells: the cells that are filled.
         command: the command that makes the pages.
 
     Returns:
@@ -56,7 +56,7 @@ def write_pages(folder: Path, keys: Sequence[Key], cells: Mapping[Key, Cell], co
 
 
 def _origin(results: Results, command: str) -> str:
-    """How the page came about: the command, cells, seeds and versions."""
+    """The origin of the page: command, cells, seeds and versions."""
     seeds: dict[str, list[str]] = {}
     for name in results.datasets:
         used = sorted({key.seed for key in results.keys if key.data == name})
@@ -187,7 +187,7 @@ def _pair_rows(results: Results, reference: str) -> list[dict[str, str]]:
 
 
 def _ratio(results: Results, reference: str, column: str) -> str:
-    """Mean of one column's parameters over the other's, on the cells that both have."""
+    """Mean ratio of one column's parameters to the other's, on the cells that both have."""
     keys = [key for key, _ in results.pairs(reference, column)]
     shares = [
         (results.share(key, "parameters"), results.share(replace(key, column=column), "parameters")) for key in keys
