@@ -96,14 +96,14 @@ def _dense_rows(results: Results, data: str) -> list[dict[str, str]]:
     for model in results.models:
         keys = [key for key in results.keys if (key.model, key.data, key.column) == (model, data, DENSE)]
         cells = [results.cells[key] for key in keys if key in results.cells]
-        found = [cell for cell in cells if cell.accuracy is not None]
+        scored = [cell for cell in cells if cell.accuracy is not None]
         row = {"model": model_title(model)}
-        if found:
-            row["test accuracy, %"] = with_spread([100 * (cell.accuracy or 0.0) for cell in found])
-            row["seeds"] = str(len(found))
-            row["parameters"] = f"{found[0].parameters or 0:,}"
-            row["MACs"] = f"{found[0].macs or 0:,.0f}"
-            row["training"] = " / ".join(cell.note for cell in found)
+        if scored:
+            row["test accuracy, %"] = with_spread([100 * (cell.accuracy or 0.0) for cell in scored])
+            row["seeds"] = str(len(scored))
+            row["parameters"] = f"{scored[0].parameters or 0:,}"
+            row["MACs"] = f"{scored[0].macs or 0:,.0f}"
+            row["training"] = " / ".join(cell.note for cell in scored)
         elif keys:
             row["test accuracy, %"] = f"error: {cells[0].error}" if cells else "not run"
         if keys:
@@ -200,8 +200,8 @@ def _complete_rows(results: Results, needed: str, rivals: Sequence[str]) -> list
     rivals = [name for name in rivals if name in results.columns]
     rows = []
     for amount in results.amounts if needed in rivals else ():
-        own = [key for key in results.keys if key.column == needed and key.amount == amount]
-        drops = [[results.drop(replace(key, column=name)) for name in rivals] for key in own]
+        keys = [key for key in results.keys if key.column == needed and key.amount == amount]
+        drops = [[results.drop(replace(key, column=name)) for name in rivals] for key in keys]
         complete = [[drop for drop in row if drop is not None] for row in drops if None not in row]
         if complete:
             means = [number(fmean(column), 2) for column in zip(*complete, strict=True)]
@@ -224,8 +224,8 @@ def _amount_rows(results: Results, value: Callable[[Key], float | None]) -> list
         row = {"amount": f"{amount:g}"}
         for name in results.columns:
             means = [results.mean(case, name, value) for case in results.cases if case.amount == amount]
-            found = [mean for mean in means if mean is not None]
-            row[column_title(name)] = f"{fmean(found):.0%}" if found else "-"
+            known = [mean for mean in means if mean is not None]
+            row[column_title(name)] = f"{fmean(known):.0%}" if known else "-"
         rows.append(row)
     return rows
 

@@ -69,10 +69,10 @@ def fill(asks: Iterable[Ask], store: Store, settings: Settings) -> int:
         How many cells were filled.
     """
     start, filled = time.perf_counter(), 0
-    wanted = [(ask, [key for key in ask.keys if _missing(store.cells.get(key), settings)]) for ask in asks]
-    total = sum(len(keys) for _, keys in wanted)
+    missing = [(ask, [key for key in ask.keys if _missing(store.cells.get(key), settings)]) for ask in asks]
+    total = sum(len(keys) for _, keys in missing)
     with tqdm(total=total, desc="cells", unit="cell", disable=None) as progress:
-        for ask, keys in wanted:
+        for ask, keys in missing:
             if not keys:
                 continue
             bench: Bench | None = None
@@ -120,7 +120,7 @@ class Bench:
         job = self._job(key)
         job.notes.clear()
         torch.manual_seed(self.seed)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UpscaleWarning)
             try:
                 compiled = COLUMNS[key.column].make(job)
@@ -133,7 +133,7 @@ class Bench:
                 cell = Cell(error=f"{type(error).__name__}: {error}")
         if key.column == DENSE:
             job.notes.append(f"{self.checkpoint['epochs']} epochs, {self.checkpoint['seconds']:.0f} s")
-        notes = [*job.notes, *(str(warning.message) for warning in told)]
+        notes = [*job.notes, *(str(warning.message) for warning in caught)]
         seconds = round(time.perf_counter() - start, 2)
         return replace(cell, note="; ".join(notes), seconds=seconds, versions=VERSIONS)
 

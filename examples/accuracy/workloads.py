@@ -137,9 +137,9 @@ class NodeWorkload(Workload):
             optimizer.step()
 
         def score() -> tuple[float, float]:
-            found = logits()
-            loss = F.cross_entropy(found[data.val_mask], data.y[data.val_mask])
-            return self.graph.share_right(found, data.val_mask), -float(loss)
+            scores = logits()
+            loss = F.cross_entropy(scores[data.val_mask], data.y[data.val_mask])
+            return self.graph.share_right(scores, data.val_mask), -float(loss)
 
         epochs = fit(compiled, self.recipe, run_epoch, score, self.title)
         model.load_state_dict(compiled.state_dict())
