@@ -93,9 +93,11 @@ def copied_graph(graph: fx.Graph) -> fx.Graph:
         copied = new.create_node(
             node.op, node.target, name=node.name
         )  # what comes as an argument here is looked through
-        copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
-        copied.kwargs = fx.node.map_arg(node.kwargs, nodes.__getitem__)
-        copied.meta = dict(node.meta)
+        if node.args:
+            copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
+        if node.kwargs:
+            copied.kwargs = fx.node.map_arg(node.kwargs, nodes.__getitem__)
+        copied.meta.update(node.meta)
         nodes[node] = copied
     return new
 

@@ -28,7 +28,7 @@ Rule = Callable[[Operation], Relation | None]
 MOST_BYTES = 1 << 26
 #: What every call of does the same: packages whose functions no user writes.
 _KNOWN = ("torch", "torch_geometric", "upscale_fx", "_operator", "builtins")
-_CONSTANTS = (int, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout)
+_CONSTANTS = {int, bool, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout}
 
 
 #: A relation between the operands of a call, given in the order in which the call takes them.
@@ -128,12 +128,13 @@ _OPERANDS = [object() for _ in range(1 << 10)]
 
 def _constant(value: Any, places: dict[fx.Node, int]) -> Any:
     """Nested arguments as a key: numbers of different types are different, and so is each zero."""
-    if isinstance(value, fx.Node):
+    kind = type(value)
+    if kind is fx.Node:
         return _operand(places[value])
-    if isinstance(value, _CONSTANTS):
-        return (type(value), value)
+    if kind in _CONSTANTS:
+        return (kind, value)
     if isinstance(value, tuple | list):
-        return (type(value), *[_constant(one, places) for one in value])
+        return (kind, *[_constant(one, places) for one in value])
     if isinstance(value, dict):
         return (dict, *[(key, _constant(one, places)) for key, one in value.items()])
     if isinstance(value, float):
