@@ -12,7 +12,7 @@ installed_peers := $(venv)/.installed-peers
 install := $(python) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # The passes are linted where they are, not again through the symlink in upscale_fx.
 linted := upscale_fx passes examples tests
-pytest := OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS)
+pytest := OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo test test-all nightly lint types format compare bench results clean
 
