@@ -159,5 +159,5 @@ class Study:
         more = [] if len(told) <= _TOLD else [f"{len(told) - _TOLD} more"]
         warn(
             f"calibration: fewer rows than inputs to weigh ({'; '.join([*told[:_TOLD], *more])}). Weights are fitted "
-            f"too closely to the calibration data: use more of it (a larger graph, more batches)"
+            f"too closely to the calibration data: calibrate on more of it (a larger graph, more batches)"
         )
