@@ -5,9 +5,10 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: F401 (in programs)
 from torch import nn
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
-from torch_geometric.utils import add_self_loops
+from torch_geometric.utils import add_self_loops, scatter  # noqa: F401 (in programs)
 
 import upscale_fx
 from tests.analysis.constant_channels import GRAPHS, IN, OUT, WIDTH, ready, same
