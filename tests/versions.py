@@ -16,17 +16,14 @@ import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
-
-if TYPE_CHECKING:
-    import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-versions"
 SHOWN = ("torch", "torch_geometric", "numba", "networkx", "numpy")
-#: The most tests of one file; 0 is all. Read here by pytest's processes, which load this file as a plugin.
-MOST, VARIABLE = 30, "UPSCALE_FX_TESTS_PER_FILE"
+#: How many tests of a file run, at most, unless the environment says another number: tests/conftest.py leaves them.
+SHARE = {"UPSCALE_FX_TESTS_PER_FILE": "15"}
 
 
 @dataclass(frozen=True)
@@ -53,22 +50,6 @@ def oldest() -> list[str]:
 ENDS = {"oldest": oldest, "newest": list}
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave a share of every file, evenly spaced."""
-    most = int(os.environ.get(VARIABLE, MOST))
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    if most:
-        items[:] = [item for tests in files.values() for item in evenly(tests, most)]
-
-
-def evenly(tests: Sequence[pytest.Item], most: int) -> list[pytest.Item]:
-    """At most so many of them, the first and then every so many."""
-    count = min(most, len(tests))
-    return [tests[place * len(tests) // count] for place in range(count)]
-
-
 def install(end: str) -> Path:
     """Make or update the environment of an end; returns its Python."""
     python = FOLDER / end / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -76,8 +57,9 @@ def install(end: str) -> Path:
         print(f"Installing into {python.parents[1].relative_to(ROOT)} (the first time takes some minutes)", flush=True)
         venv.create(python.parents[1], with_pip=True, symlinks=os.name != "nt")
     pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--upgrade"]
-    strategy = ["--upgrade-strategy", "eager"]
-    subprocess.run([*pip, *strategy, "-e", ".[dev,draw]", *ENDS[end]()], cwd=ROOT, check=True)
+    wanted = ["--upgrade-strategy", "eager", "-e", ".[dev,draw]", *ENDS[end]()]
+    if subprocess.run([*pip, *wanted], cwd=ROOT, check=False).returncode:
+        sys.exit(f"{end}: pip could not install {' '.join(wanted)}")
     return python
 
 
@@ -91,19 +73,8 @@ def run(python: Path, end: str, workers: str, arguments: Sequence[str]) -> Outco
     """Run the tests and count how they ended."""
     file = FOLDER / f"{end}.xml"
     file.unlink(missing_ok=True)
-    command = [
-        str(python),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "tests.versions",
-        "-n",
-        workers,
-        f"--junit-xml={file}",
-        *arguments,
-    ]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    command = [str(python), "-m", "pytest", "-q", "-n", workers, f"--junit-xml={file}", *arguments]
+    subprocess.run(command, cwd=ROOT, env=SHARE | os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if not file.exists():  # pytest itself broke
         return Outcome(0, 1, 0)
     counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
