@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # How many test processes; each gets one thread for torch, since the tests' tensors are small.
 WORKERS ?= 2
+# Random models in all; `make test` tries fewer.
+EXAMPLES ?= 200
 
 venv := .venv
 python := $(venv)/bin/python
@@ -10,12 +12,15 @@ installed_peers := $(venv)/.installed-peers
 install := $(python) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # The passes are linted where they are, not again through the symlink in upscale_fx.
 linted := upscale_fx passes examples tests
+pytest := OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-versions lint types format compare bench results clean
+.PHONY: help demo test test-all nightly test-versions lint types format compare bench results clean
 
 help:
 	@echo "make demo     train, prune and compare a graph neural network"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests that take minutes"
+	@echo "make test-all run all of them, as CI does"
+	@echo "make nightly  run all of them with every amount, and with twenty times as many random models"
 	@echo "make test-versions  run a share of them with the oldest and the newest torch that will do (12 GB of disk)"
 	@echo "make lint     check style"
 	@echo "make types    check types"
@@ -29,7 +34,13 @@ demo: $(installed)
 	$(python) examples/prune_gnn.py
 
 test: $(installed)
-	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS)
+	$(pytest) -m "not slow"
+
+test-all: $(installed)
+	UPSCALE_FX_EXAMPLES=$(EXAMPLES) $(pytest)
+
+nightly: $(installed)
+	UPSCALE_FX_AMOUNTS=all UPSCALE_FX_EXAMPLES=$$((20 * $(EXAMPLES))) $(pytest)
 
 test-versions:
 	$(PYTHON) tests/versions.py --workers $(WORKERS)

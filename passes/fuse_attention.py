@@ -71,8 +71,8 @@ def ends_of(
     """The two gathered values, ``[N, ..]`` and ``[M, ..]`` of equal widths, that a node joins; None for other nodes."""
     if not isinstance(node, fx.Node) or node.target not in joins or len(node.args) != 2 or node.kwargs:
         return None
-    for one, other in (node.args, node.args[::-1]):
-        left, right = gathered(flow, one), gathered(flow, other)
+    for first, second in (node.args, node.args[::-1]):
+        left, right = gathered(flow, first), gathered(flow, second)
         if left is None or right is None or left.index not in edges or right.index is left.index:
             continue
         a, b = flow.axes[left.x].sizes, flow.axes[right.x].sizes

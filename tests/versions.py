@@ -1,8 +1,8 @@
 """The tests with the oldest and with the newest libraries that the package takes: ``make test-versions``.
 
 The oldest are the lower bounds in pyproject.toml, the newest what pip finds; constraints.txt has no say in either. Each
-end gets an environment under .venv-versions, which is kept and updated: with torch for GPUs, some 6 GB each. Of every
-test file a share runs, evenly spaced: `make test` with the versions of constraints.txt runs all.
+end gets an environment under .venv-versions, which is kept and updated: with torch for GPUs, some 6 GB each. The tests
+are those of ``make test``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-versions"
 SHOWN = ("torch", "torch_geometric", "numba", "networkx", "numpy")
-#: How many tests of a file run, at most, unless the environment says another number: tests/conftest.py leaves them.
-SHARE = {"UPSCALE_FX_TESTS_PER_FILE": "15"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,9 @@ def run(python: Path, end: str, workers: str, arguments: Sequence[str]) -> Outco
     """Run the tests and count how they ended."""
     file = FOLDER / f"{end}.xml"
     file.unlink(missing_ok=True)
-    command = [str(python), "-m", "pytest", "-q", "-n", workers, f"--junit-xml={file}", *arguments]
-    subprocess.run(command, cwd=ROOT, env=SHARE | os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    pytest = [str(python), "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal"]
+    command = [*pytest, f"--junit-xml={file}", *arguments]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if not file.exists():  # pytest itself broke
         return Outcome(0, 1, 0)
     counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
@@ -89,7 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--end", choices=tuple(ENDS), help="only this one")
     parser.add_argument("--workers", default="2", help="how many test processes (default: %(default)s)")
-    parser.add_argument("pytest", nargs="*", help="files, and after -- options, for pytest (default: all of tests)")
+    parser.add_argument(
+        "pytest", nargs="*", default=["-m", "not slow"], help="after --: what pytest runs (default: %(default)s)"
+    )
     options = parser.parse_args()
     lines, fine = [], True
     for end in [options.end] if options.end else ENDS:

@@ -219,6 +219,7 @@ def test_peak_memory_is_what_a_call_holds_at_most():
     assert 3 * size * 0.95 < peak < 3 * size * 1.2
 
 
+@pytest.mark.slow
 @needs_proc
 def test_peak_memory_of_a_column_is_measured_in_its_own_process():
     spec = dataclasses.replace(SPEC, nodes=1000, edges=100_000)

@@ -150,7 +150,7 @@ def test_other_dtypes_are_not_slower_without_numba_and_nothing_is_told(import_fa
 
 def test_the_warning_waits_where_nobody_would_see_it(import_fails, told):
     import_fails(ModuleNotFoundError("No module named 'numba'", name="numba"))
-    with kernels.untold():
+    with kernels.without_warning():
         operators.csr(torch.tensor([0]), 1)
     assert not told
     compiled = upscale_fx.prune(SAGE(4, 8, 2), 0.5)

@@ -1,1 +1,1 @@
-"""What is known of a graph: what reads what, what is zero or constant, where channels come from, what calls cost."""
+"""Analyses of a graph: which channels are live, zero or constant, where they come from, and the cost of calls."""

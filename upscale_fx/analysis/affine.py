@@ -1,15 +1,15 @@
-"""Which parameters to change so that a value comes out scaled and shifted, channel by channel.
+"""Find the parameters to change so that a value is scaled and shifted, channel by channel.
 
-``x`` can *take* a scale and a shift iff only one call reads it and it is
+A value can *take* a scale and a shift iff only one call reads it and it is
 
-1. a parameter of that call's own: ``p * scale + shift``;
-2. a linear layer whose weight can take the scale, row by row, and whose bias can take both;
-3. moved from values that take both: views, slices, channels or rows side by side, rows gathered, means over channels;
-4. a sum or difference: every term takes the scale, one of them the shift;
-5. linear in a value that takes the scale: a product with something else, a quotient, a sum over channels, the sum or
-   mean of rows by target; where there is no shift, because that would be weighed and counted.
+1. a parameter that only this call reads: ``p * scale + shift``;
+2. the result of a linear layer whose weight takes the scale, row by row, and whose bias takes both;
+3. moved from values that take both: views, slices, concatenations, gathers of rows, means over channels;
+4. a sum or difference: every term takes the scale, one term takes the shift;
+5. linear in a value that takes the scale: a product, a quotient, a sum over channels, a sum or mean of rows by target.
+   This holds only without a shift, because these operations would scale the shift too.
 
-Nothing else can. A position that would have to be scaled in two ways, because it is read twice, cannot either.
+Nothing else can. A position that is read twice and would need two different scales cannot either.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from upscale_fx.channels.positions import Flow, Numbers
 from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Reduction
 from upscale_fx.compiled.calls import DIFFERENCES, PRODUCTS, SUMS
 
-#: What parameters become, by their node, and biases to be added, by the contraction that has none.
+#: New values of parameters, by their node, and new biases, by the contraction that has none.
 Changes = dict[fx.Node, Tensor]
 
 _OF_THE_FIRST = {torch.div, operator.truediv, "div", torch.neg, operator.neg, "neg"}
@@ -48,38 +48,38 @@ class Affine:
 
     @property
     def only_scales(self) -> Affine:
-        """The same without the shift."""
+        """The scale without the shift."""
         return Affine(self.scale, np.zeros_like(self.shift))
 
     def pulled(self, flow: Flow, count: int) -> Affine | None:
-        """What a source with ``count`` positions must take; None if one of them would have to be two things."""
-        here = flow.index >= 0
+        """Return the scale and shift that a source with ``count`` positions must take; None if a position needs two."""
+        filled = flow.index >= 0
         scale, shift = np.ones(count), np.zeros(count)
-        scale[flow.index[here]], shift[flow.index[here]] = self.scale[here], self.shift[here]
-        same = (scale[flow.index[here]] == self.scale[here]) & (shift[flow.index[here]] == self.shift[here])
+        scale[flow.index[filled]], shift[flow.index[filled]] = self.scale[filled], self.shift[filled]
+        same = (scale[flow.index[filled]] == self.scale[filled]) & (shift[flow.index[filled]] == self.shift[filled])
         return Affine(scale, shift) if same.all() else None
 
     def shared(self, batch: int) -> Affine | None:
-        """One number per channel of the last axis, for ``batch`` combinations of those before; None if they differ."""
+        """Return the scale and shift per channel of the last axis; None if they differ between ``batch`` positions."""
         scale, shift = self.scale.reshape(batch, -1), self.shift.reshape(batch, -1)
         same = (scale == scale[0]).all() and (shift == shift[0]).all()
         return Affine(scale[0], shift[0]) if same else None
 
 
 def taken_by(flow: Dataflow, node: fx.Node, reader: fx.Node, wanted: Affine) -> Changes | None:
-    """The changes after which ``node``, which ``reader`` reads, is what is wanted of it; None if it cannot be.
+    """Return the changes that scale and shift ``node``, which ``reader`` reads, as wanted; None if it cannot take them.
 
-    Biases that exist are preferred to new ones.
+    Existing biases are preferred to new ones.
     """
     for adds_biases in (False, True):
-        found = _AffineSearch(flow, adds_biases).take(node, reader, wanted)
-        if found is not None:
-            return found
+        changes = _AffineSearch(flow, adds_biases).take(node, reader, wanted)
+        if changes is not None:
+            return changes
     return None
 
 
 def taken_by_readers(flow: Dataflow, node: fx.Node, wanted: Affine) -> Changes | None:
-    """The changes after which all readers of ``node``, linear layers, compute what they would from what is wanted."""
+    """Return changes by which the linear layers that read ``node`` read it scaled and shifted; None if impossible."""
     readers = [reader for reader in node.users if not _reads_shape(reader)]
     search = _AffineSearch(flow, adds_biases=True)
     return _merged(search.read(node, reader, wanted) for reader in readers) if readers else None
@@ -87,13 +87,13 @@ def taken_by_readers(flow: Dataflow, node: fx.Node, wanted: Affine) -> Changes |
 
 @dataclass(frozen=True)
 class _AffineSearch:
-    """Numbers in comments are those of the module's docstring."""
+    """The recursive search for changes. Numbers in comments are those of the module's docstring."""
 
     flow: Dataflow
     adds_biases: bool
 
     def take(self, node: fx.Node, reader: fx.Node, wanted: Affine) -> Changes | None:
-        """Changes by which a value takes a scale and a shift."""
+        """Return the changes by which a value takes a scale and a shift."""
         readers = {user for user in node.users if not _reads_shape(user)}
         if node not in self.flow.axes or readers != {reader} or not _reads_once(reader, node):
             return None
@@ -125,7 +125,7 @@ class _AffineSearch:
         return None if rows is None else self._layer(node, relation, rows.scale[:, None], rows.scale, rows.shift)
 
     def read(self, x: fx.Node, node: fx.Node, wanted: Affine) -> Changes | None:
-        """Changes by which a linear layer reads ``x`` as if that were scaled and shifted."""
+        """Return the changes by which a linear layer reads ``x`` as if ``x`` were scaled and shifted."""
         relation = self.flow.relations.get(node)
         if not isinstance(relation, Contraction) or relation.x is not x or not _reads_once(node, x):
             return None
@@ -139,9 +139,9 @@ class _AffineSearch:
     def _layer(
         self, node: fx.Node, relation: Contraction, weights: Numbers, scale: Numbers, shift: Numbers
     ) -> Changes | None:
-        """The weight ``[O, I]`` times ``weights``, the bias times ``scale`` plus ``shift``."""
+        """Multiply the weight ``[O, I]`` by ``weights``, and the bias by ``scale`` plus ``shift``."""
         if None not in self.flow.axes[relation.x].sizes:
-            return None  # no rows: what a model learns as the product of two parameters stays that
+            return None  # no rows: a model that learns a product of two parameters must keep both
         factors = np.broadcast_to(weights.T if relation.transposed else weights, self.flow.axes[relation.weight].shape)
         flat = factors.reshape(-1)
         changes = self.take(relation.weight, node, Affine(flat, np.zeros_like(flat)))
@@ -163,37 +163,37 @@ class _AffineSearch:
         if wanted.shift.any():
             return None
         if target in _AGGREGATIONS:
-            given = dict(zip(_AGGREGATIONS[target], node.args, strict=False)) | node.kwargs
-            adds = given.get("reduce", "sum") in ("sum", "add", "mean")
+            arguments = dict(zip(_AGGREGATIONS[target], node.args, strict=False)) | node.kwargs
+            adds = arguments.get("reduce", "sum") in ("sum", "add", "mean")
             return self._all(relation.flows, node, wanted) if adds else None  # (5)
         carriers = node.args if target in PRODUCTS else node.args[:1] if target in _OF_THE_FIRST else ()
         if node.kwargs:
             return None
-        tried = (self._all([flow], node, wanted) for flow in relation.flows if flow.source in carriers)
-        return next((found for found in tried if found is not None), None)  # (5)
+        candidates = (self._all([flow], node, wanted) for flow in relation.flows if flow.source in carriers)
+        return next((changes for changes in candidates if changes is not None), None)  # (5)
 
     def _sum(self, node: fx.Node, relation: Pointwise, wanted: Affine) -> Changes | None:
         flows = {flow.source: flow for flow in relation.flows}
         if node.kwargs or len(node.args) != 2 or set(node.args) != set(flows):
-            return None  # a number, or twice the same
+            return None  # a term is a number, or both terms are the same node
         terms = [flows[term] for term in node.args]  # type: ignore[index]
         sign = -1 if node.target in DIFFERENCES else 1
         shifted = (wanted, Affine(wanted.scale, sign * wanted.shift))
         for place in (0, 1):
             parts = [shifted[i] if i == place else wanted.only_scales for i in (0, 1)]
-            found = _merged(self._all([term], node, part) for term, part in zip(terms, parts, strict=True))
-            if found is not None:
-                return found
+            changes = _merged(self._all([term], node, part) for term, part in zip(terms, parts, strict=True))
+            if changes is not None:
+                return changes
         return None
 
     def _all(self, flows: Sequence[Flow], node: fx.Node, wanted: Affine) -> Changes | None:
-        """All sources of a node take their parts."""
+        """Return the changes by which all sources of a node take their scale and shift."""
         pairs = [(flow, wanted.pulled(flow, self.flow.axes[flow.source].count)) for flow in flows]
         return _merged(None if part is None else self.take(flow.source, node, part) for flow, part in pairs)
 
 
 def _merged(parts: Iterable[Changes | None]) -> Changes | None:
-    """All changes together; None if any cannot be made."""
+    """Return all changes together; None if any is impossible."""
     changes: Changes = {}
     for part in parts:
         if part is None:
@@ -203,14 +203,14 @@ def _merged(parts: Iterable[Changes | None]) -> Changes | None:
 
 
 def _reads_once(reader: fx.Node, node: fx.Node) -> bool:
-    """Whether a call has a value as one argument only."""
-    found: list[fx.Node] = []
-    map_arg((reader.args, reader.kwargs), found.append)
-    return found.count(node) == 1
+    """Whether a value is exactly one argument of a call."""
+    arguments: list[fx.Node] = []
+    map_arg((reader.args, reader.kwargs), arguments.append)
+    return arguments.count(node) == 1
 
 
 def _reads_shape(node: fx.Node) -> bool:
-    """Whether a node reads how large a value is, or where it lies, and no number in it."""
+    """Whether a node reads only the shape, dtype or device of a value, and no numbers."""
     if node.target is getattr:
         return node.args[1] in ("dtype", "device", "shape", "ndim")
     return node.op == "call_method" and node.target in ("size", "dim", "numel")

@@ -1,7 +1,7 @@
-"""Attention products in a graph: a product of two operands, summed over channels.
+"""Find attention products in a graph: products of two operands, summed over channels.
 
-Three kinds: *vector* (a learned vector times a value: GAT, GATv2), *product* (two values: q·k), and a vector that
-meets the plain output of a linear layer, which is *foldable*: ``(x W) . a = x (W a)``.
+There are two kinds: a learned *vector* times a value (GAT, GATv2), and a *product* of two values (q·k). A vector is
+*foldable* if the value is the output of a linear layer: ``(x W) . a = x (W a)``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class AttentionProduct:
     """``logits[h] = sum over c of left[h, c] * right[h, c]``.
 
     Attributes:
-        logits: the reduction's node.
+        logits: the node of the reduction.
         relation: its relation; ``relation.index`` maps product positions to logits.
         vector: the flow of the learned vector into the product, or None for a product of two values.
         values: the flows of the values into the product.
@@ -38,7 +38,7 @@ class AttentionProduct:
 
 @dataclass(frozen=True)
 class LinearOrigin:
-    """Positions of a value are outputs of one linear layer, moved: ``outputs[p]`` is the output of position ``p``."""
+    """A value whose positions are outputs of one linear layer: position ``p`` is output ``outputs[p]``."""
 
     node: fx.Node
     relation: Contraction
@@ -46,7 +46,7 @@ class LinearOrigin:
 
 
 def attention_products(flow: Dataflow) -> Iterator[AttentionProduct]:
-    """All attention products of a graph, in execution order."""
+    """Yield all attention products of a graph, in execution order."""
     for node in flow.nodes:
         relation = flow.relations.get(node)
         if not isinstance(relation, Reduction) or relation.how != "sum" or not relation.frees:
@@ -65,7 +65,7 @@ def attention_products(flow: Dataflow) -> Iterator[AttentionProduct]:
 
 
 def linear_origin(flow: Dataflow, start: Flow, through_rows: bool) -> LinearOrigin | None:
-    """Follow a value back through views (and gathers of rows, if asked) to the linear layer that made it."""
+    """Follow a value back through views (and gathers of rows, if ``through_rows``) to the linear layer that made it."""
     node, outputs = start.source, start.index
     while True:
         relation = flow.relations[node]
@@ -80,7 +80,7 @@ def linear_origin(flow: Dataflow, start: Flow, through_rows: bool) -> LinearOrig
 
 
 def foldable(flow: Dataflow, product: AttentionProduct) -> LinearOrigin | None:
-    """The linear layer a vector can be folded into, or None."""
+    """Return the linear layer that the vector can be folded into; None if there is none."""
     if product.vector is None or len(product.values) != 1:
         return None
     origin = linear_origin(flow, product.values[0], through_rows=False)
@@ -93,7 +93,7 @@ def foldable(flow: Dataflow, product: AttentionProduct) -> LinearOrigin | None:
 
 
 def own_layers(flow: Dataflow, start: Flow, readers: set[fx.Node]) -> Iterator[LinearOrigin | None]:
-    """The layers whose outputs sum up to an operand; None for a part that others read too or that no layer makes."""
+    """Yield the layers whose outputs add up to an operand; None for a part with other readers or from no layer."""
     node, index, readers = start.source, start.index, set(readers)
     while True:
         users = {user for user in node.users if user in flow.axes} - readers
@@ -123,7 +123,7 @@ def own_layers(flow: Dataflow, start: Flow, readers: set[fx.Node]) -> Iterator[L
 
 
 def _overlaps(flow: Dataflow, user: fx.Node, node: fx.Node, index: Positions) -> bool:
-    """Whether another reader may read some of these positions too; slices of one value side by side do not."""
+    """Whether another reader may read some of these positions; slices that do not overlap do not."""
     relation = flow.relations[user]
     if not isinstance(relation, Movement):
         return True
@@ -131,7 +131,7 @@ def _overlaps(flow: Dataflow, user: fx.Node, node: fx.Node, index: Positions) ->
 
 
 def row_cuts(flow: Dataflow, origin: LinearOrigin) -> list[Cut]:
-    """The entries of a layer's weight and bias that make its outputs: channel ``c`` is output ``outputs[c]``."""
+    """Return the entries of a layer's weight and bias that compute output ``outputs[c]``, for every channel ``c``."""
     relation, count = origin.relation, len(origin.outputs)
     shape = flow.axes[relation.weight].shape
     row = np.full(shape[1 if relation.transposed else 0], -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Barriers that hold channels, for people."""
+"""Texts about the barriers that keep channels, for reports."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from upscale_fx.compiled.calls import target_name
 
 
 def barriers(flow: Dataflow) -> list[str]:
-    """Barriers that hold channels, with op and source line."""
-    found = []
+    """Describe each barrier that keeps channels, with its operation and source line."""
+    texts = []
     for node, relation in flow.relations.items():
         value = flow.values[node][0]
         structure = isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
         if structure or not isinstance(relation, Barrier) or not holds_channels(flow, node, relation):
             continue
         where = ", ".join(filter(None, (_operation(flow, node), node.meta.get("module"), node.meta.get("source"))))
-        found.append(f"{node.name} ({where}): {relation.reason}")
-    return found
+        texts.append(f"{node.name} ({where}): {relation.reason}")
+    return texts
 
 
 def holds_channels(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
-    """Whether a barrier holds more than structure: some floating-point operand with several channels."""
+    """Whether a barrier keeps channels: an operand is floating-point, has several channels and is no parameter."""
     for source in relation.sources:
         value = flow.values[source][0]
         wide = isinstance(value, torch.Tensor) and value.is_floating_point() and flow.axes[source].count > 1

@@ -1,7 +1,7 @@
-"""Where digits cancel: differences of aggregated products, such as a variance ``E[x * x] - E[x] * E[x]``.
+"""Find differences in which digits cancel: of aggregated products, such as a variance ``E[x * x] - E[x] * E[x]``.
 
-Half precision has 8 or 11 binary digits. A node with one neighbour has a variance of 0, and a standard deviation of 6 %
-of ``x`` if the two terms are rounded to 8 digits each.
+Half precision has 8 or 11 binary digits. The variance over one neighbour is 0. If both terms are rounded to 8 digits,
+the standard deviation becomes 6 % of ``x`` instead.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _PRODUCTS = {*PRODUCTS, torch.square, "square", torch.pow, operator.pow, "pow"}
 
 
 def cancelling(graph: fx.Graph) -> set[fx.Node]:
-    """Differences whose terms are both made of aggregations and one of products, with these sums and products."""
-    found: set[fx.Node] = set()
+    """Return the differences of two aggregated terms, one of them made of products, with these sums and products."""
+    nodes: set[fx.Node] = set()
     for node in graph.nodes:
         if node.target in DIFFERENCES and len(node.all_input_nodes) == 2:
             terms = [_products_and_sums(operand) for operand in node.all_input_nodes]
             sums = all(any(part.target in _AGGREGATIONS for part in term) for term in terms)
             products = any(part.target in _PRODUCTS for term in terms for part in term)
-            found |= {node}.union(*terms) if sums and products else set()
-    return found
+            nodes |= {node}.union(*terms) if sums and products else set()
+    return nodes
 
 
 def _products_and_sums(node: fx.Node) -> set[fx.Node]:
-    """The aggregations and products that a value is made of, back to the first that is neither."""
-    found: set[fx.Node] = set()
+    """Return the aggregations and products that compute a value, back to the first other operations."""
+    parts: set[fx.Node] = set()
     waiting = [node]
     while waiting:
         part = waiting.pop()
-        if part.target in _AGGREGATIONS | _PRODUCTS and part not in found:
-            found.add(part)
+        if part.target in _AGGREGATIONS | _PRODUCTS and part not in parts:
+            parts.add(part)
             waiting += part.all_input_nodes
-    return found
+    return parts

@@ -1,19 +1,19 @@
-"""Constants: which positions of a value hold one and the same number in every row of every graph.
+"""Constants: positions of a value that hold the same number in every row of every graph.
 
-A position is *constant* iff it is provably zero, or provably one number whatever the inputs are, in ``train()`` and in
-``eval()`` (with ``inference``: in ``eval()``), until parameters change. That is so where it is
+A position is *constant* iff it provably holds one number for all inputs, in ``train()`` and ``eval()`` (with
+``inference``: in ``eval()``), until parameters change. It is constant if it is provably zero, or if it is
 
 1. a parameter, or a buffer that no forward pass updates,
-2. an output of a contraction whose every product that may be non-zero is of constants, and whose bias is constant,
-3. moved from a constant: views, slices, channels put side by side, rows gathered,
-4. a function, element by element, of constants and plain numbers,
+2. an output of a contraction in which all products that may be non-zero are of constants, and the bias is constant,
+3. moved from a constant: views, slices, concatenations of channels, gathers of rows,
+4. an elementwise function of constants and numbers,
 5. a reduction of constants over channel axes,
-6. the mean, maximum or minimum of constants over the edges of a node, where every node has a self loop,
+6. the mean, maximum or minimum of constants over the edges of a node, if every node has a self loop,
 7. a constant after dropout that does nothing or, with ``inference``, after batch norm with running statistics.
 
-Nothing else is constant. A sum over edges depends on how many there are; a mean over none is 0; batch statistics and
-dropout differ between calls; whatever else an op may do is unknown. Which number it is, the example values say. They
-are the second opinion too: a position that is not finite there, or whose rows differ, is not constant.
+Nothing else is constant: a sum over edges depends on their number, a mean over no edges is 0, batch statistics and
+dropout differ between calls, other operations are unknown. The example values give the number. They are also a second
+check: a position that is not finite there, or whose rows differ, is not constant.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import operation_of
 from upscale_fx.compiled import functions
 
-#: Functions of single elements, the same for every row: not all that is pointwise between positions keeps rows apart.
+#: Elementwise functions. (A Pointwise relation says nothing of rows: it may also combine rows, as aggregations do.)
 _ELEMENTWISE = (
     "relu relu6 elu selu celu leaky_relu prelu gelu silu mish tanh sigmoid hardtanh hardswish hardsigmoid softplus "
     "softsign logsigmoid tanhshrink hardshrink softshrink threshold exp expm1 log log1p log2 sqrt rsqrt square abs neg "
@@ -59,7 +59,7 @@ _UPDATING = {F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_nor
 
 
 def constants(flow: Dataflow, inference: bool = False) -> dict[fx.Node, Mask]:
-    """For every tensor value, which positions are constant.
+    """Return for every tensor value which positions are constant.
 
     Args:
         flow: the analysed graph.
@@ -69,11 +69,11 @@ def constants(flow: Dataflow, inference: bool = False) -> dict[fx.Node, Mask]:
     for node in flow.nodes:
         if node in flow.nonzero:
             analysis.visit(node)
-    return analysis.found
+    return analysis.constant
 
 
 def first_row(flow: Dataflow, node: fx.Node, side: int = 0) -> Tensor | None:
-    """One number per position, those of the first row on an example graph; None where that has no rows."""
+    """Return the first row of a value on an example graph, one number per position; None if it has no rows."""
     value: Any = flow.values[node][side]
     if not value.numel():
         return None
@@ -87,7 +87,7 @@ def _first_row(flow: Dataflow, node: fx.Node, value: Tensor) -> Tensor:
 
 
 def observed(flow: Dataflow, node: fx.Node) -> Mask:
-    """Which positions hold one finite number in all rows of both example graphs, up to rounding."""
+    """Return which positions hold one finite number in all rows of both example graphs, up to rounding."""
     first = first_row(flow, node)
     if first is None:
         return np.zeros(flow.axes[node].count, dtype=bool)
@@ -97,44 +97,44 @@ def observed(flow: Dataflow, node: fx.Node) -> Mask:
         assert isinstance(value, Tensor)
         close = torch.isclose(value, first.reshape(shape))
         same &= (close.all(dim=rows) if rows else close).reshape(-1)
-    found: Mask = same.cpu().numpy()
-    return found
+    mask: Mask = same.cpu().numpy()
+    return mask
 
 
 @dataclass(frozen=True)
 class _Analysis:
-    """The forward pass: what was found so far. Numbers in comments are those of the module's docstring."""
+    """The forward pass and the constants of visited nodes. Numbers in comments are those of the module's docstring."""
 
     flow: Dataflow
     inference: bool
-    found: dict[fx.Node, Mask] = field(default_factory=dict)
+    constant: dict[fx.Node, Mask] = field(default_factory=dict)
 
     def visit(self, node: fx.Node) -> None:
         """Find the constants of one node, whose operands have been visited."""
         proved = ~self.flow.nonzero[node] | self._proved(node)
-        self.found[node] = proved & observed(self.flow, node) if proved.any() else proved
+        self.constant[node] = proved & observed(self.flow, node) if proved.any() else proved
 
     def _proved(self, node: fx.Node) -> Mask:
         relation = self.flow.relations[node]
-        nothing = np.zeros(self.flow.axes[node].count, dtype=bool)
+        none = np.zeros(self.flow.axes[node].count, dtype=bool)
         if node.op == "get_attr":
-            return nothing | self._is_fixed(node)  # (1)
+            return none | self._is_fixed(node)  # (1)
         if isinstance(relation, Contraction):
-            return self._contracted(relation, len(nothing))  # (2)
+            return self._contracted(relation, len(none))  # (2)
         if isinstance(relation, Movement):  # (3)
             for flow in relation.flows:
-                here = flow.index >= 0
-                nothing[here] = self.found[flow.source][flow.index[here]]
-            return nothing
+                filled = flow.index >= 0
+                none[filled] = self.constant[flow.source][flow.index[filled]]
+            return none
         if isinstance(relation, Reduction):
-            return self._reduced(relation, nothing)  # (5)
+            return self._reduced(relation, none)  # (5)
         if isinstance(relation, Pointwise) and self._keeps_constants(node, relation):
-            found: Mask = np.logical_and.reduce([self.found[flow.source][flow.index] for flow in relation.flows])
-            return found
-        return nothing
+            mask: Mask = np.logical_and.reduce([self.constant[flow.source][flow.index] for flow in relation.flows])
+            return mask
+        return none
 
     def _is_fixed(self, node: fx.Node) -> bool:
-        """Whether a parameter or buffer is no statistic that training updates."""
+        """Whether a node is a parameter, or a buffer that no forward pass updates."""
         if self.inference or isinstance(self.flow.values[node][0], nn.Parameter):
             return True
         owner = str(node.target).rpartition(".")[0]
@@ -143,21 +143,21 @@ class _Analysis:
 
     def _contracted(self, relation: Contraction, count: int) -> Mask:
         flow, outputs = self.flow, count // relation.batch
-        weight, fixed = relation.matrix(flow.nonzero, outputs), relation.matrix(self.found, outputs)
-        x, known = (masks[relation.x].reshape(relation.batch, -1) for masks in (flow.nonzero, self.found))
-        pairs = ((x, weight & ~fixed), (x & ~known, weight))
+        weight, constant_weight = relation.matrix(flow.nonzero, outputs), relation.matrix(self.constant, outputs)
+        x, constant_x = (masks[relation.x].reshape(relation.batch, -1) for masks in (flow.nonzero, self.constant))
+        pairs = ((x, weight & ~constant_weight), (x & ~constant_x, weight))
         varying: Mask = np.logical_or.reduce([a.astype(np.float32) @ b.T.astype(np.float32) > 0 for a, b in pairs])
-        found: Mask = ~varying if relation.bias is None else ~varying & self.found[relation.bias]
-        return found.reshape(-1)
+        mask: Mask = ~varying if relation.bias is None else ~varying & self.constant[relation.bias]
+        return mask.reshape(-1)
 
-    def _reduced(self, relation: Reduction, nothing: Mask) -> Mask:
+    def _reduced(self, relation: Reduction, none: Mask) -> Mask:
         sizes = self.flow.axes[relation.source].sizes
         if any(sizes[axis] is None for axis in relation.axes):
-            return nothing
-        return ~hit(relation.index[~self.found[relation.source]], len(nothing))
+            return none
+        return ~hit(relation.index[~self.constant[relation.source]], len(none))
 
     def _keeps_constants(self, node: fx.Node, relation: Pointwise) -> bool:
-        """Whether an op makes constants of constants, row by row."""
+        """Whether an operation on constants returns constants."""
         op = operation_of(node, self.flow.values, self.flow.module)
         target: Any = node.target
         if op.call is not node or not isinstance(target, Hashable):
@@ -167,7 +167,7 @@ class _Analysis:
         if isinstance(op.module, nn.Module) or target in _DROPOUTS or target is F.batch_norm:
             return self._is_fixed_layer(op)  # (7)
         sources = {flow.source for flow in relation.flows}
-        if not all(other in sources or self._is_plain(other) for other in node.all_input_nodes):
+        if not all(other in sources or self._is_known(other) for other in node.all_input_nodes):
             return False
         return target in (_METHODS if node.op == "call_method" else _FUNCTIONS)  # (4)
 
@@ -182,31 +182,31 @@ class _Analysis:
             return self.inference and module.running_mean is not None and module.running_var is not None
         if op.call.target is F.batch_norm:
             statistics = (op.argument(1, "running_mean"), op.argument(2, "running_var"))
-            training = self._plain(op.argument(5, "training", default=False))
+            training = self._known(op.argument(5, "training", default=False))
             return self.inference and None not in statistics and training is False
         return (
-            self._plain(op.argument(1, "p", default=0.5)) == 0
-            or self._plain(op.argument(2, "training", "train", default=True)) is False
+            self._known(op.argument(1, "p", default=0.5)) == 0
+            or self._known(op.argument(2, "training", "train", default=True)) is False
         )
 
-    def _is_plain(self, node: fx.Node) -> bool:
-        """Whether what is no tensor is the same for every graph: a dtype, or a constant of the one mode that counts."""
+    def _is_known(self, node: fx.Node) -> bool:
+        """Whether a value that is not a tensor is the same for every graph: a dtype, or a ByMode with ``inference``."""
         if node.target is getattr:
             return node.args[1] == "dtype"
         module = self.flow.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         return self.inference and isinstance(module, functions.ByMode)
 
-    def _plain(self, argument: Any) -> Any:
-        """The value of an argument, None where it is not known."""
+    def _known(self, argument: Any) -> Any:
+        """Return the value of an argument; None if it depends on the graph."""
         if not isinstance(argument, fx.Node):
             return argument
-        return self.flow.values[argument][0] if self._is_plain(argument) else None
+        return self.flow.values[argument][0] if self._is_known(argument) else None
 
 
 def _aggregates_all(op: Operation) -> bool:
-    """Whether ``scatter`` takes the mean or an extremum of rows of which every result row has at least one.
+    """Whether ``scatter`` takes a mean or an extremum, and every result row combines at least one row.
 
-    Its index is a row of ``add_self_loops(.., num_nodes=n)`` and it returns ``n`` rows.
+    The latter holds if its index is a row of ``add_self_loops(.., num_nodes=n)`` and it returns ``n`` rows.
     """
     if op.argument(4, "reduce", default="sum") not in ("mean", "max", "min", "amax", "amin"):
         return False
@@ -219,14 +219,14 @@ def _aggregates_all(op: Operation) -> bool:
     return isinstance(count, fx.Node) and _without_min(count) is _without_min(nodes)
 
 
-def _element(node: Any, wanted: Callable[[Any], bool]) -> fx.Node | None:
-    """What a getitem with a wanted key takes an element of."""
-    if not isinstance(node, fx.Node) or node.target is not operator.getitem or not wanted(node.args[1]):
+def _element(node: Any, accepts: Callable[[Any], bool]) -> fx.Node | None:
+    """Return the operand of a getitem whose key ``accepts`` allows; else None."""
+    if not isinstance(node, fx.Node) or node.target is not operator.getitem or not accepts(node.args[1]):
         return None
     return node.args[0] if isinstance(node.args[0], fx.Node) else None
 
 
 def _without_min(node: Any) -> Any:
-    """``min(n, n)`` is ``n``: layers for two kinds of nodes ask for the fewer."""
+    """Replace ``min(n, n)`` by ``n``: layers for two types of nodes take the smaller number."""
     minimum = isinstance(node, fx.Node) and node.target is builtins.min and len(set(node.args)) == 1
     return node.args[0] if minimum else node

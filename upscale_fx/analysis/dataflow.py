@@ -1,9 +1,8 @@
-"""The forward and backward engines over the relations of :mod:`upscale_fx.channels.positions`.
+"""Liveness of channels: the forward and backward analyses over the relations of :mod:`upscale_fx.channels.relations`.
 
 A channel (a position of a value) is *live* iff (1) some live use reads it and (2) it can be non-zero. ``nonzero``
-computes (2) forwards, ``needed`` computes (1) backwards, looking at (2) where a contraction reads. What ``needed``
-returns is what the compacted graph keeps: live channels, and what a rectangular shape or a barrier demands beside
-them.
+computes (2) forwards. ``needed`` computes (1) backwards, and uses (2) where a contraction reads. The compacted graph
+keeps what ``needed`` returns: live channels, and those that a rectangular shape or a barrier requires in addition.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from upscale_fx.compiled.module import CompiledGNN
 
 @dataclass
 class Dataflow:
-    """A graph with the relation and axes of every node."""
+    """A graph with the example values, the relation and the axes of every node."""
 
     module: CompiledGNN
     values: dict[fx.Node, tuple[object, object]]
@@ -41,12 +40,12 @@ class Dataflow:
 
     @property
     def outputs(self) -> list[fx.Node]:
-        """Tensor values the model returns."""
+        """Tensor values that the model returns."""
         output = next(n for n in reversed(self.module.graph.nodes) if n.op == "output")
         return [n for n in output.all_input_nodes if n in self.axes]
 
     def substitute(self, node: fx.Node, by: fx.Node) -> None:
-        """Let a new node that computes the same stand in for one everywhere."""
+        """Replace a node by a new one that computes the same, everywhere."""
         by.meta = dict(node.meta)
         node.replace_all_uses_with(by)
         self.values[by] = self.values[node]
@@ -55,7 +54,7 @@ class Dataflow:
 
 
 def analyse(module: CompiledGNN, values: dict[fx.Node, tuple[object, object]] | None = None) -> Dataflow:
-    """Relations, axes and the forward analysis of a graph, whose example values may be known already."""
+    """Return the relations, the axes and the forward analysis of a graph, whose example values may be known already."""
     values = example_values(module) if values is None else values
     axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
     flow = Dataflow(module, values, relations_of(values, axes, module), axes)
@@ -64,7 +63,7 @@ def analyse(module: CompiledGNN, values: dict[fx.Node, tuple[object, object]] | 
 
 
 def nonzero(flow: Dataflow) -> dict[fx.Node, Mask]:
-    """Forward: which positions may be other than zero, for every finite input."""
+    """Forward: return which positions may differ from zero for some finite input."""
     found: dict[fx.Node, Mask] = {}
     for node in flow.nodes:
         axes = flow.axes.get(node)
@@ -80,7 +79,7 @@ def nonzero(flow: Dataflow) -> dict[fx.Node, Mask]:
 
 
 def _owner(flow: Dataflow, node: fx.Node) -> nn.Module:
-    """The module that holds a parameter or buffer."""
+    """Return the module that holds a parameter or buffer."""
     return flow.module.get_submodule(str(node.target).rpartition(".")[0])
 
 
@@ -90,9 +89,9 @@ def needed(
     blocks: Mapping[fx.Node, Positions],
     partial: Collection[fx.Node] = (),
 ) -> dict[fx.Node, Mask]:
-    """Backward: which positions each value keeps; a value without an entry is not computed at all.
+    """Backward: return the positions that each value keeps; a value without an entry is not computed.
 
-    ``partial`` calls are made of those operands only that they read something of; all others need each of theirs.
+    ``partial`` calls drop operands of which they read nothing; all other calls need every operand.
     """
     asked: dict[fx.Node, Mask] = {node: np.ones(flow.axes[node].count, dtype=bool) for node in flow.outputs}
     present: set[fx.Node] = set(flow.nodes[-1].all_input_nodes)
@@ -122,14 +121,14 @@ def needed(
 
 
 def reads_sizes(node: fx.Node) -> bool:
-    """Whether a call reads row counts or a dtype, no values."""
+    """Whether a call reads only row counts or a dtype, no values."""
     return (node.op == "call_method" and node.target == "size") or node.target is getattr
 
 
 def _read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
-    """Tensors that a result which is not one tensor depends on channel by channel: all of them, but for row sizes.
+    """Return the tensors that a result other than one tensor reads: all operands, unless it reads sizes only.
 
-    The tensor elements of a tuple are described at their getitem, so the tuple itself asks for nothing.
+    A tuple whose elements are tensors needs nothing itself, because their getitem nodes are described.
     """
     if reads_sizes(node):
         return []

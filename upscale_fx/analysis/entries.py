@@ -1,4 +1,4 @@
-"""Entries: raw inputs and results of barriers hold all channels in place, and are read through a gather of some."""
+"""Entry nodes: raw inputs and results of barriers keep all channels in place; an entry gathers those that are read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from upscale_fx.compiled.record.nodes import copied_graph
 
 
 def initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
-    """Inputs and what barriers return stay as they are; everything else is free."""
+    """Return the levels at which the search for layouts starts: inputs and results of barriers keep all in place."""
     fixed = [node for node, relation in flow.relations.items() if isinstance(relation, Source | Barrier | Recurrence)]
     return {node: Level.IDENTITY for node in fixed if node.op != "get_attr"}
 
 
 def with_entries(gm: CompiledGNN) -> CompiledGNN:
-    """A copy in which raw inputs, and what barriers return, are read through ``entry`` nodes.
+    """Return a copy of the graph that reads raw inputs and results of barriers through ``entry`` nodes.
 
-    They hold all channels in place whatever is read of them; an entry gathers what is read, in the order readers want.
+    These values keep all channels in place. An entry gathers the channels that are read, in the order its readers need.
     """
     new = copy.deepcopy(gm)
     _insert_entries(analyse(new))
@@ -57,7 +57,7 @@ def _insert_entries(flow: Dataflow) -> dict[fx.Node, fx.Node]:
 
 
 def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
-    """Whether a value is more than structure: floating-point, with rows and with several channels."""
+    """Whether a value is a feature: floating-point, with rows and with several channels."""
     value, axes = flow.values[node][0], flow.axes[node]
     return isinstance(value, Tensor) and value.is_floating_point() and axes.count > 1 and None in axes.sizes
 

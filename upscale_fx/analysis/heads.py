@@ -1,4 +1,4 @@
-"""Heads: which positions belong together in blocks because a value, or a view of it, has several channel axes."""
+"""Heads: blocks of positions, which exist because a value, or a view of it, has several channel axes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from upscale_fx.channels.relations import Barrier, Movement, Pointwise
 
 
 def head_blocks(flow: Dataflow) -> dict[fx.Node, Positions]:
-    """The block (head) of each position, for values with several wide axes and flat values that are views of them."""
+    """Return the block (head) of each position, for values with several wide axes and for flat views of them."""
     blocks: dict[fx.Node, Positions] = {}
     for node, axes in flow.axes.items():
         if len(axes.wide) > 1 and node.op != "get_attr" and not _is_stack_like(flow, node):
@@ -38,7 +38,7 @@ def head_blocks(flow: Dataflow) -> dict[fx.Node, Positions]:
 
 
 def _is_stack_like(flow: Dataflow, node: fx.Node) -> bool:
-    """Stacked values ([C, L] or [L, C]): their parts are whole tensors, not heads."""
+    """Whether a value is stacked ([C, L] or [L, C]): its parts are whole tensors, not heads."""
     relation = flow.relations[node]
     if isinstance(relation, Movement) and relation.how == "stack":
         return True

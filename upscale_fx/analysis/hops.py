@@ -1,9 +1,9 @@
-"""Where a graph crosses its edges, and at how many hops from an output each value is needed.
+"""Find the operations that cross edges, and the hops from an output at which each value is needed.
 
-For graphs with one kind of nodes and one kind of edges. Nothing is told by names: a value has rows of nodes or rows of
-edges by its example sizes. Where an operation reads nodes and gives edges, rows are *gathered*; where it reads edges
-and gives nodes, they are *aggregated*. A gather reads the ``own`` end of its edges if its index holds the same numbers
-as the index by which its result is aggregated later, else the ``far`` end: a neighbour.
+This is for graphs with one type of nodes and one type of edges. Example sizes, not names, show whether a value has rows
+of nodes or of edges. An operation that reads nodes and returns edges *gathers* rows; one that reads edges and returns
+nodes *aggregates* them. A gather reads the ``own`` end of its edges if its index equals the index by which its result
+is aggregated later. Otherwise it reads the ``far`` end: a neighbour.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.row_symbols import LOOPS, _axes, describe, row_symbols
+from upscale_fx.analysis.row_symbols import LOOPS, describe, row_symbols, tensor_axes
 from upscale_fx.errors import InputError
 
 End = Literal["own", "far"]
@@ -24,13 +24,12 @@ End = Literal["own", "far"]
 
 @dataclass(frozen=True)
 class Edges:
-    """Where a graph crosses its edges.
+    """The operations of a graph that cross its edges.
 
     Attributes:
-        gathers: operations that read rows of nodes for every edge, and which ends of the edges they read: that of the
-            node that aggregates (``own``), that of its neighbour (``far``), or both, where self loops are added; none
-            where rows of nodes and of edges meet without an index.
-        aggregations: operations that combine rows of edges at nodes, and the values they combine.
+        gathers: operations that read rows of nodes for every edge -> the ends of edges they read: the aggregating node
+            (``own``), its neighbour (``far``), or both if self loops are added; none if the operation has no index.
+        aggregations: operations that combine rows of edges at nodes -> the values they combine.
     """
 
     gathers: Mapping[fx.Node, frozenset[End]]
@@ -41,10 +40,10 @@ class Edges:
 
 
 def find_edges(flow: Dataflow) -> Edges:
-    """Every place where an analysed graph, not a fused one, crosses its edges."""
+    """Find all operations that cross edges in an analysed graph, which must not be fused."""
     indices: dict[fx.Node, fx.Node | None] = {}
     aggregations: dict[fx.Node, tuple[fx.Node, ...]] = {}
-    targets: dict[fx.Node, set[fx.Node]] = {}  # for values of edges: the indices by which they are aggregated
+    targets: dict[fx.Node, set[fx.Node]] = {}  # value with rows of edges -> the indices by which it is aggregated
     for node in reversed(flow.nodes):
         rows = row_symbols(flow, node)
         floating = [source for source in node.all_input_nodes if _is_floating(flow, source)]
@@ -70,7 +69,7 @@ def _is_floating(flow: Dataflow, node: fx.Node) -> bool:
 
 
 def _index(flow: Dataflow, node: fx.Node, rows: str) -> fx.Node | None:
-    """The index with one number per edge that an operation takes."""
+    """Return the argument of an operation that is an index with one number per edge."""
     for source in node.all_input_nodes:
         value = flow.values[source][0]
         is_index = isinstance(value, Tensor) and value.dim() == 1 and value.dtype in (torch.int64, torch.int32)
@@ -80,45 +79,45 @@ def _index(flow: Dataflow, node: fx.Node, rows: str) -> fx.Node | None:
 
 
 def _ends(flow: Dataflow, index: fx.Node | None, targets: set[fx.Node]) -> frozenset[End]:
-    """Which ends a gather reads: none that is known without an index, the far one where nothing aggregates them."""
+    """Return the ends a gather reads: none (unknown) without an index, the far end if nothing aggregates the result."""
     if index is None:
         return frozenset()
     if not targets:
         return frozenset({"far"})
-    found: set[End] = set()
+    ends: set[End] = set()
     for target in targets:
         pairs = list(zip(flow.values[index], flow.values[target], strict=True))
         if all(isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b) for a, b in pairs):
-            found.add("own")
+            ends.add("own")
         else:
             loops = LOOPS[row_symbols(flow, index)]
-            found.update(("own", "far") if loops else ("far",))
-    return frozenset(found)
+            ends.update(("own", "far") if loops else ("far",))
+    return frozenset(ends)
 
 
 def data(flow: Dataflow) -> set[fx.Node]:
-    """Tensors, and tuples of them, that are made of features or parameters; all others are structure."""
-    found: set[fx.Node] = set()
+    """Return tensors, and tuples of tensors, that are computed from features or parameters; others are structure."""
+    features: set[fx.Node] = set()
     for node in flow.nodes:
-        axes, value = _axes(flow, node), flow.values.get(node, (None,))[0]
+        axes, value = tensor_axes(flow, node), flow.values.get(node, (None,))[0]
         if node.op == "placeholder":
             is_data = axes is not None and len(axes.sizes) > 1 and _is_floating(flow, node)
         elif node.op == "get_attr":
             is_data = isinstance(value, nn.Parameter)
         else:
-            is_data = axes is not None and any(source in found for source in node.all_input_nodes)
+            is_data = axes is not None and any(source in features for source in node.all_input_nodes)
         if is_data:
-            found.add(node)
-    return found
+            features.add(node)
+    return features
 
 
 def hops_needed(flow: Dataflow, edges: Edges) -> dict[fx.Node, set[int]]:
-    """For every value an output needs, at which distances from one node of the output.
+    """Return for every value that an output needs the hops at which it is needed, counted from one node of the output.
 
-    A value of edges is needed at hop h for the edges that end at a node at hop h.
+    A value with rows of edges is needed at hop h for the edges that end at a node at hop h.
 
     Raises:
-        InputError: the output is not one row per node, or something on the way to it is neither of nodes nor of edges.
+        InputError: the output is not one row per node, or a value on the way to it has rows of neither nodes nor edges.
     """
     kept = data(flow)
     hops: dict[fx.Node, set[int]] = {}
@@ -139,7 +138,7 @@ def hops_needed(flow: Dataflow, edges: Edges) -> dict[fx.Node, set[int]]:
 
 
 def _hops_before(flow: Dataflow, edges: Edges, source: fx.Node, node: fx.Node, hops: set[int]) -> set[int]:
-    """At which hops an operation at these hops needs one of its operands."""
+    """Return the hops at which an operation at these hops needs one of its operands."""
     before, after = row_symbols(flow, source), row_symbols(flow, node)
     if before in ("call", after) or (before in LOOPS and after in (*LOOPS, "N")):
         return hops

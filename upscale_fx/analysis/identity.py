@@ -1,4 +1,4 @@
-"""Which positions of which values are the same channel, and which channels are ordered together."""
+"""Identity of channels: positions of different values that are the same channel, and channels ordered together."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from upscale_fx.channels.relations import Movement, Reduction
 
 
 class DisjointSets:
-    """Union-find over numbers ``0, 1, ..``: which of them belong together; the least of a set represents it."""
+    """Union-find: disjoint sets of the numbers ``0, 1, ..``; the smallest number of a set represents it."""
 
     def __init__(self) -> None:
         self._parent: list[int] = []
 
     def add(self, count: int) -> Positions:
-        """New numbers, each a set of its own."""
+        """Add new numbers, each in a separate set, and return them."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
         return np.arange(start, start + count, dtype=np.int64)
 
     def find(self, number: int) -> int:
-        """What represents the set of a number."""
+        """Return the number that represents the set of a number."""
         parent = self._parent
         while parent[number] != number:
             parent[number] = parent[parent[number]]
@@ -33,21 +33,21 @@ class DisjointSets:
         return number
 
     def unite(self, first: Positions, second: Positions) -> None:
-        """Unite the sets of numbers, pair by pair."""
+        """Unite the sets of two numbers, for every pair."""
         for a, b in zip(first.tolist(), second.tolist(), strict=True):
             x, y = self.find(a), self.find(b)
             if x != y:
                 self._parent[max(x, y)] = min(x, y)
 
     def representatives(self) -> Positions:
-        """By number, what represents its set."""
+        """Return for every number the representative of its set."""
         return np.array([self.find(number) for number in range(len(self._parent))], dtype=np.int64)
 
 
 def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Positions]:
-    """The channel of every position of every value that is not a parameter.
+    """Return the channel of every position of every value that is not a parameter.
 
-    ``through_cat`` also follows channels through cat and entry, where the order (but not the identity) is free.
+    ``through_cat`` also follows channels through cat and entry, which keep channels but not their order.
     """
     channels = DisjointSets()
     found: dict[fx.Node, Positions] = {}
@@ -77,7 +77,7 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
 
 
 def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
-    """Channel -> component: channels that meet in one value, directly or through others, are ordered together."""
+    """Return the component of each channel; channels of one value are in one component, which is ordered together."""
     distinct = {own.tobytes(): own for own in ids.values()}  # most values have the channels of another
     sets = DisjointSets()
     sets.add(1 + max((int(own.max(initial=-1)) for own in distinct.values()), default=-1))

@@ -1,4 +1,4 @@
-"""Calls of linear layers, however they are written."""
+"""Recognise calls of linear layers, with positional or keyword arguments."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Layer:
 
 
 def layer_of(flow: Dataflow, node: object) -> Layer | None:
-    """A node as a linear layer of ``[N, I]`` values."""
+    """Return a node as a linear layer of ``[N, I]`` values; None for everything else."""
     if not isinstance(node, fx.Node) or node.target is not F.linear or node not in flow.axes:
         return None
-    given = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | node.kwargs
-    x, weight, bias = given.get("input"), given.get("weight"), given.get("bias")
+    arguments = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | node.kwargs
+    x, weight, bias = arguments.get("input"), arguments.get("weight"), arguments.get("bias")
     if not isinstance(x, fx.Node) or not isinstance(weight, fx.Node) or len(flow.axes[node].sizes) != 2:
         return None
     return Layer(x, weight, bias if isinstance(bias, fx.Node) else None)

@@ -1,7 +1,7 @@
-"""Weights and biases that one call alone reads, and how a pass puts others in their place.
+"""Weights and biases that only one call reads, and how a pass replaces them.
 
-A parameter is a reader's *own* iff a ``get_attr`` node of the graph is the only one that reads it, that node has no
-other reader, and no module that the graph calls holds it. Only then may a pass change it.
+A parameter is a call's *own* iff only one ``get_attr`` node of the graph reads it, the call is the only reader of that
+node, and no module that the graph calls holds the parameter. Only then may a pass change it.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ def is_own(flow: Dataflow, node: fx.Node, reader: fx.Node) -> bool:
 
 
 def owns_parameters(flow: Dataflow, node: fx.Node, relation: Contraction) -> bool:
-    """Whether rows meet a weight and a bias that are a contraction's own."""
+    """Whether a contraction has rows, and its weight and bias are its own."""
     stored = [relation.weight] if relation.bias is None else [relation.weight, relation.bias]
     if None not in flow.axes[relation.x].sizes:
-        return False  # no rows: what a model learns as the product of two parameters stays that
+        return False  # no rows: a model that learns a product of two parameters must keep both
     return all(is_own(flow, parameter, node) for parameter in stored)
 
 
 def parameter(flow: Dataflow, node: fx.Node) -> Tensor:
-    """The value of a parameter or buffer, without a gradient."""
+    """Return the value of a parameter or buffer, without a gradient."""
     value = flow.values[node][0]
     assert isinstance(value, Tensor)
     return value.detach()
 
 
 def put(gm: CompiledGNN, target: str, value: Tensor) -> None:
-    """Replace a parameter by another value, frozen if it was."""
+    """Replace the value of a parameter; a frozen parameter stays frozen."""
     path, _, name = target.rpartition(".")
     trains = gm.get_parameter(target).requires_grad
     gm.get_submodule(path).register_parameter(name, nn.Parameter(value, requires_grad=trains))
 
 
 def add_bias(gm: CompiledGNN, node: fx.Node, relation: Contraction, value: Tensor) -> None:
-    """Give a contraction that has none a bias ``[O]``: ``bias_folded`` beside its weight, frozen if that is.
+    """Add a bias ``[O]`` to a contraction without one: ``bias_folded``, in the module of the weight, frozen if that is.
 
-    A linear layer takes it as an argument, a matrix product is followed by an addition.
+    A linear layer gets it as an argument; a matrix product is followed by an addition.
     """
     weight = str(relation.weight.target)
     path, _, _ = weight.rpartition(".")

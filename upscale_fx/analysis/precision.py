@@ -1,16 +1,16 @@
-"""A graph in another floating-point dtype: which values change theirs, and where casts stand.
+"""Build a graph in another floating-point dtype: which values change their dtype, and where casts are needed.
 
-A value is a *feature* iff it is (1) a floating-point argument, but for numbers per edge (``compiled.structure.half``);
-(2) a parameter; or (3) computed from a feature, other than its size, its dtype, or a fresh tensor of its shape.
-Features are computed in the narrow dtype. All else is structure (indices, degrees, edge weights and their
-normalisation) and keeps the dtype it has until a call takes it together with features.
+A value is a *feature* iff it is (1) a floating-point argument other than one number per edge
+(``compiled.structure.half``); (2) a parameter; or (3) computed from a feature, except its size, its dtype, or a new
+tensor of its shape. Features are computed in the narrow dtype. All other values are structure (indices, degrees, edge
+weights and their normalisation). Structure keeps its dtype until a call combines it with features.
 
-In half precision three things are float32. (a) Sums over rows, which torch may accumulate in the dtype of the rows
-(``scatter``, ``softmax`` over edges): they are made of float32 copies. Operators of :mod:`upscale_fx.operators`, matrix
-products and norms accumulate in float32 by themselves. (b) Parameters and statistics of batch norms. (c) What cancels,
-such as a variance (:mod:`upscale_fx.analysis.cancellation`).
+In half precision, three things stay in float32. (a) Sums over rows that torch may accumulate in the dtype of the rows
+(``scatter``, ``softmax`` over edges) read float32 copies. Operators of :mod:`upscale_fx.operators`, matrix products and
+norms accumulate in float32 themselves. (b) Parameters and statistics of batch norms. (c) Differences in which digits
+cancel, such as a variance (:mod:`upscale_fx.analysis.cancellation`).
 
-The new graph is built node by node, and every node runs on an example: its dtype is what it turns out to be.
+The new graph is built node by node. Every node runs on an example, which shows its dtype.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ACCUMULATING = {
 }  # fmt: skip
 #: Norms that take parameters and statistics in float32 beside features in half precision.
 _MIXED_NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm}
-#: Fresh tensors that have no number of the operand in them.
+#: Calls that make new tensors and read no numbers of their operand.
 _FRESH = {
     "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", torch.zeros_like, torch.ones_like, torch.full_like,
     torch.empty_like,
@@ -53,17 +53,17 @@ _LARGEST = {torch.finfo(dtype).max for dtype in (torch.float64, torch.float32, t
 
 @dataclass
 class Casting:
-    """One graph in another dtype, node by node.
+    """The cast of one graph to another dtype, node by node.
 
     Attributes:
-        module: holds the parameters; those of modules it calls are in their dtype already.
+        module: holds the parameters; those of the modules it calls already have their dtype.
         dtype: the narrow dtype.
         arguments: an example of one call.
-        before: what every node computed there before the cast.
+        before: the value of every old node on the example, before the cast.
         graph: the new graph.
-        own: for every old node the new one that stands for it, or a constant.
-        versions: new nodes by the old one and the dtype they have it in.
-        values: what every node of the new graph computes on the example.
+        replacements: old node -> the new node that replaces it, or a constant.
+        versions: old node and dtype -> its cast to this dtype in the new graph.
+        values: the value of every new node on the example.
         casts: nodes of the new graph that only cast.
         features: old nodes that are features.
     """
@@ -73,7 +73,7 @@ class Casting:
     arguments: Mapping[str, Any]
     before: Mapping[fx.Node, Any]
     graph: fx.Graph = field(default_factory=fx.Graph)
-    own: dict[fx.Node, Any] = field(default_factory=dict)
+    replacements: dict[fx.Node, Any] = field(default_factory=dict)
     versions: dict[tuple[fx.Node, torch.dtype], Any] = field(default_factory=dict)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     casts: set[fx.Node] = field(default_factory=set)
@@ -97,22 +97,22 @@ class Casting:
                 self._add(node)
 
     def value(self, node: fx.Node) -> Any:
-        """What an old node's own version is on the example, in the new graph."""
-        new = self.own[node]
+        """Return the value of an old node's replacement on the example."""
+        new = self.replacements[node]
         return self.values[new] if isinstance(new, fx.Node) else new
 
     def _add(self, node: fx.Node) -> None:
         if self._is_feature(node):
             self.features.add(node)
         if node.op == "placeholder":
-            self.own[node] = self._emit(node, node.args, node.kwargs)
+            self.replacements[node] = self._emit(node, node.args, node.kwargs)
         elif node.target is getattr and isinstance(self.before[node], torch.dtype):
-            read = self._emit(node, *map_arg((node.args, node.kwargs), self.own.__getitem__))
+            read = self._emit(node, *map_arg((node.args, node.kwargs), self.replacements.__getitem__))
             same = self.values[read] == self.before[node]
-            self.own[node] = read if same else self.before[node]  # what structure reads is what it was
+            self.replacements[node] = read if same else self.before[node]  # structure reads the same dtype as before
         else:
             args, kwargs = self._operands(node)
-            self.own[node] = self._emit(node, args, kwargs)
+            self.replacements[node] = self._emit(node, args, kwargs)
 
     def _is_feature(self, node: fx.Node) -> bool:
         value = self.before[node]
@@ -139,55 +139,55 @@ class Casting:
         return any(source in self.features for source in node.all_input_nodes)
 
     def _operands(self, node: fx.Node) -> tuple[Any, Any]:
-        """The arguments of a call in the dtypes it wants them in."""
+        """Return the arguments of a call, cast to the dtypes it takes."""
         arguments = (node.args, node.kwargs)
         reads_shape = not _has_tensor(self.before[node])
         if reads_shape or not (self._has_parameters(node) or self._takes_features(node)) or node.target in _FRESH:
-            args, kwargs = map_arg(arguments, self.own.__getitem__)
+            args, kwargs = map_arg(arguments, self.replacements.__getitem__)
             if node.target in _FRESH and "dtype" not in kwargs and _is_float(self.before[node]):
                 kwargs = {**kwargs, "dtype": self.before[node].dtype}
             return args, kwargs
         x = node.args[0] if node.args else None
-        dtypes = {source: self._wanted(node, source is x) for source in node.all_input_nodes}
+        dtypes = {source: self._dtype_of_operand(node, source is x) for source in node.all_input_nodes}
         return map_aggregate(
             arguments, lambda leaf: self._cast(leaf, dtypes[leaf]) if isinstance(leaf, fx.Node) else self._fitting(leaf)
         )
 
-    def _wanted(self, node: fx.Node, is_first: bool) -> torch.dtype:
-        """The dtype in which a call on features takes an operand."""
+    def _dtype_of_operand(self, node: fx.Node, is_first: bool) -> torch.dtype:
+        """Return the dtype in which a call on features takes an operand."""
         if self.dtype not in HALF_PRECISION:
             return self.dtype
         wide = node.target in _ACCUMULATING or node in self.cancelling or (node.target in _MIXED_NORMS and not is_first)
         return torch.float32 if wide else self.dtype
 
     def _fitting(self, constant: Any) -> Any:
-        """The largest number of another dtype, which is what masks are filled with, becomes that of this one."""
+        """Replace the largest number of another dtype, with which masks are filled, by that of this dtype."""
         if not isinstance(constant, float) or abs(constant) not in _LARGEST:
             return constant
         return math.copysign(torch.finfo(self.dtype).max, constant)
 
     def _cast(self, node: fx.Node, dtype: torch.dtype) -> Any:
-        """A value in a dtype, if it is floating-point; for a dtype that was read, the new one."""
+        """Cast a floating-point value to a dtype; for a node that reads a floating dtype, return the new dtype."""
         value = self.value(node)
         if isinstance(value, torch.dtype):
-            return dtype if value.is_floating_point else self.own[node]
+            return dtype if value.is_floating_point else self.replacements[node]
         if not _is_float(value) or value.dtype == dtype:
-            return self.own[node]
+            return self.replacements[node]
         if (node, dtype) not in self.versions:
-            cast = self._emit(node, (self.own[node], dtype), {}, "call_method", "to")
+            cast = self._emit(node, (self.replacements[node], dtype), {}, "call_method", "to")
             self.casts.add(cast)
             self.versions[node, dtype] = cast
         return self.versions[node, dtype]
 
     def _restored(self, node: fx.Node) -> Any:
-        """A result of the graph in the dtype it had."""
+        """Return a result of the graph in the dtype it had before."""
         before, value = self.before[node], self.value(node)
         if isinstance(before, Tensor):
-            return self.own[node] if value.dtype == before.dtype else self._cast(node, before.dtype)
+            return self.replacements[node] if value.dtype == before.dtype else self._cast(node, before.dtype)
         dtypes = [leaf.dtype if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(before)]
         if dtypes == [leaf.dtype if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(value)]:
-            return self.own[node]
-        return self._emit(node, (self.own[node], dtypes), {}, "call_function", to_dtypes)
+            return self.replacements[node]
+        return self._emit(node, (self.replacements[node], dtypes), {}, "call_function", to_dtypes)
 
     def _emit(self, node: fx.Node, args: Any, kwargs: Any, op: str = "", target: Any = None) -> fx.Node:
         """Put a call into the new graph and run it."""
@@ -223,7 +223,7 @@ def _has_tensor(value: object) -> bool:
 
 
 def to_dtypes(value: Any, dtypes: list[torch.dtype | None]) -> Any:
-    """A nested result with its tensors in these dtypes, None for what is no tensor."""
+    """Cast the tensors of a nested result to these dtypes; None leaves a leaf as it is."""
     leaves, shape = pytree.tree_flatten(value)
     cast = [leaf if dtype is None else leaf.to(dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
     return pytree.tree_unflatten(cast, shape)

@@ -1,9 +1,9 @@
-"""Message passing that a replay runs in one go: gather, scale, aggregate, without anything per edge and channel.
+"""Find gather, scale and aggregate in an unfused graph, which a replay runs as one operator.
 
-Calibration runs the unfused graph, whose nodes are what least-squares problems are about. Where a value gathered by
-edge, perhaps times a number per edge (and head), is aggregated and read by nobody else, nobody looks at it: the
-operator of the fused graph computes the aggregate from the nodes. On graphs with thousands of raw features the gathered
-values would not fit into memory.
+Calibration runs the unfused graph, because its nodes are the unknowns of least-squares problems. A value gathered by
+edge, perhaps times a number per edge (and head), is not needed if its only reader is an aggregation. Then the operator
+of the fused graph computes the aggregate from the nodes. With thousands of raw features, the gathered values would not
+fit into memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from upscale_fx.analysis.aggregations import aggregation, scaled_per_edge
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.sorted_edges import gathered
 
-#: By the node of the targets: where the edges of each begin, and their order.
+#: Node of the targets -> the first edge of each target (``rowptr``), and the order of the edges.
 SortedTargets = dict[fx.Node, tuple[Tensor, Tensor]]
 
 
@@ -30,7 +30,7 @@ class Propagation:
 
     Attributes:
         gather: the call that gathers rows of ``x`` by ``source``.
-        scale: the call that multiplies them by ``weight``; None without.
+        scale: the call that multiplies them by ``weight``, if any.
         aggregate: the call that reduces them by ``target`` to ``count`` rows.
     """
 
@@ -46,11 +46,11 @@ class Propagation:
 
     @property
     def inner(self) -> tuple[fx.Node, ...]:
-        """The calls whose results are not needed."""
+        """The calls that need not run."""
         return (self.gather,) if self.scale is None else (self.gather, self.scale)
 
     def run(self, x: Tensor, values: Mapping[fx.Node, Any], structure: SortedTargets) -> Tensor:
-        """The aggregate of ``x`` in place of the gathered value; ``structure`` keeps sorted edges for other calls."""
+        """Return the aggregate computed from ``x``; ``structure`` stores sorted edges for other propagations."""
         target: Tensor = values[self.target]
         count = values[self.count] if isinstance(self.count, fx.Node) else self.count
         if self.target not in structure:
@@ -65,23 +65,25 @@ class Propagation:
 
 
 def find_propagations(flow: Dataflow) -> dict[fx.Node, Propagation]:
-    """All of a graph, by their aggregates."""
-    found = {node: _propagation(flow, node) for node in flow.nodes}
-    return {node: one for node, one in found.items() if one is not None}
+    """Return all propagations of a graph, by the node of the aggregate."""
+    propagations = {node: _propagation(flow, node) for node in flow.nodes}
+    return {node: propagation for node, propagation in propagations.items() if propagation is not None}
 
 
 def _propagation(flow: Dataflow, node: fx.Node) -> Propagation | None:
-    end = aggregation(flow, node)
-    if end is None or len(end.messages.users) != 1 or len(flow.axes[end.messages].sizes) < 2:
+    reduced = aggregation(flow, node)
+    if reduced is None or len(reduced.messages.users) != 1 or len(flow.axes[reduced.messages].sizes) < 2:
         return None
-    plain = gathered(flow, end.messages)
-    if plain is not None:
+    unscaled = gathered(flow, reduced.messages)
+    if unscaled is not None:
         return Propagation(
-            end.messages, None, node, plain.x, plain.index, None, end.index, end.count, end.reduce
+            reduced.messages, None, node, unscaled.x, unscaled.index, None, reduced.index, reduced.count, reduced.reduce
         )  # fmt: skip
-    for scaled in scaled_per_edge(flow, end.messages):
+    for scaled in scaled_per_edge(flow, reduced.messages):
         rows, value, weight = gathered(flow, scaled.value), scaled.value, scaled.factor
         if rows is None or len(value.users) > 1 or flow.values[weight][0].dtype == torch.bfloat16:  # type: ignore[attr-defined]
             continue
-        return Propagation(value, end.messages, node, rows.x, rows.index, weight, end.index, end.count, end.reduce)
+        return Propagation(
+            value, reduced.messages, node, rows.x, rows.index, weight, reduced.index, reduced.count, reduced.reduce
+        )
     return None

@@ -1,4 +1,4 @@
-"""Provenance: which channels carry hidden values, and which are raw inputs."""
+"""Provenance of channels: hidden values, or raw inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upscale_fx.channels.rules.registry import call_of
 
 
 def hidden(flow: Dataflow) -> dict[fx.Node, Mask]:
-    """Which positions carry hidden values, that is, anything but a raw input moved, scaled or aggregated."""
+    """Return which positions hold hidden values: anything but raw inputs, moved, scaled or aggregated."""
     found: dict[fx.Node, Mask] = {}
     for node in flow.nodes:
         axes, relation = flow.axes.get(node), flow.relations.get(node)
@@ -50,7 +50,7 @@ def hidden(flow: Dataflow) -> dict[fx.Node, Mask]:
 
 
 def _mixes(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
-    """Whether an opaque operation is a layer with weights of its own; a normalised raw input is still raw."""
+    """Whether a barrier is a layer with weights; a raw input stays raw after a norm."""
     if any(source.op == "get_attr" and len(flow.axes[source].wide) > 1 for source in relation.sources):
         return True
     call, _ = call_of(node, flow.values)

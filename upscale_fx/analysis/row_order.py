@@ -1,8 +1,9 @@
-"""What operations do to rows: which move with the edges when these are put in another order, and which do not care.
+"""How an operation's result changes when the edges get another order.
 
-Found by running an operation on an example graph with the rows of its edge-level operands permuted. An operation
-*follows* if its result is permuted alike (activations, products, linear layers, gathers by edge, softmax over the edges
-of a node), *ignores* the order if its result stays the same (aggregations, row counts), and *depends* on it otherwise.
+The test runs the operation on an example graph with the rows of its edge-level operands permuted. The operation
+*follows* the order if its result is permuted in the same way (activations, products, linear layers, gathers by edge,
+softmax over the edges of a node), *ignores* it if its result stays the same (aggregations, row counts), and *depends*
+on it otherwise.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 
 
 class Order(Enum):
-    """How an operation takes another order of the rows of its operands."""
+    """How an operation's result changes when the rows of its operands are permuted."""
 
     FOLLOWS = "follows"
     IGNORES = "ignores"
     DEPENDS = "depends"
 
 
-#: Modules without state that training changes; others see the order (or count the calls).
+#: Modules without state that training changes; the state of others depends on the order or the number of calls.
 _STATELESS = (nn.Dropout, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Identity)
 
 
 def order_of(flow: Dataflow, node: fx.Node, operands: Collection[fx.Node]) -> Order:
-    """How a call takes it if the rows (axis 0) of these operands are permuted together."""
+    """Return how the result of a call changes when the rows (axis 0) of these operands are permuted together."""
     if node.op not in ("call_function", "call_method", "call_module") or not operands:
         return Order.DEPENDS
     operation = operation_of(node, flow.values, flow.module)
@@ -58,28 +59,28 @@ _MOST_KNOWN = 1 << 10
 
 def _tried(flow: Dataflow, node: fx.Node, operation: Operation, operands: Collection[fx.Node]) -> Order:
     draw = torch.Generator().manual_seed(0)
-    given = _random_operands(flow, node, draw)
-    counts = {given[operand].shape[0] for operand in operands}
+    original = _random_operands(flow, node, draw)
+    counts = {original[operand].shape[0] for operand in operands}
     if len(counts) != 1:
         return Order.DEPENDS
     shuffled = torch.randperm(counts.pop(), generator=draw)
-    moved = given | {operand: given[operand][shuffled.to(given[operand].device)] for operand in operands}
+    permuted = original | {operand: original[operand][shuffled.to(original[operand].device)] for operand in operands}
     with in_mode(flow.module, training=False), undisturbed(flow.module):
         try:
-            before, after = operation.run(given, 1), operation.run(moved, 1)
+            before, after = operation.run(original, 1), operation.run(permuted, 1)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return Order.DEPENDS
     return _compare(before, after, shuffled)
 
 
 def _random_operands(flow: Dataflow, node: fx.Node, draw: torch.Generator) -> dict[fx.Node, Tensor]:
-    """A call's tensor operands on the larger example graph, with random numbers."""
+    """Return a call's tensor operands on the larger example graph, filled with random numbers."""
     values = {source: flow.values[source][1] for source in node.all_input_nodes}
     return {source: _random_like(value, draw) for source, value in values.items() if isinstance(value, Tensor)}
 
 
 def _random_like(value: Tensor, draw: torch.Generator) -> Tensor:
-    """Positive random numbers instead of what may be zeros or ones everywhere; indices as they are."""
+    """Return positive random numbers, since example values may be all zeros or ones; indices stay as they are."""
     if not value.is_floating_point():
         return value
     return (torch.rand(value.shape, generator=draw, dtype=torch.float64) + 0.5).to(value)
@@ -87,8 +88,8 @@ def _random_like(value: Tensor, draw: torch.Generator) -> Tensor:
 
 def _compare(before: object, after: object, shuffled: Tensor) -> Order:
     if not isinstance(before, Tensor) or not isinstance(after, Tensor):
-        plain = isinstance(before, int | float | torch.dtype | torch.device)
-        return Order.IGNORES if plain and before == after else Order.DEPENDS
+        comparable = isinstance(before, int | float | torch.dtype | torch.device)
+        return Order.IGNORES if comparable and before == after else Order.DEPENDS
     if before.shape != after.shape:
         return Order.DEPENDS
     follows = before.dim() > 0 and before.shape[0] == len(shuffled)
@@ -97,26 +98,26 @@ def _compare(before: object, after: object, shuffled: Tensor) -> Order:
     return Order.IGNORES if _same(after, before) else Order.DEPENDS
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
+def _same(actual: Tensor, expected: Tensor) -> bool:
     """Equal up to rounding."""
     if not expected.is_floating_point():
-        return torch.equal(found, expected)
-    return torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+        return torch.equal(actual, expected)
+    return torch.allclose(actual, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def commutes_with_gather(flow: Dataflow, node: fx.Node, replaced: Mapping[fx.Node, fx.Node]) -> bool:
-    """Whether a call on gathered rows is the gathered rows of the call on the values they are gathered from.
+    """Whether a call may run before a gather of rows instead of after it: ``f(x[index]) == f(x)[index]``.
 
     Args:
         flow: the analysed graph.
         node: the call.
-        replaced: its gathered operands, with the value that each is gathered from.
+        replaced: gathered operand -> the value it is gathered from.
     """
     if node.op not in ("call_function", "call_method"):
         return False
     operation = operation_of(node, flow.values, flow.module)
     draw = torch.Generator().manual_seed(0)
-    given = _random_operands(flow, node, draw)
+    operands = _random_operands(flow, node, draw)
     whole = {operand: _random_like(flow.values[x][1], draw) for operand, x in replaced.items()}  # type: ignore[arg-type]
     counts = {value.shape[0] for value in whole.values()}
     if operation.call is not node or len(counts) != 1:
@@ -126,9 +127,14 @@ def commutes_with_gather(flow: Dataflow, node: fx.Node, replaced: Mapping[fx.Nod
     rows = {operand: value[index.to(value.device)] for operand, value in whole.items()}
     with in_mode(flow.module, training=False), undisturbed(flow.module):
         try:
-            one, other = operation.run(given | whole, 1), operation.run(given | rows, 1)
+            on_values, on_rows = operation.run(operands | whole, 1), operation.run(operands | rows, 1)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return False
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.dim() or not other.is_floating_point():
+    if (
+        not isinstance(on_values, Tensor)
+        or not isinstance(on_rows, Tensor)
+        or not on_values.dim()
+        or not on_rows.is_floating_point()
+    ):
         return False
-    return other.shape == (edges, *one.shape[1:]) and _same(other, one[index.to(one.device)])
+    return on_rows.shape == (edges, *on_values.shape[1:]) and _same(on_rows, on_values[index.to(on_values.device)])

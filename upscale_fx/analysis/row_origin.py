@@ -1,4 +1,4 @@
-"""Where the rows of a value are counted first."""
+"""The origin of a row axis: the first value with these rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from upscale_fx.channels.relations import Contraction, Movement, Pointwise
 
 
 def row_origin(flow: Dataflow, node: fx.Node, axis: int) -> tuple[fx.Node, int]:
-    """Follow a row axis back through operations that keep its rows."""
+    """Follow a row axis back through operations that keep its rows; return the first value and its axis."""
     while (step := _one_step_back(flow, node, axis)) is not None:
         node, axis = step
     return node, axis
@@ -20,7 +20,7 @@ def _one_step_back(flow: Dataflow, node: fx.Node, axis: int) -> tuple[fx.Node, i
     relation, sizes = flow.relations[node], flow.axes[node].sizes
     if isinstance(relation, Contraction):
         return (relation.x, axis) if axis < len(sizes) - 1 else None
-    if node.target is pyg.scatter:  # as many rows as its dim_size says
+    if node.target is pyg.scatter:  # its dim_size gives the number of rows
         count = node.args[3] if len(node.args) > 3 else node.kwargs.get("dim_size")
         if not isinstance(count, fx.Node) or count.target != "size" or len(count.args) != 2:
             return None
@@ -32,15 +32,15 @@ def _one_step_back(flow: Dataflow, node: fx.Node, axis: int) -> tuple[fx.Node, i
         return relation.flows[0].source, axis
     if isinstance(relation, Movement) and relation.how in ("reshape", "cat", "pick"):
         source = relation.flows[0].source
-        rows, theirs = _row_axes(flow, node), _row_axes(flow, source)
+        rows, source_rows = _row_axes(flow, node), _row_axes(flow, source)
         same = relation.how != "reshape" or flow.axes[source].count == flow.axes[node].count
         if (
             same
             and rows == [axis]
-            and len(theirs) == 1
-            and flow.axes[source].pairs[theirs[0]] == flow.axes[node].pairs[axis]
+            and len(source_rows) == 1
+            and flow.axes[source].pairs[source_rows[0]] == flow.axes[node].pairs[axis]
         ):
-            return source, theirs[0]
+            return source, source_rows[0]
     return None
 
 
@@ -49,7 +49,7 @@ def _row_axes(flow: Dataflow, node: fx.Node) -> list[int]:
 
 
 def _keeps_rows(flow: Dataflow, node: fx.Node, relation: Pointwise) -> bool:
-    """Whether the first operand has the result's row axes; gathers and aggregations have rows of their own."""
+    """Whether the first operand has the result's row axes; gathers and aggregations change the rows."""
     if sum(source in flow.axes for source in node.all_input_nodes) != len(relation.flows):
         return False
     source = relation.flows[0].source

@@ -1,4 +1,4 @@
-"""Counting: row symbols, shapes for people, parameters, multiply-adds and bytes of a graph."""
+"""Count the parameters, bytes and multiply-adds of a graph, and the rows of a call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from upscale_fx.compiled.record.size import Size
 
 
 def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
-    """Count a graph; a fused one as it was before, because fusing changes neither parameters nor multiply-adds."""
+    """Return the size of a graph; fusing does not change it, so a fused graph is counted as it was before."""
     flow = flow if flow is not None and not is_fused(module) else analyse(unfused(module))
     by_rows: Counter[RowAxes] = Counter()
     for node in flow.relations:
@@ -31,12 +31,12 @@ def size_of(module: CompiledGNN, flow: Dataflow | None = None) -> Size:
 
 
 def counts_macs(flow: Dataflow, node: fx.Node) -> bool:
-    """Whether a call has multiply-adds that are counted: it contracts over channels."""
+    """Whether the multiply-adds of a call are counted: it contracts over channels."""
     return isinstance(flow.relations.get(node), Contraction | Convolution | Product)
 
 
 def macs_of(flow: Dataflow, node: fx.Node) -> int:
-    """Multiply-adds of a contraction per row."""
+    """Return the multiply-adds of a contraction per row."""
     relation = flow.relations[node]
     if isinstance(relation, Product):
         return int(relation.positions[2].size * relation.positions[0].shape[-1])
@@ -47,11 +47,11 @@ def macs_of(flow: Dataflow, node: fx.Node) -> int:
 
 
 def row_counts(described: ModelInputs, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """How many nodes (``N``), edges (``E``), graphs (``B``) and other rows the arguments of a call have."""
+    """Return the numbers of nodes (``N``), edges (``E``), graphs (``B``) and other rows in the arguments of a call."""
     rows: dict[str, int] = {}
-    given = {name: arguments.get(name) for name in described.arguments}
+    passed = {name: arguments.get(name) for name in described.arguments}
     for spec, value in zip(
-        pytree.tree_leaves(described.arguments), pytree.tree_leaves(given), strict=False
+        pytree.tree_leaves(described.arguments), pytree.tree_leaves(passed), strict=False
     ):  # an argument that cannot be described is a leaf of both
         if isinstance(spec, TensorSpec) and isinstance(value, Tensor):
             rows |= {axis: size for axis, size in zip(spec.axes, value.shape, strict=False) if isinstance(axis, str)}

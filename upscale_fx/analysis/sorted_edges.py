@@ -1,4 +1,4 @@
-"""Where the sorted edges of a graph are: which indices name targets in order, and which rows belong to each."""
+"""Find sorted edges in a graph: indices that hold the targets in order, and gathers of rows by edge."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SortedEdges:
     """Edges sorted by target.
 
     Attributes:
-        order: the node that holds the order.
-        rowptr: the node that says where each target's edges begin, ``[N + 1]``.
-        count: how many targets there are, a node or a number.
+        order: the node with the order of the edges.
+        rowptr: the node with the first edge of each target, ``[N + 1]``.
+        count: the number of targets, as a node or an int.
     """
 
     order: fx.Node
@@ -29,15 +29,15 @@ class SortedEdges:
 
 
 def sorted_edges(graph: fx.Graph) -> dict[fx.Node, SortedEdges]:
-    """By the node that holds the sorted targets. Adds the nodes that read ``rowptr`` where there are none."""
-    found: dict[fx.Node, SortedEdges] = {}
+    """Return sorted edges by the node of the sorted targets; add nodes that read ``rowptr`` where there are none."""
+    by_targets: dict[fx.Node, SortedEdges] = {}
     for csr in [node for node in graph.nodes if node.target is operators.csr]:
         index, count = csr.args
         order, rowptr = _element(graph, csr, 1), _element(graph, csr, 0)
         for user in order.users:
             if user.target is functions.in_order and user.args == (index, order):
-                found[user] = SortedEdges(order, rowptr, count)
-    return found
+                by_targets[user] = SortedEdges(order, rowptr, count)
+    return by_targets
 
 
 def _element(graph: fx.Graph, call: fx.Node, place: int) -> fx.Node:
@@ -50,23 +50,23 @@ def _element(graph: fx.Graph, call: fx.Node, place: int) -> fx.Node:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows of ``x`` gathered for every edge: by target (``row``) or by another index, that of the source."""
+    """Rows of ``x`` gathered for every edge, by the target or the source of the edge (``index``)."""
 
     x: fx.Node
     index: fx.Node
 
 
 def gathered(flow: Dataflow, node: object) -> Gathered | None:
-    """A node as a gather of rows."""
+    """Return a node as a gather of rows; None for everything else."""
     if not isinstance(node, fx.Node) or node.kwargs:
         return None
     if node.target is operator.getitem and _is_index(flow, node.args[1]):
-        found: tuple[object, ...] = (node.args[0], 0, node.args[1])
+        arguments: tuple[object, ...] = (node.args[0], 0, node.args[1])
     elif node.target == "index_select" and node.op == "call_method" and len(node.args) == 3:
-        found = node.args
+        arguments = node.args
     else:
         return None
-    x, dim, index = found
+    x, dim, index = arguments
     if not isinstance(x, fx.Node) or not isinstance(index, fx.Node) or index.op == "get_attr" or x not in flow.axes:
         return None
     sizes = flow.axes[x].sizes
@@ -75,7 +75,7 @@ def gathered(flow: Dataflow, node: object) -> Gathered | None:
 
 
 def _is_index(flow: Dataflow, key: object) -> bool:
-    """Whether a key of ``x[key]`` is one index of rows, not a mask."""
+    """Whether the key of ``x[key]`` is a vector of row indices, not a mask."""
     if not isinstance(key, fx.Node) or key not in flow.axes or len(flow.axes[key].sizes) != 1:
         return False
     value = flow.values[key][0]

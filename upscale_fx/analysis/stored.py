@@ -1,9 +1,9 @@
-"""Where a weight is stored: from the positions of a computed weight back to the entries of parameters.
+"""Find the parameter entries behind the channels of a weight.
 
-A weight need not be a parameter: it may be a view or slice of one, looked up by relation, a combination of bases, or
-scaled. Setting the right entries to zero makes a channel of the weight zero all the same. They are found by carrying a
-label (the channel) from every position of the weight back through the operations that made it; where an entry would
-have to serve two channels, channels cannot be masked one by one and there is no answer.
+A weight may be a parameter, or a view or slice of one, looked up by relation, a combination of bases, or scaled. In all
+cases, setting certain parameter entries to zero makes a channel of the weight zero. To find them, every position of the
+weight gets a label (its channel), and the labels are traced back through the operations that compute the weight. If an
+entry would get two labels, channels cannot be masked one by one.
 """
 
 from __future__ import annotations
@@ -24,64 +24,67 @@ _NONE = -1
 
 
 class NotStored(Exception):
-    """Why no entries of parameters stand for the channels of a weight."""
+    """The channels of a weight have no parameter entries of their own; the message says why."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Entries of a parameter that are zero when channels are masked: ``entries[c]``, of the flat tensor (-1: none)."""
+    """The flat entries of a parameter that masking sets to zero: ``entries[c]`` for channel ``c``, padded with -1."""
 
     target: str
     entries: Positions
     shape: tuple[int, ...]
 
     def lines(self) -> list[tuple[tuple[int, int], ...]]:
-        """For each channel the coordinates that all its entries share: ``((1, 3),)`` is column 3 of a matrix."""
-        first, known = self.entries[:, :1], self.entries >= 0
-        filled = np.where(known, self.entries, first)
-        found = []
+        """Return for each channel the (axis, index) pairs that all its entries share: ``((1, 3),)`` is column 3."""
+        first, exists = self.entries[:, :1], self.entries >= 0
+        filled = np.where(exists, self.entries, first)
+        lines = []
         places, starts = np.unravel_index(filled, self.shape), np.unravel_index(first, self.shape)
         same = [(along == start).all(axis=1) for along, start in zip(places, starts, strict=True)]
         for c in range(len(self.entries)):
             shared = [axis for axis in range(len(self.shape)) if same[axis][c]]
-            found.append(tuple((axis, int(starts[axis][c, 0])) for axis in shared))
-        return found
+            lines.append(tuple((axis, int(starts[axis][c, 0])) for axis in shared))
+        return lines
 
 
 def made_of_parameters(flow: Dataflow) -> set[fx.Node]:
-    """Values computed from parameters and nothing else, looked up or not: they can be weights."""
-    found: set[fx.Node] = set()
+    """Return the values computed from parameters only, lookups included: they can be weights."""
+    weights: set[fx.Node] = set()
     for node in flow.nodes:
         relation = flow.relations.get(node)
-        if node.op == "get_attr" or (relation is not None and relation.reads and found.issuperset(relation.reads)):
-            found.add(node)
-    return found
+        if node.op == "get_attr" or (relation is not None and relation.reads and weights.issuperset(relation.reads)):
+            weights.add(node)
+    return weights
 
 
 def weight_cuts(flow: Dataflow, node: fx.Node, labels: Positions, count: int) -> list[Cut]:
-    """The entries behind the positions of a weight, which are labelled with channels ``0 .. count - 1`` (-1: none).
+    """Return the parameter entries behind a weight whose positions are labelled ``0 .. count - 1`` (-1: none).
 
     Raises:
-        NotStored: the weight is computed in a way in which channels do not stay apart.
+        NotStored: the computation of the weight mixes channels.
     """
-    found: dict[str, Positions] = {}
-    _trace_back(flow, node, labels, found)
-    return [Cut(target, _by_label(own, count), _shape(flow, target)) for target, own in found.items()]
+    by_parameter: dict[str, Positions] = {}
+    _trace_back(flow, node, labels, by_parameter)
+    return [
+        Cut(target, _by_label(parameter_labels, count), _shape(flow, target))
+        for target, parameter_labels in by_parameter.items()
+    ]
 
 
-def _trace_back(flow: Dataflow, node: fx.Node, labels: Positions, found: dict[str, Positions]) -> None:
+def _trace_back(flow: Dataflow, node: fx.Node, labels: Positions, by_parameter: dict[str, Positions]) -> None:
     if node.op == "get_attr":
         target = str(node.target)
         if not is_parameter(flow, target):
             raise NotStored(f"its weight '{target}' is a buffer")
-        found[target] = _merged(found[target], labels, target) if target in found else labels
+        by_parameter[target] = _merged(by_parameter[target], labels, target) if target in by_parameter else labels
         return
-    for source, own in _sources(flow, node, labels):
-        _trace_back(flow, source, own, found)
+    for source, source_labels in _sources(flow, node, labels):
+        _trace_back(flow, source, source_labels, by_parameter)
 
 
 def _sources(flow: Dataflow, node: fx.Node, labels: Positions) -> list[tuple[fx.Node, Positions]]:
-    """The operands that must be zero for the labelled positions to be zero, with their labels."""
+    """Return the operands that must be zero for the labelled positions to be zero, with their labels."""
     relation = flow.relations[node]
     if isinstance(relation, Movement):
         return [(f.source, _scattered(flow, f.source, f.index, labels)) for f in relation.flows]
@@ -101,21 +104,21 @@ def _sources(flow: Dataflow, node: fx.Node, labels: Positions) -> list[tuple[fx.
 
 
 def _one_factor(flow: Dataflow, node: fx.Node, relation: Pointwise, labels: Positions) -> tuple[fx.Node, Positions]:
-    """The factor of a product whose zeros make it zero: one that keeps channels apart, and is no mask of zeros."""
+    """Return a factor that keeps channels apart, with its labels; its zeros make the product zero."""
     for f in relation.flows if relation.zero == "any" else relation.flows[:1]:
         try:
-            own = _scattered(flow, f.source, f.index, labels)
-            _trace_back(flow, f.source, own, {})
+            source_labels = _scattered(flow, f.source, f.index, labels)
+            _trace_back(flow, f.source, source_labels, {})
         except NotStored:
             continue
-        return f.source, own
+        return f.source, source_labels
     raise NotStored(f"no factor of {node.name} keeps its channels apart")
 
 
 def _one_operand(
     flow: Dataflow, node: fx.Node, relation: Contraction | Product, labels: Positions
 ) -> tuple[fx.Node, Positions]:
-    """The operand of a product of parameters (a combination of bases) whose entries belong to one channel each."""
+    """Return the operand of a product of parameters (a combination of bases) whose entries have one label each."""
     if isinstance(relation, Contraction):
         outputs, inputs = flow.axes[node].shape[-1], flow.axes[relation.x].shape[-1]
         x = np.arange(relation.batch * inputs).reshape(1, relation.batch, inputs)
@@ -133,24 +136,24 @@ def _one_operand(
     for (operand, positions), axis in zip(operands, (1, 2), strict=True):
         label = shown.max(axis=axis, keepdims=True)
         if np.all((shown == label) | (shown < 0)):
-            own = np.full(flow.axes[operand].count, _NONE, dtype=np.int64)
-            own[positions] = label
+            operand_labels = np.full(flow.axes[operand].count, _NONE, dtype=np.int64)
+            operand_labels[positions] = label
             try:
-                _trace_back(flow, operand, own, {})
+                _trace_back(flow, operand, operand_labels, {})
             except NotStored:
                 continue
-            return operand, own
+            return operand, operand_labels
     raise NotStored(f"its weight is computed by {node.name}, a product that mixes its channels")
 
 
 def _scattered(flow: Dataflow, source: fx.Node, index: Positions, labels: Positions) -> Positions:
-    """Labels of source positions; raises NotStored where one would need two."""
-    here = (index >= 0) & (labels >= 0)
-    own = np.full(flow.axes[source].count, _NONE, dtype=np.int64)
-    own[index[here]] = labels[here]
-    if np.any(own[index[here]] != labels[here]):
+    """Return the labels of source positions; raises NotStored if a position would get two."""
+    labelled = (index >= 0) & (labels >= 0)
+    source_labels = np.full(flow.axes[source].count, _NONE, dtype=np.int64)
+    source_labels[index[labelled]] = labels[labelled]
+    if np.any(source_labels[index[labelled]] != labels[labelled]):
         raise NotStored(f"entries of {source.name} serve several channels")
-    return own
+    return source_labels
 
 
 def _merged(first: Positions, second: Positions, target: str) -> Positions:
@@ -161,7 +164,7 @@ def _merged(first: Positions, second: Positions, target: str) -> Positions:
 
 
 def _by_label(labels: Positions, count: int) -> Positions:
-    """The entries of each label as rows of equal length, padded with -1."""
+    """Return the entries of each label as rows of equal length, padded with -1."""
     places = np.flatnonzero(labels >= 0)
     places = places[np.argsort(labels[places], kind="stable")]
     counts = np.bincount(labels[places], minlength=count)
@@ -182,16 +185,16 @@ def is_parameter(flow: Dataflow, target: str) -> bool:
 
 
 def merged_cuts(known: Sequence[Cut], again: Sequence[Cut], place: Positions, total: int) -> list[Cut]:
-    """The entries of both calls, each once."""
-    found: dict[str, list[Positions]] = {}
+    """Merge the cuts of two calls, each entry once; channel ``c`` of ``again`` becomes ``place[c]`` of ``total``."""
+    by_parameter: dict[str, list[Positions]] = {}
     shapes = {cut.target: cut.shape for cut in (*known, *again)}
     for cuts, places in ((known, None), (again, place)):
         for cut in cuts:
             entries = np.full((total, cut.entries.shape[1]), -1, dtype=np.int64)
             entries[np.arange(len(cut.entries)) if places is None else places] = cut.entries
-            found.setdefault(cut.target, []).append(entries)
+            by_parameter.setdefault(cut.target, []).append(entries)
     result = []
-    for target, parts in found.items():
+    for target, parts in by_parameter.items():
         joined = np.sort(np.concatenate(parts, axis=1), axis=1)
         joined[:, 1:][joined[:, 1:] == joined[:, :-1]] = -1
         joined = -np.sort(-joined, axis=1)

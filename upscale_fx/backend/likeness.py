@@ -19,7 +19,7 @@ from upscale_fx.errors import InputError
 from upscale_fx.tracing.examples import inputs_from_examples
 
 
-def describe(given: Sequence[Argument], values: Mapping[str, Any], model: nn.Module) -> ModelInputs:
+def describe(arguments: Sequence[Argument], values: Mapping[str, Any], model: nn.Module) -> ModelInputs:
     """Describe the arguments: an axis has rows where Dynamo has a symbol, and one symbol is one kind of row.
 
     Raises:
@@ -27,7 +27,7 @@ def describe(given: Sequence[Argument], values: Mapping[str, Any], model: nn.Mod
         InputError: a graph is empty, or an argument is of a kind that cannot be described.
     """
     examples: dict[str, Any] = {}
-    for argument in given:
+    for argument in arguments:
         top, *keys = argument.path
         if _is_nested(argument):
             examples[top] = _put(examples.get(top), keys, values[argument.name])
@@ -37,12 +37,12 @@ def describe(given: Sequence[Argument], values: Mapping[str, Any], model: nn.Mod
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in examples])
     described = inputs_from_examples(model, signature, examples)
     specs = {}
-    for argument in given:
+    for argument in arguments:
         spec = described.arguments[argument.path[0] if _is_nested(argument) else argument.name]
         for key in argument.path[1:] if _is_nested(argument) else ():
             spec = spec[key]
         specs[argument.name] = spec
-    merged = _with_symbols(given, specs)
+    merged = _with_symbols(arguments, specs)
     return replace(described, arguments=merged, order=tuple(merged), positional=(), degree=0, equal=False)
 
 
@@ -66,13 +66,13 @@ def _put(container: Any, keys: Sequence[Any], value: Any) -> Any:
     return {**(container or {}), key: _put((container or {}).get(key), rest, value)}
 
 
-def _with_symbols(given: Sequence[Argument], specs: Mapping[str, Any]) -> dict[str, Any]:
+def _with_symbols(arguments: Sequence[Argument], specs: Mapping[str, Any]) -> dict[str, Any]:
     """The specs with Dynamo's kinds of rows."""
     first: dict[str, str] = {}  # the first of all rows that Dynamo takes for equal
     of_symbol: dict[str, str] = {}
     single: dict[str, int] = {}
     fixed: list[tuple[str, int]] = []
-    for argument in given:
+    for argument in arguments:
         spec = specs[argument.name]
         axes = spec.axes if isinstance(spec, TensorSpec) else (spec.symbol,) if isinstance(spec, RowCount) else ()
         for axis, (row, size) in enumerate(zip(axes, argument.sizes, strict=False)):
@@ -87,7 +87,7 @@ def _with_symbols(given: Sequence[Argument], specs: Mapping[str, Any]) -> dict[s
             else:
                 fixed.append((argument.name, axis))
     if fixed:
-        sizes = {argument.name: argument.sizes for argument in given}
+        sizes = {argument.name: argument.sizes for argument in arguments}
         raise FixedSizeError(fixed, [int(sizes[name][axis]) for name, axis in fixed])
     return {name: _renamed(spec, first, single) for name, spec in specs.items()}
 
@@ -111,9 +111,9 @@ def _empty(argument: Argument, axis: int) -> str:
     )
 
 
-def fits(given: Sequence[Argument], inputs: ModelInputs, values: Mapping[str, Any]) -> bool:
+def fits(arguments: Sequence[Argument], inputs: ModelInputs, values: Mapping[str, Any]) -> bool:
     """Whether arguments have the fixed widths, and integers the fixed values, of a description."""
-    for argument in given:
+    for argument in arguments:
         spec, value = inputs.arguments[argument.name], values[argument.name]
         if isinstance(spec, TensorSpec):
             assert isinstance(value, Tensor)

@@ -67,19 +67,19 @@ class CapturedModel(nn.Module):
         else:
             owner.register_buffer(last, value)
 
-    def forward(self, **given: Any) -> Any:
+    def forward(self, **arguments: Any) -> Any:
         """Run the graph on the arguments of the call, passed by name.
 
         Raises:
             CannotReplayError: a node fails.
         """
-        tracer = next((value.tracer for value in given.values() if is_proxy(value)), None)
+        tracer = next((value.tracer for value in arguments.values() if is_proxy(value)), None)
         graph = self._captured_graph if tracer is None else self._raised_graph
         values: dict[fx.Node, Any] = {}
         *nodes, output = graph.nodes
         for node in nodes:
             if node.op == "placeholder":
-                values[node] = given[str(node.target)]
+                values[node] = arguments[str(node.target)]
                 continue
             last = None if tracer is None else _last(tracer.graph)
             try:
@@ -158,17 +158,17 @@ def check_capture(
         TraceError: Dynamo's graph runs on one graph only, or the outputs differ.
     """
     for rows in (SMALL, OTHER):
-        given = inputs.example(rows)
+        example_arguments = inputs.example(rows)
         sizes: dict[int | str, Any] = {size: size for a in arguments for size in a.sizes if isinstance(size, int)}
         for argument in arguments:
-            if argument.name in given:
-                example = given[argument.name]
+            if argument.name in example_arguments:
+                example = example_arguments[argument.name]
                 sizes.update(
                     zip(argument.sizes, example.shape if isinstance(example, Tensor) else (example,), strict=True)
                 )
         called = [
-            given[a.name]
-            if a.name in given
+            example_arguments[a.name]
+            if a.name in example_arguments
             else sizes.get(a.sizes[0], values[a.place])
             if a.kind != "held"
             else values[a.place]

@@ -1,4 +1,4 @@
-"""Rectangular layouts: how free a value's layout is, and the smallest rectangle that holds given positions."""
+"""Rectangular layouts: how free the layout of a value is, and the smallest rectangle that holds some positions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from upscale_fx.channels.positions import Axes, Mask, Positions
 
 
 class Level(IntEnum):
-    """How free a value's layout is. Where the rewriter cannot express a layout it raises the level and starts again."""
+    """How free the layout of a value is. A rewriter that cannot express a layout raises the level and starts again."""
 
-    RAGGED = 0  # the last wide axis may hold other channels in every cell of the axes before it (heads)
+    RAGGED = 0  # cells of the axes before the last wide axis (heads) may keep different channels of it
     GRID = 1  # one list of channels per axis
-    IDENTITY = 2  # everything, in place
+    IDENTITY = 2  # all channels, in place
 
 
 def closure(mask: Mask, axes: Axes, level: Level, blocks: Positions | None) -> Mask:
-    """The smallest rectangular superset of ``mask``: pads with the first free positions of a block or cell."""
+    """Return the smallest rectangular superset of ``mask``, padded with the first free positions of a block or cell."""
     if level is Level.IDENTITY:
         return np.ones_like(mask)
     wide = axes.wide
@@ -37,7 +37,7 @@ def closure(mask: Mask, axes: Axes, level: Level, blocks: Positions | None) -> M
 
 
 def cells(axes: Axes) -> Positions:
-    """The cell of each position: its place on all wide axes but the last."""
+    """Return the cell of each position: its index along all wide axes but the last."""
     last = axes.shape[axes.wide[-1]] if axes.wide else 1
     return np.arange(axes.count, dtype=np.int64) // last
 

@@ -1,7 +1,7 @@
-"""Graphs between two passes are analysed, not called: their Python code is made when it is needed.
+"""GraphModules whose Python code is made on demand: graphs between two passes are analysed, but not called.
 
-``torch.fx`` writes and compiles the code of a graph whenever a module is made of it, which takes longer than most
-passes. Under :func:`code_when_called` it waits for the first call, or for whoever reads the code.
+``torch.fx`` writes and compiles the code of a graph whenever it makes a module, which takes longer than most passes.
+Under :func:`code_when_called` this waits until the module is called or its code is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _waiting: ContextVar[bool] = ContextVar("waiting", default=False)
 
 @contextmanager
 def code_when_called() -> Iterator[None]:
-    """Graphs made meanwhile have no code until it is needed."""
+    """Within the block, new modules get no code until it is needed."""
     token = _waiting.set(True)
     try:
         yield
@@ -27,17 +27,17 @@ def code_when_called() -> Iterator[None]:
 
 
 class DeferredCode(fx.GraphModule):
-    """A GraphModule whose code may wait; it is that of the graph as it is when it is made."""
+    """A GraphModule whose code may be made later, from the graph as it is then."""
 
     def recompile(self) -> Any:
-        """Make the code of the graph anew, now or later."""
+        """Make the code of the graph again, now or on demand."""
         if not _waiting.get():
             return super().recompile()
         type(self).forward = _first_call
         return None
 
     def make_code(self) -> None:
-        """Make the code now, if it still waits."""
+        """Make the code now if it does not exist yet."""
         if type(self).forward is _first_call:
             super().recompile()
 

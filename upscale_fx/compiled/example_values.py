@@ -11,7 +11,7 @@ from torch.fx.node import map_arg
 
 from upscale_fx.compiled.inputs import LARGE, SMALL
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
-from upscale_fx.compiled.selections import told_apart
+from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import UpscaleError
 
@@ -35,7 +35,7 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, Pair]:
                 except Exception as error:
                     where = f"node {node.name} ({node.meta.get('source', '')})"
                     raise UpscaleError(f"{where} failed on an example graph: {error}") from error
-            first[node], second[node] = told_apart(node.target, pair)
+            first[node], second[node] = with_unequal_counts(node.target, pair)
     return {node: (value, second[node]) for node, value in first.items()}
 
 

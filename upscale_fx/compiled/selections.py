@@ -21,7 +21,7 @@ def selects_rows(target: Any) -> bool:
     return target_name(target) in _SELECTING
 
 
-def told_apart(target: Any, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+def with_unequal_counts(target: Any, pair: tuple[Any, Any]) -> tuple[Any, Any]:
     """Return the pair of results with different numbers of selected rows."""
     first, second = pair
     if not selects_rows(target):

@@ -52,7 +52,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        with preserved_rng(model), kernels.untold(), warnings.catch_warnings():
+        with preserved_rng(model), kernels.without_warning(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user's own call of the model shows them
             yield
     finally:

@@ -1,11 +1,11 @@
-"""Operators on graphs that are sorted by target: gather, message and aggregation in one, nothing per edge and channel.
+"""Operators on graphs sorted by target: gather, message and aggregation in one call, without ``[E, C]`` messages.
 
-The layout of a graph with N targets, M sources and E edges is ``rowptr [N + 1]`` and ``col [E]``, both int64: the edges
-of target i are ``rowptr[i]`` to ``rowptr[i + 1]``, and ``col`` names their sources. :func:`csr` makes it.
+A graph with N targets, M sources and E edges is given as ``rowptr [N + 1]`` and ``col [E]``, both int64: the edges of
+target i are ``rowptr[i]`` to ``rowptr[i + 1]``, and ``col`` holds their sources. :func:`csr` sorts a graph.
 
-All are registered with torch as ``torch.ops.upscale_fx.*``, with shapes for fake tensors and gradients: they compile
-with ``torch.compile(fullgraph=True, dynamic=True)`` and train. What they run on is chosen per call, see
-``operators.kernels``.
+All operators are registered with torch as ``torch.ops.upscale_fx.*``, with shapes for fake tensors and with gradients:
+they work under ``torch.compile(fullgraph=True, dynamic=True)`` and in training. ``operators.kernels`` chooses the
+kernels for each call.
 """
 
 from upscale_fx.operators.attention import attend, edge_softmax

@@ -1,4 +1,4 @@
-"""Softmax over the edges of every target, and the weighted sum that follows it."""
+"""Operators of attention: softmax over the edges of every target, alone or with the weighted sum that follows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from upscale_fx.operators.linear import edge_dot, spmm_transposed
 
 
 def edge_softmax(rowptr: Tensor, scores: Tensor) -> Tensor:
-    """Softmax over the edges of every target, as ``torch_geometric.utils.softmax`` computes it.
-
-    That is ``exp(s - max) / (sum + 1e-16)``.
+    """Softmax over the edges of every target, like ``torch_geometric.utils.softmax``: ``exp(s - max) / (sum + 1e-16)``.
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
         scores: one per edge ``[E]``, or per head ``[E, H]``.
 
     Returns:
-        The shape of ``scores``. First derivatives exist.
+        A tensor of the shape of ``scores``. First derivatives exist.
 
     Raises:
-        IndexError: ``rowptr`` is not that of E edges.
+        IndexError: ``rowptr`` does not fit E edges.
         ValueError: shapes or dtypes do not fit.
     """
     out: Tensor = _edge_softmax(rowptr, scores)
@@ -36,16 +34,16 @@ def attend(rowptr: Tensor, col: Tensor | None, scores: Tensor, x: Tensor) -> Ten
     """``spmm`` with the softmax of ``scores`` as weights, in one pass over the edges, without building ``[E, H, C]``.
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
-        col: the source of every edge, int64 ``[E]``; without it edge e reads row e of ``x``.
-        scores: one per edge ``[E]``, or per head ``[E, H]`` where ``x`` is ``[M, H, C]``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
+        col: the source of every edge, int64 ``[E]``; without it, edge e reads row e of ``x``.
+        scores: one per edge ``[E]``, or per head ``[E, H]`` if ``x`` is ``[M, H, C]``.
         x: features of sources, ``[M, ...]`` with at least one more axis.
 
     Returns:
         ``[N, ...]``; 0 for targets without edges. First derivatives exist; they compute the softmax again.
 
     Raises:
-        IndexError: an entry of ``col`` is no row of ``x``, or ``rowptr`` is not that of E edges.
+        IndexError: an entry of ``col`` is no row of ``x``, or ``rowptr`` does not fit E edges.
         ValueError: shapes or dtypes do not fit.
     """
     scores, x = same_dtype(scores, x)

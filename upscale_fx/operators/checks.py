@@ -1,4 +1,4 @@
-"""What every operator requires of its arguments before a kernel sees them."""
+"""Checks of operator arguments, which run before the kernels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REDUCTIONS = ("sum", "mean", "max", "min")
 
 
 def check_structure(rowptr: Tensor, col: Tensor | None) -> None:
-    """Raise unless these can be the two arrays of a sorted graph; kernels check their entries."""
+    """Raise a ValueError unless these can be the two arrays of a sorted graph; kernels check the entries."""
     if rowptr.dtype != torch.int64 or rowptr.dim() != 1 or rowptr.numel() == 0:
         raise ValueError(f"rowptr must be int64 [N + 1], got {describe(rowptr)}")
     if col is not None and (col.dtype != torch.int64 or col.dim() != 1):
@@ -17,7 +17,7 @@ def check_structure(rowptr: Tensor, col: Tensor | None) -> None:
 
 
 def check_weight(weight: Tensor | None, x: Tensor, num_edges: int) -> None:
-    """Raise unless edges can be scaled by ``weight``: ``[E]``, or ``[E, H]`` where ``x`` is ``[M, H, C]``."""
+    """Raise a ValueError unless ``weight`` fits the edges: ``[E]``, or ``[E, H]`` if ``x`` is ``[M, H, C]``."""
     if x.dim() < 2:
         raise ValueError(f"x must be [M, C] or have more trailing axes, got {describe(x)}")
     if weight is None:
@@ -31,11 +31,11 @@ def check_weight(weight: Tensor | None, x: Tensor, num_edges: int) -> None:
 
 
 def check_heads(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise unless ``value`` has a shape."""
+    """Raise a ValueError unless ``value`` has this shape."""
     if value.shape != shape:
         raise ValueError(f"{name} must be {list(shape)}, got {describe(value)}")
 
 
 def describe(value: Tensor) -> str:
-    """Dtype and shape as people read them."""
+    """Return dtype and shape as text, for messages."""
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"

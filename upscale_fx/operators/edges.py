@@ -1,4 +1,4 @@
-"""Logits of additive attention: one number per edge and head from the features of both ends."""
+"""Operators for the logits of additive attention: one number per edge and head, from both ends of the edge."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def edge_add(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor, ne
     """``leaky_relu(left[row of e] + right[col[e]])`` for every edge: the logits of GAT (Velickovic et al., 2018).
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
-        col: the source of every edge, int64 ``[E]``; without it edge e reads row e of ``right``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
+        col: the source of every edge, int64 ``[E]``; without it, edge e reads row e of ``right``.
         left: one value per target and head, ``[N, H]``.
         right: one value per source and head, ``[M, H]``.
-        negative_slope: of the leaky ReLU; 1.0 leaves the plain sum.
+        negative_slope: of the leaky ReLU; 1.0 returns the sum itself.
 
     Returns:
-        ``[E, H]``. First derivatives exist; at a sum of exactly 0 the slope is the negative one, as in torch.
+        ``[E, H]``. First derivatives exist; at a sum of exactly 0 the slope is ``negative_slope``, as in torch.
 
     Raises:
-        IndexError: an entry of ``col`` is no row of ``right``, or ``rowptr`` is not that of E edges.
+        IndexError: an entry of ``col`` is no row of ``right``, or ``rowptr`` does not fit E edges.
         ValueError: shapes or dtypes do not fit.
     """
     left, right = same_dtype(left, right)
@@ -41,18 +41,18 @@ def edge_additive_dot(
     The logits of GATv2 (Brody et al., 2022).
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
-        col: the source of every edge, int64 ``[E]``; without it edge e reads row e of ``right``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
+        col: the source of every edge, int64 ``[E]``; without it, edge e reads row e of ``right``.
         left: features of targets, ``[N, H, C]``.
         right: features of sources, ``[M, H, C]``.
         vector: attention vector of every head, ``[H, C]``.
         negative_slope: of the leaky ReLU.
 
     Returns:
-        ``[E, H]``. First derivatives exist; at a sum of exactly 0 the slope is the negative one, as in torch.
+        ``[E, H]``. First derivatives exist; at a sum of exactly 0 the slope is ``negative_slope``, as in torch.
 
     Raises:
-        IndexError: an entry of ``col`` is no row of ``right``, or ``rowptr`` is not that of E edges.
+        IndexError: an entry of ``col`` is no row of ``right``, or ``rowptr`` does not fit E edges.
         ValueError: shapes or dtypes do not fit.
     """
     left, right, vector = same_dtype(left, right, vector)

@@ -1,4 +1,4 @@
-"""How operators get into torch: a schema, kernels, shapes for fake tensors, a gradient."""
+"""Register operators with torch: a schema, kernels, shapes for fake tensors, a gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upscale_fx.operators.kernels import fall_back
 
 NAMESPACE = "upscale_fx"
 
-# `define` and `impl` cost 5 us a call where `torch.library.custom_op` costs 8, which counts on small graphs.
+# `define` and `impl` cost 5 us a call, `torch.library.custom_op` costs 8; this matters on small graphs.
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
@@ -31,10 +31,10 @@ def register(
 
     Args:
         schema: its name, arguments and results, in torch's notation.
-        kernel: what it computes, on every device.
-        fake: what its results look like, on tensors without values.
-        save: remembers what ``backward`` needs, in the ``setup_context`` convention of ``torch.autograd.Function``.
-        backward: gradients of all arguments; without it, asking for a gradient raises.
+        kernel: computes the results, on every device.
+        fake: computes empty tensors of the results' shapes, for tensors without values.
+        save: saves what ``backward`` needs, like ``setup_context`` of ``torch.autograd.Function``.
+        backward: computes gradients of all arguments; without it, a gradient raises a NotImplementedError.
     """
     name = schema[: schema.index("(")]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ def register(
     operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
 
     def call(*arguments: Any) -> Any:
-        if forward_ad._current_level >= 0:  # torch would take the tangent for zero
+        if forward_ad._current_level >= 0:  # torch would assume that the tangent is zero
             raise NotImplementedError(
                 f"{NAMESPACE}::{name} has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): "
                 f"differentiate the graph that upscale_fx.trace(model) or compact() gives, which is not fused"
@@ -61,7 +61,7 @@ def register(
 
 
 def _with_fallback(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """The kernel, run once more on torch's if numba cannot compile its own: kernels change none of their arguments."""
+    """Return the kernel with a second try on torch's kernels if numba cannot compile; kernels change no argument."""
 
     @functools.wraps(kernel)
     def run(*arguments: Any) -> Any:
@@ -75,7 +75,7 @@ def _with_fallback(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in the dtype that arithmetic on all of them would have."""
+    """Return the tensors in their common dtype, by torch's promotion."""
     dtype = tensors[0].dtype
     if all(tensor.dtype == dtype for tensor in tensors):
         return tensors

@@ -1,4 +1,4 @@
-"""Sums of messages and their transposes: each is the derivative of another, so all derivatives exist."""
+"""Operators for sums of messages and their transposes; each is the derivative of another, so all derivatives exist."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def spmm(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, r
     """Reduce messages ``weight[e] * x[col[e]]`` over the edges of every target, without building them.
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
-        col: the source of every edge, int64 ``[E]``; without it edge e reads row e of ``x``.
-        weight: ``[E]``, or one per head ``[E, H]`` where ``x`` is ``[M, H, C]``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
+        col: the source of every edge, int64 ``[E]``; without it, edge e reads row e of ``x``.
+        weight: ``[E]``, or one per head ``[E, H]`` if ``x`` is ``[M, H, C]``.
         x: features of sources, ``[M, ...]`` with at least one more axis. Slices of the last axis are read in place.
-        reduce: ``"sum"``, ``"mean"`` (divides by the count of edges, at least 1), ``"max"`` or ``"min"``.
+        reduce: ``"sum"``, ``"mean"`` (divides by the number of edges, at least 1), ``"max"`` or ``"min"``.
 
     Returns:
-        ``[N, ...]``; 0 for targets without edges, whatever ``reduce`` is.
+        ``[N, ...]``; 0 for targets without edges, for every ``reduce``.
 
-    The gradient of max and min is that of ``torch.scatter_reduce``, which eager PyG runs: it is shared evenly among the
-    edges that tie for a result, and a result of exactly 0 counts one tie more, the zeros that it starts from. They have
-    no second derivative here; sum and mean have all.
+    Max and min have the gradient of ``torch.scatter_reduce``, which eager PyG runs: the edges that tie for a result
+    share it evenly, and a result of exactly 0 counts one more tie, with the initial 0. They have no second derivative;
+    sum and mean have all derivatives.
 
     Raises:
-        IndexError: an entry of ``col`` is no row of ``x``, or ``rowptr`` is not that of E edges.
-        ValueError: shapes or dtypes do not fit, or ``reduce`` is none of the four.
+        IndexError: an entry of ``col`` is no row of ``x``, or ``rowptr`` does not fit E edges.
+        ValueError: shapes or dtypes do not fit, or ``reduce`` is unknown.
     """
     if weight is not None:
         weight, x = same_dtype(weight, x)
@@ -39,20 +39,20 @@ def spmm(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, r
 
 
 def spmm_transposed(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, g: Tensor, num_cols: int) -> Tensor:
-    """Sum ``weight[e] * g[row of e]`` over the edges of every source: how the gradient of a sum flows back.
+    """Sum ``weight[e] * g[row of e]`` over the edges of every source: the gradient of a sum of messages.
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
-        col: the source of every edge, int64 ``[E]``; without it edge e goes to row e.
-        weight: ``[E]``, or one per head ``[E, H]`` where ``g`` is ``[N, H, C]``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
+        col: the source of every edge, int64 ``[E]``; without it, edge e adds to row e.
+        weight: ``[E]``, or one per head ``[E, H]`` if ``g`` is ``[N, H, C]``.
         g: one value per target, ``[N, ...]`` with at least one more axis.
-        num_cols: how many sources there are, M; E where ``col`` is None.
+        num_cols: the number of sources, M; E if ``col`` is None.
 
     Returns:
         ``[M, ...]``. All derivatives exist.
 
     Raises:
-        IndexError: an entry of ``col`` is outside ``[0, num_cols)``, or ``rowptr`` is not that of E edges.
+        IndexError: an entry of ``col`` is outside ``[0, num_cols)``, or ``rowptr`` does not fit E edges.
         ValueError: shapes or dtypes do not fit.
     """
     if weight is not None:
@@ -65,8 +65,8 @@ def edge_dot(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor) ->
     """``left[row of e] . right[col[e]]`` for every edge and head: the product q.k, without building ``[E, H, C]``.
 
     Args:
-        rowptr: where the edges of every target begin, int64 ``[N + 1]``.
-        col: the source of every edge, int64 ``[E]``; without it edge e reads row e of ``right``.
+        rowptr: the first edge of every target, int64 ``[N + 1]``.
+        col: the source of every edge, int64 ``[E]``; without it, edge e reads row e of ``right``.
         left: features of targets, ``[N, H, C]``.
         right: features of sources, ``[M, H, C]``.
 
@@ -74,7 +74,7 @@ def edge_dot(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor) ->
         ``[E, H]``. All derivatives exist.
 
     Raises:
-        IndexError: an entry of ``col`` is no row of ``right``, or ``rowptr`` is not that of E edges.
+        IndexError: an entry of ``col`` is no row of ``right``, or ``rowptr`` does not fit E edges.
         ValueError: shapes or dtypes do not fit.
     """
     left, right = same_dtype(left, right)
@@ -117,7 +117,7 @@ def _spmm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _weight_gradient(rowptr: Tensor, col: Tensor | None, weight: Tensor, target: Tensor, source: Tensor) -> Tensor:
-    """Of ``weight``, where it scales what flows from ``source`` to ``target``; one of the two is a gradient."""
+    """Return the gradient of ``weight``; one of ``source`` and ``target`` is a gradient, the other a value."""
     if weight.dim() == 2:
         return edge_dot(rowptr, col, target, source)
     products = edge_dot(rowptr, col, target.flatten(1).unsqueeze(1), source.flatten(1).unsqueeze(1))

@@ -1,4 +1,4 @@
-"""Sorting a graph by target."""
+"""The operator that sorts a graph by target."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from upscale_fx.operators.library import register
 
 
 def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-    """Sort edges by target, those of one target in the order they had.
+    """Sort edges by target; edges of one target keep their order.
 
     Args:
         index: the target of every edge, int64 ``[E]``.
-        num_rows: how many targets there are, N.
+        num_rows: the number of targets, N.
 
     Returns:
-        ``rowptr [N + 1]`` and ``order [E]``: the edges of target i are ``order[rowptr[i]:rowptr[i + 1]]``, so that
-        ``source[order]`` is the ``col`` of the other operators.
+        ``rowptr [N + 1]`` and ``order [E]``: the edges of target i are ``order[rowptr[i]:rowptr[i + 1]]``. The ``col``
+        of the other operators is ``source[order]``.
 
     Raises:
         IndexError: an entry of ``index`` is outside ``[0, num_rows)``.

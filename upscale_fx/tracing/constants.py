@@ -1,4 +1,4 @@
-"""Which results are constants of the model: the same on both examples, and so on every graph."""
+"""Constants of the model: results that are equal on both examples and therefore on every graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def values_equal(a: Any, b: Any) -> bool:
     return False
 
 
-#: Calls on tensors whose result is a fact of the model where both examples agree, not something read off values.
+#: Calls on tensors whose result, if equal on both examples, is fixed by the model and does not depend on values.
 _SHAPE_FACTS = frozenset({
     "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex", "is_contiguous", "is_signed",
     "element_size", "get_device", "stride", "is_same_size", "is_tensor",
@@ -33,11 +33,14 @@ _COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt,
 
 
 def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
-    """Whether a result that is equal on both examples is so on every graph.
+    """Whether a result that is equal on both examples is equal on every graph.
 
-    Shapes and dtypes are. What is computed from a row count or from tensor values is not: ``7 // 20 == 11 // 20``.
-    Row counts may be compared with each other where they are the same on both examples, and with 0 and 1, which the
-    check of the trace covers.
+    Shapes and dtypes are. Results computed from row counts or tensor values are not: ``7 // 20 == 16 // 20``. Row
+    counts may be compared with each other if they are equal on both examples, and with 0 and 1, because the check of
+    the trace covers these cases.
+
+    Raises:
+        CannotTrace: row counts are compared in any other way.
     """
     if value is None:
         return True

@@ -1,7 +1,7 @@
-"""Calls that are traced as the tensor operations they stand for, because torch runs them in one opaque kernel.
+"""Lower calls that torch runs in one opaque kernel to tensor operations, so that channel rules see every contraction.
 
-Each function here computes what the call computes, from the same parameters, so that rules see every contraction:
-``LOWERED`` maps functions, and ``LOWERED_MODULES`` module types, to them. Equations are those of torch's documentation.
+Each function here computes the same result as the call, from the same parameters. ``LOWERED`` maps functions, and
+``LOWERED_MODULES`` maps module types, to them. The equations are those of torch's documentation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from upscale_fx.tracing.proxy import is_proxy
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """``a * sigmoid(b)`` of the two halves."""
+    """``a * sigmoid(b)`` of the two halves ``a`` and ``b``."""
     first, second = torch.chunk(input, 2, dim)
     return first * torch.sigmoid(second)
 
@@ -32,7 +32,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """``beta * input + alpha * mat1 @ mat2``; with a plain bias it is a linear layer and stays as it is."""
+    """``beta * input + alpha * mat1 @ mat2``; with a vector as input it is a linear layer and is not lowered."""
     if beta == 1 and alpha == 1 and input.dim() == 1:
         return NotImplemented  # type: ignore[no-any-return]
     product = torch.mm(mat1, mat2)
@@ -40,12 +40,15 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 
 def hetero_linear(layer: HeteroLinear, x: Tensor, type_vec: Tensor) -> Tensor:
-    """Rows of ``x [N, I]`` times the weight ``[T, I, O]`` of their type: every type in turn, so that sizes stay put."""
+    """Multiply rows of ``x [N, I]`` by the weight ``[T, I, O]`` of their type.
+
+    All rows are multiplied by the weight of every type, so that no size depends on values.
+    """
     result: Tensor | float = 0.0
     for kind in range(layer.num_types):
-        own = torch.matmul(x, layer.weight[kind])
-        own = own if layer.bias is None else own + layer.bias[kind]
-        result = torch.where((type_vec == kind).unsqueeze(-1), own, result)
+        product = torch.matmul(x, layer.weight[kind])
+        product = product if layer.bias is None else product + layer.bias[kind]
+        result = torch.where((type_vec == kind).unsqueeze(-1), product, result)
     assert not isinstance(result, float)
     return result
 
@@ -59,7 +62,7 @@ def sort_aggregation(
     dim: int = -2,
     max_num_elements: int | None = None,
 ) -> Tensor:
-    """The ``k`` nodes of every graph with the largest last channel: padded by ``k`` nodes, so that no size is asked."""
+    """Return the ``k`` nodes of every graph with the largest last channel; padding by ``k`` nodes avoids a branch."""
     fill = x.detach().min() - 1
     dense, _ = layer.to_dense_batch(x, index, ptr, dim_size, dim, fill, max_num_elements)
     graphs, nodes, width = dense.size()
@@ -75,17 +78,17 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     """``sum over i, j of input1[i] * weight[o, i, j] * input2[j]``."""
     outputs, first, second = weight.shape
     left = torch.matmul(input1, weight.permute(1, 0, 2).reshape(first, outputs * second))
-    found = (torch.unflatten(left, -1, (outputs, second)) * input2.unsqueeze(-2)).sum(dim=-1)
-    return found if bias is None else found + bias
+    product = (torch.unflatten(left, -1, (outputs, second)) * input2.unsqueeze(-2)).sum(dim=-1)
+    return product if bias is None else product + bias
 
 
 def gru_cell(cell: nn.GRUCell, input: Tensor, hx: Tensor | None = None) -> Tensor:
     """One step of a gated recurrent unit, ``input [N, I]`` and ``hx [N, H]``."""
     hx = input.new_zeros(input.size(0), cell.hidden_size) if hx is None else hx
     reset, update, new = F.linear(input, cell.weight_ih, cell.bias_ih).chunk(3, dim=1)
-    own_reset, own_update, own_new = F.linear(hx, cell.weight_hh, cell.bias_hh).chunk(3, dim=1)
-    reset, update = torch.sigmoid(reset + own_reset), torch.sigmoid(update + own_update)
-    candidate = torch.tanh(new + reset * own_new)
+    hidden_reset, hidden_update, hidden_new = F.linear(hx, cell.weight_hh, cell.bias_hh).chunk(3, dim=1)
+    reset, update = torch.sigmoid(reset + hidden_reset), torch.sigmoid(update + hidden_update)
+    candidate = torch.tanh(new + reset * hidden_new)
     return candidate + update * (hx - candidate)
 
 
@@ -100,7 +103,7 @@ def lstm_cell(cell: nn.LSTMCell, input: Tensor, hx: tuple[Tensor, Tensor] | None
 
 
 def rnn_cell(cell: nn.RNNCell, input: Tensor, hx: Tensor | None = None) -> Tensor:
-    """One step of a plain recurrent unit, ``input [N, I]`` and ``hx [N, H]``."""
+    """One step of a simple recurrent unit, ``input [N, I]`` and ``hx [N, H]``."""
     hx = input.new_zeros(input.size(0), cell.hidden_size) if hx is None else hx
     total = F.linear(input, cell.weight_ih, cell.bias_ih) + F.linear(hx, cell.weight_hh, cell.bias_hh)
     return torch.tanh(total) if cell.nonlinearity == "tanh" else torch.relu(total)
@@ -137,7 +140,7 @@ def multihead_attention(
             logits = _masked(logits, mask, mask is key_padding_mask, heads)
     weights = torch.softmax(logits, dim=-1)
     if not need_weights and (attn_mask is not None or key_padding_mask is not None):
-        # As torch's scaled_dot_product_attention: whoever may attend to nothing gets nothing, not NaN.
+        # As in torch's scaled_dot_product_attention, a query that may attend to no key gets weights 0, not NaN.
         weights = weights.masked_fill((logits == float("-inf")).all(dim=-1, keepdim=True), 0.0)
     weights = F.dropout(weights, attention.dropout, attention.training)
     joined = torch.matmul(weights, v).transpose(1, 2).flatten(2)
@@ -185,12 +188,12 @@ def _masked(logits: Tensor, mask: Tensor, padding: bool, heads: int) -> Tensor:
     return logits + mask
 
 
-#: Functions by what they are lowered to.
+#: Function -> the function that replaces it in traces.
 LOWERED: dict[Callable[..., Any], Callable[..., Any]] = {
     F.glu: glu, torch.baddbmm: baddbmm, torch.addmm: addmm, F.bilinear: bilinear, torch.bilinear: bilinear,
 }  # fmt: skip
 
-#: Module types by what their calls are lowered to; the module is the first argument.
+#: Module type -> the function that replaces its calls in traces; the module is the first argument.
 LOWERED_MODULES: dict[type[nn.Module], Callable[..., Any]] = {
     nn.GRUCell: gru_cell, nn.LSTMCell: lstm_cell, nn.RNNCell: rnn_cell, nn.MultiheadAttention: multihead_attention,
     HeteroLinear: hetero_linear, SortAggregation: sort_aggregation,
@@ -198,12 +201,12 @@ LOWERED_MODULES: dict[type[nn.Module], Callable[..., Any]] = {
 
 
 def lowered_module(module: nn.Module) -> Callable[..., Any] | None:
-    """What calls of a module are lowered to, if they are."""
+    """Return the function that replaces calls of a module; None if they are not lowered."""
     return next((LOWERED_MODULES[cls] for cls in type(module).__mro__ if cls in LOWERED_MODULES), None)
 
 
 def is_largest_index(target: Any, args: Any, kwargs: Any) -> bool:
-    """``index.max()``, of which PyG's layers ask how many nodes there are."""
+    """Whether a call is ``index.max()``, from which PyG's layers compute the number of nodes."""
     if target not in ("max", torch.max) or len(args) != 1 or kwargs or not is_proxy(args[0]):
         return False
     return isinstance(args[0].pair[0], Tensor) and args[0].pair[0].dtype == torch.long

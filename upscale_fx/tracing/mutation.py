@@ -1,4 +1,4 @@
-"""In-place operations: their pure forms, and what else they would change."""
+"""In-place operations: their pure forms, and the other tensors that they change."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.tracing.proxy import CannotTrace, is_proxy
 
-#: Memory that was never written holds anything; zeros keep examples legal indices.
+#: Uninitialised tensors become zeros, so that examples made from them are legal indices.
 ZEROED: dict[Any, Any] = {torch.empty: torch.zeros, torch.empty_like: torch.zeros_like, "new_empty": "new_zeros"}
 
 
 def pure_form(kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], bool]:
-    """The pure form of an operation, and whether its first argument changes."""
+    """Return the pure form of an operation (target, kwargs), and whether the operation changes its first argument."""
     kwargs = dict(kwargs)
-    tensor = len(args) > 0 and is_proxy(args[0]) and isinstance(args[0].pair[0], Tensor)
-    if not tensor:
+    if not (len(args) > 0 and is_proxy(args[0]) and isinstance(args[0].pair[0], Tensor)):
         return target, kwargs, False
     if kwargs.get("inplace"):
         return target, {**kwargs, "inplace": False}, True
@@ -41,11 +40,11 @@ def shares_storage(first: Any, second: Any) -> bool:
     """Whether two values are tensors in the same memory."""
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return False
-    place = first.untyped_storage().data_ptr()
-    return place != 0 and place == second.untyped_storage().data_ptr()
+    address = first.untyped_storage().data_ptr()
+    return address != 0 and address == second.untyped_storage().data_ptr()
 
 
 def is_mask(key: Any) -> bool:
-    """Whether a key is a computed tensor of flags."""
-    tensor = is_proxy(key) and key.node.op != "get_attr" and isinstance(key.pair[0], Tensor)
-    return tensor and key.pair[0].dtype == torch.bool and key.pair[0].dim() > 0
+    """Whether a key is a computed mask: a boolean tensor with at least one axis, and not a parameter or buffer."""
+    is_computed = is_proxy(key) and key.node.op != "get_attr" and isinstance(key.pair[0], Tensor)
+    return is_computed and key.pair[0].dtype == torch.bool and key.pair[0].dim() > 0

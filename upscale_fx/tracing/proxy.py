@@ -1,7 +1,7 @@
-"""Proxies that carry their value on two example graphs, so that shapes, dtypes and branches answer by themselves.
+"""Proxies that hold their values on two example graphs, from which they know shapes, dtypes and branches.
 
-Whatever is equal on both graphs is a constant of the model and becomes one; whatever differs depends on the graph's
-size and stays in the FX graph. A branch on something that differs cannot be traced and says so.
+A result that is equal on both graphs is a constant of the model and becomes a constant. A result that differs depends
+on the size of the graph and stays in the FX graph; a branch on it raises CannotTrace.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch import Tensor, fx
 
 from upscale_fx.compiled.example_values import Pair
 
-#: Attributes of a tensor that are facts, not computations.
+#: Attributes of a tensor that need no computation.
 _FACTS = frozenset({
     "device", "layout", "ndim", "is_cuda", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_meta",
     "is_mkldnn", "requires_grad", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
     "_is_param", "grad", "is_complex",
 })  # fmt: skip
-#: Attributes that are computations without parentheses, and the method that is the same.
+#: Attributes that compute a tensor, and the method that does the same.
 _PROPERTIES = {"T": "t", "mT": "mT", "data": "detach"}
 
 
 class CannotTrace(Exception):
-    """Why tracing cannot go on. Not a RuntimeError: PyG catches those around gathers and scatters."""
+    """Tracing cannot go on; the message says why. Not a RuntimeError: PyG catches those around gathers and scatters."""
 
 
 class ProxyTracer(fx.Tracer, ABC):
-    """A tracer as its proxies know it: what they ask of it beside ``create_proxy``."""
+    """The interface of a tracer that its proxies call, besides ``create_proxy``."""
 
     @abstractmethod
     def record_dtype(self, proxy: ExampleProxy) -> Any:
-        """The dtype of a proxy, in the graph if it is floating."""
+        """Return the dtype of a proxy; a floating dtype as a node of the graph."""
 
     @abstractmethod
     def assign(self, proxy: Any, result: Any) -> Any:
@@ -44,17 +44,17 @@ class ProxyTracer(fx.Tracer, ABC):
 
     @abstractmethod
     def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
-        """``proxy[key] = value`` as a pure operation."""
+        """Record ``proxy[key] = value`` as a pure operation."""
 
 
 class ExampleProxy(fx.Proxy):
-    """A proxy with its values on the two example graphs; to ``isinstance`` it is what its values are."""
+    """A proxy with its values on the two example graphs; ``isinstance`` sees the class of these values."""
 
     def __init__(self, node: fx.Node, tracer: ProxyTracer, pair: Pair) -> None:
         super().__init__(node, tracer)
         self.tracer: ProxyTracer = tracer
         self.pair = pair
-        self.view_of: tuple[Any, Any] | None = None  # the tensor this is a part of, and which part
+        self.view_of: tuple[Any, Any] | None = None  # (tensor, key) if this is the view tensor[key]
 
     @property
     def __class__(self) -> type:
@@ -98,7 +98,7 @@ class ExampleProxy(fx.Proxy):
         return call
 
     def size(self, dim: int | None = None) -> Any:
-        """Static sizes as ints, row sizes as proxies."""
+        """Return static sizes as ints and row sizes as proxies."""
         if dim is not None:
             return self.tracer.create_proxy("call_method", "size", (self, dim), {})
         return SizeTuple(self.size(axis) for axis in range(self.pair[0].dim()))
@@ -116,7 +116,7 @@ class ExampleProxy(fx.Proxy):
         if isinstance(self.pair[0], Tensor):
             raise CannotTrace("a branch depends on tensor values")
         if type(self.pair[0]) is int and all(self.pair):
-            return True  # as a comparison with 0; the check of the trace covers it
+            return True  # like a comparison with 0, which the check of the trace covers
         raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
 
     def __contains__(self, item: Any) -> bool:
@@ -170,37 +170,37 @@ def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
-# ``x += y`` changes x for everyone who holds it; the proxy therefore moves on to the new value.
+# ``x += y`` changes x for all its users; therefore the proxy itself takes the new value.
 for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and_", "or_"):
-    _plain = getattr(operator, _name)
-    setattr(ExampleProxy, f"__i{_name.rstrip('_')}__", _in_place_operator(_plain))
+    _pure = getattr(operator, _name)
+    setattr(ExampleProxy, f"__i{_name.rstrip('_')}__", _in_place_operator(_pure))
 
 
 def is_proxy(value: Any) -> bool:
-    """Whether a value is one of our proxies (``isinstance`` would be told the class of the example)."""
+    """Whether a value is an ExampleProxy (``isinstance`` would see the class of the example value)."""
     return issubclass(type(value), ExampleProxy)
 
 
 def any_proxy(value: Any) -> bool:
     """Whether nested arguments hold a proxy."""
-    found = False
+    proxies: list[ExampleProxy] = []
 
     def look(leaf: Any) -> Any:
-        nonlocal found
-        found = found or is_proxy(leaf)
+        if is_proxy(leaf):
+            proxies.append(leaf)
         return leaf
 
     _map_values(value, look)
-    return found
+    return bool(proxies)
 
 
 def example_side(value: Any, side: int) -> Any:
-    """Nested arguments with every proxy replaced by its value on one of the examples."""
+    """Return nested arguments with every proxy replaced by its value on one of the examples."""
     return _map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
 
 
 def _map_values(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Like FX's map_aggregate, but a proxy that passes as a tuple is a leaf, and subclasses of tuple are tuples."""
+    """Map like FX's map_aggregate, but a proxy of a tuple is a leaf, and subclasses of tuple are mapped as tuples."""
     if is_proxy(value):
         return function(value)
     if isinstance(value, slice):

@@ -1,4 +1,4 @@
-"""What of torch and PyG behaves otherwise while a model is traced."""
+"""Changes to the behaviour of torch, PyG and Python's built-in functions while a model is traced."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Recorder = Callable[..., Any]
 
 
 def traced_builtins(record: Callable[[Callable[..., Any]], Recorder], size: Callable[[Any], Any]) -> dict[str, Any]:
-    """``int``, ``min``, ``max`` and ``len`` as traced modules see them: of proxies they stay in the graph.
+    """Return the ``int``, ``min``, ``max`` and ``len`` of traced modules; calls on proxies become nodes of the graph.
 
     Args:
-        record: makes of a function one that is recorded where an argument is a proxy.
-        size: the number of rows of a proxy.
+        record: turns a function into one whose calls on proxies are recorded.
+        size: returns the number of rows of a proxy.
     """
     recorded = record(builtins.int)
 
@@ -30,14 +30,14 @@ def traced_builtins(record: Callable[[Callable[..., Any]], Recorder], size: Call
             return recorded(value) if is_proxy(value) else builtins.int(value, *args)
 
     def len_(value: Any) -> Any:
-        rows = is_proxy(value) and isinstance(value.pair[0], torch.Tensor)
-        return size(value) if rows else builtins.len(value)
+        has_rows = is_proxy(value) and isinstance(value.pair[0], torch.Tensor)
+        return size(value) if has_rows else builtins.len(value)
 
     return {"int": int_, "len": len_, "min": record(builtins.min), "max": record(builtins.max)}
 
 
 class _TracedInt(type):
-    """``int`` as traced modules see it: the same type, but ``int(proxy)`` stays in the graph."""
+    """The ``int`` of traced modules: ``int`` to ``isinstance``, but ``int(proxy)`` becomes a node."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, builtins.int)
@@ -48,7 +48,7 @@ class _TracedInt(type):
 
 @contextmanager
 def tracing_quirks() -> Iterator[None]:
-    """Choose the paths through PyG that do not look at values, and refuse what would lead proxies into C++."""
+    """Choose the paths through PyG that do not read values, and refuse calls that would pass proxies to C++."""
     function, backend, aggregation = torch.autograd.Function, torch_geometric.backend, Aggregation
     undo = [
         (owner, name, owner.__dict__[name])
@@ -73,7 +73,7 @@ def tracing_quirks() -> Iterator[None]:
         function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
         torch.autograd.grad = grad
         backend.use_segment_matmul = False
-        # Whether an index is sorted is a demand on the caller; a graph does not repeat the check in every call.
+        # PyG requires a sorted index here; a graph does not repeat the check in every call.
         aggregation.assert_sorted_index = lambda self, index: None
         yield
     finally:

@@ -1,7 +1,7 @@
-"""The symbolic tracer: a PyG model, run once on two example graphs at the same time, becomes an FX graph.
+"""The symbolic tracer: it runs a PyG model once, on two example graphs at the same time, and records an FX graph.
 
-Modules, functions and methods are recorded at torch level. PyG's ``propagate`` traces straight through: a layer becomes
-its gathers, messages and aggregations. In-place changes are recorded as pure ones.
+Calls of torch's modules, functions and methods are recorded. The tracer goes through PyG's ``propagate``, so a layer
+becomes its gathers, messages and aggregations. In-place operations are recorded as pure operations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
-from upscale_fx.compiled.selections import told_apart
+from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.constants import is_constant, values_equal
 from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
@@ -30,22 +30,22 @@ from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
 
 
 class GraphTracer(ProxyTracer):
-    """Traces one module in its current mode. ``place`` names where tracing stands, for errors."""
+    """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
 
     def __init__(self, replace_builtins: bool = True) -> None:
         super().__init__()
-        self.replace_builtins = replace_builtins  # also int, len, min and max in the model's own modules
+        self.replace_builtins = replace_builtins  # replace int, len, min and max in the model's own Python modules too
         self.path: list[str] = []
         self.failed_in = ""  # the innermost module an exception came through
         self.place = ""
-        self._aside = False  # an example value is being computed: record nothing
+        self._paused = False  # an example value is being computed: record nothing
         self._live: list[weakref.ref[ExampleProxy]] = []
         self._attributes: dict[str, ExampleProxy] = {}
 
     # The run -----------------------------------------------------------------------------------------------------
 
     def trace(self, root: nn.Module, inputs: ModelInputs) -> fx.Graph:  # type: ignore[override]
-        """Record ``root.forward`` as a graph; raises CannotTrace, or whatever the model itself raises."""
+        """Record ``root.forward`` as a graph; raises CannotTrace, or an error of the model itself."""
         self.root = root
         self.graph = fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {}
@@ -61,9 +61,9 @@ class GraphTracer(ProxyTracer):
         builtin = traced_builtins(self._recorder, lambda value: value.size(0))
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
         spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
-        own = spaces if self.replace_builtins else set()
+        extended = spaces if self.replace_builtins else set()
         with (
-            patched(replacements, builtin, spaces, own),
+            patched(replacements, builtin, spaces, extended),
             tracing_quirks(),
             self._patched_modules(),
             torch.no_grad(),
@@ -84,8 +84,8 @@ class GraphTracer(ProxyTracer):
         optional = False
         for name in inputs.order:
             optional = optional or name not in inputs.arguments
-            known = inputs.arguments.get(name)
-            constant = known if isinstance(known, bool | int | float | str) else None
+            spec = inputs.arguments.get(name)
+            constant = spec if isinstance(spec, bool | int | float | str) else None
             optional = optional or constant is not None
             default = {"default_value": constant} if optional else {}
             nodes[name] = self.graph.placeholder(name, **default)
@@ -95,7 +95,7 @@ class GraphTracer(ProxyTracer):
 
     def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
-            if self._aside or not any_proxy((args, kwargs)):
+            if self._paused or not any_proxy((args, kwargs)):
                 return function(*args, **kwargs)
             return self.create_proxy("call_function", function, args, kwargs)
 
@@ -105,7 +105,7 @@ class GraphTracer(ProxyTracer):
         original_call, original_getattr = nn.Module.__call__, nn.Module.__getattr__
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            path = None if self._aside else self._paths.get(id(module))
+            path = None if self._paused else self._paths.get(id(module))
             if path is None:
                 return original_call(module, *args, **kwargs)
             if isinstance(module, (*MODULES, *OPAQUE_MODULES)):
@@ -122,7 +122,7 @@ class GraphTracer(ProxyTracer):
 
         def get_attribute(module: nn.Module, name: str) -> Any:
             value = original_getattr(module, name)
-            return self._attribute(value) if isinstance(value, Tensor) and not self._aside else value
+            return self._attribute(value) if isinstance(value, Tensor) and not self._paused else value
 
         patcher = fx._symbolic_trace._Patcher()
         patcher.patch_method(nn.Module, "__getattr__", get_attribute, deduplicate=False)
@@ -141,7 +141,7 @@ class GraphTracer(ProxyTracer):
     # Recording ---------------------------------------------------------------------------------------------------
 
     def create_arg(self, a: Any) -> Any:
-        """Turn an argument into what a node may hold; proxies first, for they pass as tensors."""
+        """Turn an argument into one that a node may hold; proxies come first, because they look like tensors."""
         if is_proxy(a):
             return a.node
         if isinstance(a, Tensor) and id(a) in self._names:
@@ -171,7 +171,7 @@ class GraphTracer(ProxyTracer):
         pair = self._evaluate(kind, target, args, kwargs)
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
-        pair = told_apart(target, pair)
+        pair = with_unequal_counts(target, pair)
         node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
         result = self._wrap(node, pair)
         if target is operator.getitem and is_proxy(result) and shares_storage(args[0].pair[0], pair[0]):
@@ -179,14 +179,14 @@ class GraphTracer(ProxyTracer):
         return self.assign(args[0], result) if changed else result
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Record a node with the module and source line it came from."""
+        """Record a node, with its module path and source line."""
         node = super().create_node(*args, **kwargs)
         node.meta["module"] = self.path[-1] if self.path else ""
         node.meta["source"] = source_line()
         return node
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
-        self._aside = True
+        self._paused = True
         self.place = _describe(kind, target)
         try:
             results = []
@@ -195,7 +195,7 @@ class GraphTracer(ProxyTracer):
                 results.append(self._compute(kind, target, a, k))
             return results[0], results[1]
         finally:
-            self._aside = False
+            self._paused = False
 
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "call_function":
@@ -203,14 +203,14 @@ class GraphTracer(ProxyTracer):
         if kind == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         module = self.root.get_submodule(target)
-        was, module.training = module.training, False  # a single row or running statistics must not matter here
+        mode, module.training = module.training, False  # batch norm must accept one row and keep its statistics
         try:
             return module.forward(*args, **kwargs)
         finally:
-            module.training = was
+            module.training = mode
 
     def _wrap(self, node: fx.Node, pair: Pair) -> Any:
-        """Proxies for a result; containers become real containers of proxies, None and constants themselves."""
+        """Return a proxy for a result; containers become containers of proxies, None and constants stay themselves."""
         first, second = pair
         if first is None and second is None:
             return None
@@ -235,7 +235,7 @@ class GraphTracer(ProxyTracer):
         return self._wrap(item, pair)
 
     def record_dtype(self, proxy: ExampleProxy) -> Any:
-        """A floating dtype stays in the graph, so that it follows ``.to(dtype)``; integers are integers for good."""
+        """Return a floating dtype as a node of the graph, so that it follows ``.to(dtype)``; others as constants."""
         dtype = proxy.pair[0].dtype
         if not dtype.is_floating_point:
             return dtype
@@ -268,18 +268,18 @@ class GraphTracer(ProxyTracer):
         return proxy
 
     def _indices(self, key: Any) -> Any:
-        """A key in which computed masks are replaced by the indices they select, so that it is known how many."""
+        """Replace computed masks in a key by the indices they select, so that the number of rows is known."""
         if is_proxy(key):
             key = (key,) if is_mask(key) else key
         if type(key) is not tuple or not any(map(is_mask, key)):
             return key
-        found: list[Any] = []
+        parts: list[Any] = []
         for part in key:
-            found += part.nonzero().unbind(1) if is_mask(part) else (part,)
-        return tuple(found) if len(found) > 1 else found[0]
+            parts += part.nonzero().unbind(1) if is_mask(part) else (part,)
+        return tuple(parts) if len(parts) > 1 else parts[0]
 
     def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
-        """``x[key] = value`` as a pure operation."""
+        """Record ``x[key] = value`` as a pure operation."""
         self.assign(
             proxy, self.create_proxy("call_function", functions.set_item, (proxy, self._indices(key), value), {})
         )

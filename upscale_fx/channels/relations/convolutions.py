@@ -43,10 +43,10 @@ class Convolution(Relation):
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
         x = _anywhere(nonzero[self.x], self.channels[1])
-        found: Mask = np.logical_or.reduce(self.pattern(nonzero) & x, axis=1)
+        outputs: Mask = np.logical_or.reduce(self.pattern(nonzero) & x, axis=1)
         if self.bias is not None:
-            found = found | nonzero[self.bias]
-        return np.repeat(found, self.places[0])
+            outputs = outputs | nonzero[self.bias]
+        return np.repeat(outputs, self.places[0])
 
     def inputs(self, outputs: Mask, nonzero: Masks) -> Mask:
         """Which input channels some of these output channels read; at least one if there are any."""

@@ -41,8 +41,8 @@ def register(*operations: Any) -> Callable[[Rule], Rule]:
             operators of ``torch.library`` or ``torch.ops``, or module types (also recorded as one node).
     """
     for operation in operations:
-        known = hasattr(Tensor, operation) if isinstance(operation, str) else callable(operation)
-        if not known:
+        is_operation = hasattr(Tensor, operation) if isinstance(operation, str) else callable(operation)
+        if not is_operation:
             raise InputError(f"{operation!r} is no operation: neither a function, a module type nor a tensor method")
     if not operations:
         raise InputError("register() takes the operations that the rule is for")

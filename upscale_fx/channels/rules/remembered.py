@@ -10,8 +10,8 @@ may look at its parameters, and a function of the user's are asked about every t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from operator import itemgetter
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,9 @@ Rule = Callable[[Operation], Relation | None]
 
 #: Above this many bytes of positions, everything remembered is forgotten.
 MOST_BYTES = 1 << 26
-#: What every call of does the same: packages whose functions no user writes.
-_KNOWN = ("torch", "torch_geometric", "upscale_fx", "_operator", "builtins")
-_CONSTANTS = (int, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout)
+#: Packages whose functions no user writes.
+_KNOWN = {"torch", "torch_geometric", "upscale_fx", "_operator", "builtins"}
+_CONSTANTS = {int, bool, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout}
 
 
 #: A relation between the operands of a call, given in the order in which the call takes them.
@@ -47,14 +47,19 @@ class _Memory:
         arrays = _arrays(relation)
         for array in arrays:
             array.flags.writeable = False  # other graphs will hold the same ones
-        size = 1000 + sum(array.nbytes for array in arrays)
+        size = 1000 + sum(array.nbytes for array in arrays) + sum(map(len, _contents(key)))
         if self.bytes + size > MOST_BYTES:
-            self.templates, self.bytes = {}, 0
+            forget()
         self.templates[key] = _template(relation, {node: place for place, node in enumerate(operands)})
         self.bytes += size
 
 
 _memory = _Memory()
+
+
+def forget() -> None:
+    """Ask about everything again."""
+    _memory.templates, _memory.bytes = {}, 0
 
 
 def remembered(
@@ -97,15 +102,18 @@ def call_kind(operation: Operation, described: dict[fx.Node, Any]) -> Any:
         constants = _constant((operation.item, call.args, call.kwargs), places)
     except _CannotTellError:
         return None
-    small, large = operation.values[operation.node]
-    return call.op, target, operands, small.shape, large.shape, small.dtype, constants
+    results = operation.values[operation.node]
+    result = tuple([(value.shape, value.dtype) if isinstance(value, Tensor) else type(value) for value in results])
+    return call.op, target, operands, result, constants
 
 
-@cache
 def _is_known(target: Any) -> bool:
-    """Whether a function does the same for everybody."""
-    own = str(target.__module__).partition(".")[0] in _KNOWN
-    return own and not isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket)
+    """Whether this is a function that does the same for everybody."""
+    return isinstance(target, FunctionType | BuiltinFunctionType) and _package_of(target) in _KNOWN
+
+
+def _package_of(function: FunctionType | BuiltinFunctionType) -> str:
+    return str(function.__module__).partition(".")[0]
 
 
 class _CannotTellError(Exception):
@@ -131,12 +139,13 @@ _OPERANDS = [object() for _ in range(1 << 10)]
 
 def _constant(value: Any, places: dict[fx.Node, int]) -> Any:
     """Nested arguments as a key: numbers of different types are different, and so is each zero."""
-    if isinstance(value, fx.Node):
+    kind = type(value)
+    if kind is fx.Node:
         return _operand(places[value])
-    if isinstance(value, _CONSTANTS):
-        return (type(value), value)
+    if kind in _CONSTANTS:
+        return (kind, value)
     if isinstance(value, tuple | list):
-        return (type(value), *[_constant(one, places) for one in value])
+        return (kind, *[_constant(one, places) for one in value])
     if isinstance(value, dict):
         return (dict, *[(key, _constant(one, places)) for key, one in value.items()])
     if isinstance(value, float):
@@ -192,3 +201,10 @@ def _arrays(value: Any) -> list[Any]:
     if isinstance(value, Relation | Flow):
         return [array for one in value.__dict__.values() for array in _arrays(one)]
     return [array for one in value for array in _arrays(one)] if isinstance(value, tuple) else []
+
+
+def _contents(key: Any) -> list[bytes]:
+    """The numbers of operands in a key."""
+    if isinstance(key, bytes):
+        return [key]
+    return [content for one in key for content in _contents(one)] if isinstance(key, tuple) else []

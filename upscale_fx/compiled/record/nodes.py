@@ -90,9 +90,11 @@ def copied_graph(graph: fx.Graph) -> fx.Graph:
     for node in graph.nodes:
         copied = new.create_node(node.op, node.target, name=node.name)
         # Set afterwards: what create_node is given as arguments it maps over once more.
-        copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
-        copied.kwargs = fx.node.map_arg(node.kwargs, nodes.__getitem__)
-        copied.meta = dict(node.meta)
+        if node.args:
+            copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
+        if node.kwargs:
+            copied.kwargs = fx.node.map_arg(node.kwargs, nodes.__getitem__)
+        copied.meta.update(node.meta)
         nodes[node] = copied
     return new
 

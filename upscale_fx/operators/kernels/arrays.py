@@ -1,4 +1,4 @@
-"""Tensors as what compiled loops take: a flat array that starts where the tensor starts, and strides."""
+"""Tensors as arguments of compiled loops: a flat array that starts where the tensor starts, and strides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class StridedRows(NamedTuple):
-    """A tensor ``[M, ...]`` as ``flat[j * row + h * head + c]``; nothing was copied if its last axis is contiguous."""
+    """A tensor ``[M, ...]`` as ``flat[j * row + h * head + c]``, without a copy if its last axis is contiguous."""
 
     flat: Any
     row: int
@@ -20,7 +20,7 @@ class StridedRows(NamedTuple):
 
 
 def flat(x: Tensor) -> Any:
-    """A tensor's numbers as a flat array; a copy if they lie apart."""
+    """Return a tensor's numbers as a flat array; a copy if the tensor is not contiguous."""
     if x.requires_grad:
         x = x.detach()
     array: Any = (x if x.is_contiguous() else x.contiguous()).numpy()
@@ -28,11 +28,11 @@ def flat(x: Tensor) -> Any:
 
 
 def strided_rows(x: Tensor, *, per_head: bool) -> StridedRows:
-    """Read a tensor ``[M, ...]`` in place where it can be.
+    """Return a tensor ``[M, ...]`` as a flat array and strides, in place if possible.
 
     Args:
-        x: at least two axes.
-        per_head: it is ``[M, H, C]`` and heads must be told apart; otherwise they are joined if they lie together.
+        x: a tensor with at least two axes.
+        per_head: ``x`` is ``[M, H, C]`` and the loop needs its heads; otherwise adjacent heads become one.
     """
     if x.is_contiguous():
         heads = x.size(1) if per_head else 1

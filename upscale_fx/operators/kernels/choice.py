@@ -1,4 +1,4 @@
-"""Which kernels run: compiled ones where numba works and fits the tensors, torch's own ones otherwise."""
+"""The choice of kernels: compiled ones if numba works and the tensors fit, torch's own kernels otherwise."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor
 
 from upscale_fx.errors import CompilationError
 from upscale_fx.operators.kernels import torch_kernels
-from upscale_fx.operators.kernels.fallback import Fallback, is_numbas
+from upscale_fx.operators.kernels.fallback import Fallback, comes_from_numba
 
-#: The environment variable that forces a choice: ``torch`` or ``numba``; empty or unset chooses by itself.
+#: The environment variable that forces a choice: ``torch`` or ``numba``; empty or unset chooses automatically.
 VARIABLE = "UPSCALE_FX_KERNELS"
 
 _COMPILED_DTYPES = (torch.float32, torch.float64)
-_asked: list[str] = [os.environ.get(VARIABLE, "")]  # the innermost `using` is last
+_requests: list[str] = [os.environ.get(VARIABLE, "")]  # the innermost `using` is last
 _fallback = Fallback()
 
 
 class Kernels(Protocol):
-    """What an implementation provides; shapes are those of the operators of the same names.
+    """The functions of an implementation; shapes are those of the operators with the same names.
 
-    Functions that end in ``_backward`` return the gradients of the operator's floating arguments in order.
+    Functions that end in ``_backward`` return the gradients of the operator's floating-point arguments, in order.
     """
 
     def csr(self, index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]: ...  # noqa: D102
@@ -81,66 +81,66 @@ class Kernels(Protocol):
 
 
 def choose(x: Tensor) -> Kernels:
-    """The kernels for a tensor like ``x``."""
+    """Return the kernels for tensors with the device and dtype of ``x``."""
     return _chosen() if _fits(x) else cast(Kernels, torch_kernels)
 
 
 def choose_structure(index: Tensor) -> Kernels:
-    """The kernels for a tensor of indices."""
+    """Return the kernels for a tensor of indices."""
     return _chosen() if index.is_cpu else cast(Kernels, torch_kernels)
 
 
 def fall_back(error: CompilationError) -> None:
-    """Run torch's kernels from now on, since numba could not compile one of its own; warns as a missing numba does.
+    """Run torch's kernels from now on, because numba could not compile a kernel; warns once, like a missing numba.
 
     Raises:
-        CompilationError: numba's kernels were asked for by name.
+        CompilationError: numba's kernels were chosen by name.
     """
-    if _asked[-1]:
+    if _requests[-1]:
         raise error
     _fallback.not_compiled(error)
-    _wanted.cache_clear()
+    _compiled_kernels.cache_clear()
 
 
 def choose_again() -> None:
-    """Forget what was found out about numba and that it was said: it was installed while this process ran."""
+    """Try numba again, and warn again if it fails: it may have been installed while this process ran."""
     importlib.invalidate_caches()
     vars(_fallback).update(vars(Fallback(silenced=_fallback.silenced)))
-    _wanted.cache_clear()
+    _compiled_kernels.cache_clear()
 
 
 def name(like: Tensor | None = None) -> str:
-    """``"numba"`` or ``"torch"``: what runs on tensors like this one or, without one, on CPU tensors of float32.
+    """Return ``"numba"`` or ``"torch"``: the kernels for tensors like this one, by default float32 tensors on a CPU.
 
-    Warns of nothing: it is what reports print.
+    This never warns; reports print it.
     """
     fits = like is None or _fits(like)
-    return "numba" if fits and _wanted(_asked[-1]) is not None else "torch"
+    return "numba" if fits and _compiled_kernels(_requests[-1]) is not None else "torch"
 
 
 @contextmanager
 def using(kernels: str) -> Iterator[None]:
-    """Force ``"torch"`` or ``"numba"`` kernels inside a ``with`` block, whatever the environment variable says.
+    """Force ``"torch"`` or ``"numba"`` kernels inside a ``with`` block; this overrides the environment variable.
 
-    ``""`` chooses as if nothing were asked for.
+    ``""`` chooses automatically.
 
     For tests and measurements; the choice holds for the whole process, not for one thread.
 
     Raises:
-        ValueError: no kernels have that name.
-        ImportError: numba is asked for and cannot be imported.
+        ValueError: no kernels have this name.
+        ImportError: ``kernels`` is ``"numba"``, which cannot be imported.
     """
-    _wanted(kernels)
-    _asked.append(kernels)
+    _compiled_kernels(kernels)
+    _requests.append(kernels)
     try:
         yield
     finally:
-        _asked.pop()
+        _requests.pop()
 
 
 @contextmanager
-def untold() -> Iterator[None]:
-    """Keep the warning of a numba that does not work for later: inside the block nobody would see it."""
+def without_warning() -> Iterator[None]:
+    """Delay the warning that numba does not work until after the block, inside which no user would see it."""
     _fallback.silenced += 1
     try:
         yield
@@ -153,25 +153,25 @@ def _fits(x: Tensor) -> bool:
 
 
 def _chosen() -> Kernels:
-    compiled = _wanted(_asked[-1])
+    compiled = _compiled_kernels(_requests[-1])
     if compiled is not None:
         return compiled
-    if not _asked[-1]:  # who asks for torch's kernels need not be told
-        _fallback.tell()
+    if not _requests[-1]:  # a user who chose torch's kernels needs no warning
+        _fallback.warn_once()
     return cast(Kernels, torch_kernels)
 
 
 @functools.cache
-def _wanted(asked: str) -> Kernels | None:
-    """The compiled kernels, or None where torch's are to run."""
-    if asked not in ("", "torch", "numba"):
-        raise ValueError(f"no kernels are called {asked!r}: set {VARIABLE} to 'torch' or 'numba', or leave it out")
-    if asked == "torch" or (not asked and _fallback.uncompiled):
+def _compiled_kernels(request: str) -> Kernels | None:
+    """Return the compiled kernels, or None if torch's kernels are to run."""
+    if request not in ("", "torch", "numba"):
+        raise ValueError(f"no kernels are called {request!r}: set {VARIABLE} to 'torch' or 'numba', or leave it out")
+    if request == "torch" or (not request and _fallback.uncompiled):
         return None
     try:
         return cast(Kernels, importlib.import_module("upscale_fx.operators.kernels.compiled"))
     except Exception as error:
-        if asked or not is_numbas(error):  # a mistake of ours must not mean slow
+        if request or not comes_from_numba(error):  # an error of upscale_fx must show, not make it slow
             raise
         _fallback.not_imported(error)
         return None

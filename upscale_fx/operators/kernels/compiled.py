@@ -1,4 +1,4 @@
-"""The operators in terms of compiled loops: float32 and float64 on a CPU. Importing this imports numba."""
+"""The operators on compiled loops, for float32 and float64 on a CPU. Importing this file imports numba."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upscale_fx.operators.kernels.threads import over_channels, over_rows
 
 _ONES = {torch.float32: np.ones(1, np.float32), torch.float64: np.ones(1, np.float64)}
 _NO_COLUMNS = np.empty(0, np.int64)
-_EXPONENTIAL = 32  # what it costs, counted in numbers that could have been moved
+_EXPONENTIAL = 32  # the cost of one exponential, in numbers moved
 
 
 def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
@@ -177,7 +177,7 @@ def _graph(col: Tensor | None, x: Tensor) -> tuple[Any, bool, int]:
 
 
 def _weights(weight: Tensor | None, x: Tensor) -> tuple[Any, int, int]:
-    """``w, ws, wh``: where there are none, every edge reads the same 1."""
+    """``w, ws, wh``: without weights, every edge reads the same 1."""
     if weight is None:
         return _ONES[x.dtype], 0, 0
     return (flat(weight), 1, 0) if weight.dim() == 1 else (flat(weight), weight.size(1), 1)
@@ -201,7 +201,7 @@ def _over_channels(
 
 
 def _raise(outcome: int, col: Tensor | None, num_columns: int) -> None:
-    """Turn what a loop returned into an exception."""
+    """Raise the error that a loop returned, if any."""
     if outcome == OK:
         return
     if outcome == ROWPTR or col is None:

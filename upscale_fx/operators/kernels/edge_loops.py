@@ -1,4 +1,4 @@
-"""Compiled loops over targets that give one number per edge and head. Each thread owns a range of targets.
+"""Compiled loops over targets that compute one number per edge and head. Each thread has a range of targets.
 
 Arguments: ``rowptr``, ``col`` (``identity``: unused, edge e reads row e); ``left[i * ls + h * lh + c]`` is channel c of
 head h of target i; ``right[j * rs + h * rh + c]`` that of source j < m; ``out [E, H]``, contiguous; targets ``lo`` to
@@ -31,7 +31,7 @@ def edge_dot(
     rowptr: Any, col: Any, identity: bool, num_edges: int, left: Any, ls: int, lh: int,
     right: Any, rs: int, rh: int, m: int, heads: int, channels: int, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Products of the two ends of every edge."""
+    """Compute the dot product of the two ends of every edge."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     distance = ahead(right, heads * channels)
@@ -61,7 +61,7 @@ def edge_additive_dot(
     right: Any, rs: int, rh: int, m: int, heads: int, channels: int, vector: Any, negative_slope: float,
     out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Products of a vector with the leaky ReLU of both ends' sum."""
+    """Compute the dot product of a vector with the leaky ReLU of the sum of both ends."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     slope = out.dtype.type(negative_slope)
@@ -92,7 +92,7 @@ def edge_add(
     rowptr: Any, col: Any, identity: bool, num_edges: int, left: Any, right: Any, m: int, heads: int,
     negative_slope: float, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Leaky ReLU of both ends' sum; ``left [N, H]`` and ``right [M, H]`` are contiguous."""
+    """Compute the leaky ReLU of the sum of both ends; ``left [N, H]`` and ``right [M, H]`` are contiguous."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     slope = out.dtype.type(negative_slope)
@@ -112,7 +112,7 @@ def edge_add(
 
 @compile_loop
 def edge_softmax(rowptr: Any, num_edges: int, scores: Any, heads: int, out: Any, lo: int, hi: int) -> int:
-    """Softmax over the edges of every target; ``scores [E, H]`` is contiguous."""
+    """Compute the softmax over the edges of every target; ``scores [E, H]`` is contiguous."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     largest, total = np.empty(heads, out.dtype), np.empty(heads, out.dtype)
@@ -139,7 +139,7 @@ def edge_softmax(rowptr: Any, num_edges: int, scores: Any, heads: int, out: Any,
 def edge_softmax_backward(
     rowptr: Any, num_edges: int, softmax: Any, grad: Any, heads: int, out: Any, lo: int, hi: int
 ) -> int:
-    """Gradient of the scores; everything is ``[E, H]`` and contiguous."""
+    """Compute the gradient of the scores; all tensors are ``[E, H]`` and contiguous."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     total = np.empty(heads, out.dtype)

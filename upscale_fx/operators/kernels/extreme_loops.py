@@ -1,8 +1,8 @@
-"""Compiled loops for the gradients of the largest and least messages. Arguments are those of ``sum_loops``.
+"""Compiled loops for the gradients of max and min aggregation. Arguments are those of ``sum_loops``.
 
-Messages are computed again and compared with the ``result [N, H, C]``: an equal share of ``grad [N, H, C]`` goes to
-every edge that ties for it. A result of 0 counts one tie more, and one that ties with nothing, NaN, gives NaN: that is
-what torch's scatter_reduce does, so that compiled models train like eager ones.
+Messages are computed again and compared with the ``result [N, H, C]``: all edges that tie for it get an equal share of
+``grad [N, H, C]``. A result of 0 counts one more tie. A result of NaN ties with no edge, so its gradient is NaN. This
+is what torch's scatter_reduce does, so compiled models train like eager ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def extreme_sources(
     rowptr: Any, col: Any, identity: bool, num_edges: int, w: Any, ws: int, wh: int,
     x: Any, xs: int, hs: int, m: int, heads: int, channels: int, result: Any, grad: Any, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Gradient of the sources, ``out [M, H, C]``, which comes in as zeros. Threads own channels."""
+    """Gradient of the sources, ``out [M, H, C]``, which must be zeros. Each thread has a range of channels."""
     last_row = rowptr.size - 1
     if not covers(rowptr, 0, last_row, num_edges):
         return ROWPTR
@@ -57,7 +57,7 @@ def extreme_weights(
     rowptr: Any, col: Any, identity: bool, num_edges: int, w: Any, ws: int, wh: int,
     x: Any, xs: int, hs: int, m: int, heads: int, channels: int, result: Any, grad: Any, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Gradient of the weights, ``out[e * ws + h * wh]``, which comes in as zeros. Threads own targets."""
+    """Gradient of the weights, ``out[e * ws + h * wh]``, which must be zeros. Each thread has a range of targets."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     width, one, zero = heads * channels, out.dtype.type(1), out.dtype.type(0)
@@ -90,7 +90,7 @@ def _share_among_ties(
     start: int, stop: int, num_edges: int, col: Any, identity: bool, w: Any, ws: int, wh: int,
     x: Any, xs: int, hs: int, m: int, channels: int, result: Any, grad: Any, row: int, share: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """What each tying edge of a target gets in channels lo to hi; the target's channels begin at ``row``."""
+    """Set ``share`` to the gradient of each tying edge in channels lo to hi; the target's channels begin at ``row``."""
     one, zero = share.dtype.type(1), share.dtype.type(0)
     distance = ahead(x, hi - lo)
     fetched = 0 if identity else num_edges - distance

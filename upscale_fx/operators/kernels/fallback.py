@@ -1,4 +1,4 @@
-"""That torch's kernels run because numba's cannot: said once in a process, with what it costs and what to do."""
+"""The fallback to torch's kernels if numba does not work, and its one warning: the reason, the cost and the remedy."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _INSTALL, _REPAIR = "pip install numba", "pip install --upgrade --force-reinstal
 
 @dataclass
 class Fallback:
-    """Why torch's kernels run although nobody asked for them.
+    """Why torch's kernels run although the user did not choose them.
 
     Attributes:
-        reason: what keeps numba's from running; empty where nothing does.
+        reason: why numba's kernels do not run; empty if they do.
         remedy: the command that helps.
-        uncompiled: whether numba is there and could not compile.
-        told: whether this process has been warned.
-        silenced: how many blocks there are around the code that runs in which a warning would be lost.
+        uncompiled: whether numba was imported but could not compile.
+        warned: whether this process has been warned.
+        silenced: the number of surrounding blocks in which no warning may be given.
     """
 
     reason: str = ""
     remedy: str = ""
     uncompiled: bool = False
-    told: bool = False
+    warned: bool = False
     silenced: int = 0
 
     def not_imported(self, error: Exception) -> None:
@@ -47,11 +47,11 @@ class Fallback:
         """Remember that numba could not compile a kernel."""
         self.reason, self.remedy, self.uncompiled = _first_line(error), _REPAIR, True
 
-    def tell(self) -> None:
-        """Warn, the first time only; not while torch traces, where a warning would be part of the trace or get lost."""
-        if self.told or not self.reason or self.silenced or torch.compiler.is_compiling():
+    def warn_once(self) -> None:
+        """Warn at the first call; not while torch traces, where the warning would enter the trace or be lost."""
+        if self.warned or not self.reason or self.silenced or torch.compiler.is_compiling():
             return
-        self.told = True
+        self.warned = True
         warnings.warn(
             f"{self.reason}, so upscale_fx runs on torch's kernels, which are slower: {_COST}. "
             f"`{self.remedy}` makes it fast, UPSCALE_FX_KERNELS=torch in the environment silences this",
@@ -60,10 +60,10 @@ class Fallback:
         )
 
 
-def is_numbas(error: Exception) -> bool:
+def comes_from_numba(error: Exception) -> bool:
     """Whether an import failed because of numba: it or its compiler is missing, or the error was raised inside them.
 
-    Only ImportErrors name what is missing; a wrong numpy or a broken library end in errors of other types as well.
+    An ImportError names the missing module. A wrong numpy or a broken library also raises errors of other types.
     """
     if isinstance(error, ImportError) and _is_numba_module(error.name):
         return True

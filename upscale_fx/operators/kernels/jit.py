@@ -1,7 +1,7 @@
-"""How loops are compiled, and the pieces they share. This file and its peers named ``*_loops`` need numba.
+"""Compile loops with numba, and the functions that loops share. This file and the files ``*_loops`` need numba.
 
-All loops take flat arrays and strides, so that a slice of a wider tensor is read where it lies, and so that there is
-one signature per dtype. They return OK, ROWPTR, or the first edge whose source does not exist: no index is trusted.
+All loops take flat arrays and strides, so that they read a slice of a wider tensor in place and have one signature per
+dtype. They check all indices, and return OK, ROWPTR, or the first edge whose source does not exist.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from numba.extending import intrinsic
 
 from upscale_fx.errors import CompilationError
 
-#: What loops return when all went well, and when ``rowptr`` is not that of these edges.
+#: Loops return OK after success, and ROWPTR if ``rowptr`` does not fit the edges.
 OK, ROWPTR = -1, -2
-#: Bytes that a gather asks for before it needs them, measured: half or double are no faster.
+#: Bytes that a gather prefetches. Measured: half or double are no faster.
 _BYTES_AHEAD = 8192
 _CACHE_LINE = 64
 
-#: Unsigned positions need no check for negative ones, which would keep loops from vectorising.
+#: Unsigned positions need no check for negative values, which would prevent vectorisation.
 unsigned: Any = numba.uint64
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# Sums may be reordered, so that they vectorise. NaN and infinity keep their meaning: neither "nnan" nor "ninf" is here.
+# Sums may be reordered, so that they vectorise. NaN and infinity keep their meaning: "nnan" and "ninf" are left out.
 _FAST = {"contract", "nsz", "reassoc"}
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
-# Compiled loops are kept under this name: numba would not notice that what they share, in this file, has changed.
+# Part of the name of cached loops: numba would not notice a change of the shared functions in this file.
 _VERSION = f".{zlib.crc32(Path(__file__).read_bytes()):08x}"
 
 
 class CompiledLoop:
-    """A loop over edges, compiled when it is first called with float32 and with float64, each under a name of its own.
+    """A loop over edges, compiled at its first call with float32 and its first call with float64, under two names.
 
-    One name would be one index on disk for both: of two processes that compile at the same time, one could then be
-    given what the other compiled.
+    With one name, both would share one index on disk, and processes that compile at the same time could mix them up.
     """
 
     def __init__(self, loop: Callable[..., int]) -> None:
@@ -51,45 +50,45 @@ class CompiledLoop:
         self._compiled: dict[str, Callable[..., int]] = {}
 
     def __call__(self, *arguments: Any) -> int:
-        """Run the loop; its arrays of floating-point numbers are all of one kind.
+        """Run the loop; all its floating-point arrays have one dtype.
 
         Raises:
             CompilationError: numba could not compile the loop.
         """
-        kinds = (given.dtype.name for given in arguments if isinstance(given, np.ndarray) and given.dtype.kind == "f")
-        kind = next(kinds, "")
+        arrays = (argument for argument in arguments if isinstance(argument, np.ndarray))
+        dtype = next((array.dtype.name for array in arrays if array.dtype.kind == "f"), "")
         try:
-            if kind not in self._compiled:
-                self._compiled[kind] = _compile(self._loop, kind)
-            return self._compiled[kind](*arguments)
+            if dtype not in self._compiled:
+                self._compiled[dtype] = _compile(self._loop, dtype)
+            return self._compiled[dtype](*arguments)
         except MemoryError:
             raise
-        except Exception as error:  # loops return what goes wrong in them: only compiling them raises
+        except Exception as error:  # loops return their errors, so only their compilation raises
             loop, cause = self._loop.__qualname__, f"{type(error).__name__}: {error}"
             raise CompilationError(f"numba {numba.__version__} cannot compile {loop}: {cause}") from error
 
 
 def compile_loop(loop: Callable[..., int]) -> CompiledLoop:
-    """Compile a loop over edges, to run without the interpreter's lock; kept on disk if there is a place."""
+    """Compile a loop over edges that runs without the interpreter's lock, with a cache on disk if possible."""
     return CompiledLoop(loop)
 
 
-def _compile(loop: Any, kind: str) -> Callable[..., int]:
-    own = FunctionType(loop.__code__, loop.__globals__, loop.__name__)
-    own.__qualname__ = f"{loop.__qualname__}_{kind}{_VERSION}"
+def _compile(loop: Any, dtype: str) -> Callable[..., int]:
+    renamed = FunctionType(loop.__code__, loop.__globals__, loop.__name__)
+    renamed.__qualname__ = f"{loop.__qualname__}_{dtype}{_VERSION}"
     try:
-        return cast(Callable[..., int], numba.njit(cache=True, **_OPTIONS)(own))
-    except RuntimeError:  # nowhere to write
-        return cast(Callable[..., int], numba.njit(**_OPTIONS)(own))
+        return cast(Callable[..., int], numba.njit(cache=True, **_OPTIONS)(renamed))
+    except RuntimeError:  # no directory to write to
+        return cast(Callable[..., int], numba.njit(**_OPTIONS)(renamed))
 
 
 def inline(part: _F) -> _F:
-    """Compile a part of loops into each of them: calls would cost more than what they do."""
+    """Compile a shared function into every loop that calls it, because a call would cost more than its work."""
     return cast(_F, numba.njit(forceinline=True, **_OPTIONS)(part))
 
 
 def _prefetch(typing: Any, array: Any, position: Any) -> Any:
-    """Ask for the cache line of ``array[position]``; any position is safe, nothing is read."""
+    """Prefetch the cache line of ``array[position]``; any position is safe, because nothing is read."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -108,22 +107,22 @@ prefetch: Any = intrinsic(_prefetch)
 
 @inline
 def ahead(x: Any, width: int) -> Any:
-    """How many edges ahead to fetch rows of ``width`` numbers."""
+    """Return how many edges ahead to prefetch rows of ``width`` numbers."""
     return max(2, min(32, _BYTES_AHEAD // max(1, width * x.itemsize)))
 
 
 @inline
 def fetch(x: Any, position: int, width: int) -> None:
-    """Ask for ``x[position:position + width]``: gathers from memory run up to three times as fast."""
+    """Prefetch ``x[position:position + width]``: gathers from memory run up to three times as fast."""
     stop = position + width
-    while position < stop:  # costs nothing, a range does
+    while position < stop:  # faster than a loop over a range
         prefetch(x, position)
         position += _CACHE_LINE // x.itemsize
 
 
 @inline
 def fetch_heads(x: Any, position: int, stride: int, heads: int, channels: int) -> None:
-    """Ask for the rows of all heads, which may lie apart."""
+    """Prefetch the rows of all heads, which need not be adjacent."""
     if stride == channels:
         fetch(x, position, heads * channels)
     else:
@@ -133,7 +132,7 @@ def fetch_heads(x: Any, position: int, stride: int, heads: int, channels: int) -
 
 @inline
 def covers(rowptr: Any, lo: int, hi: int, num_edges: int) -> Any:
-    """Whether rows lo to hi begin and end where the first and last row must."""
+    """Whether ``rowptr`` starts at 0 and ends at the number of edges, as far as rows lo to hi show."""
     last = rowptr.size - 1
     return (lo > 0 or rowptr[0] == 0) and (hi < last or rowptr[last] == num_edges)
 
@@ -146,26 +145,26 @@ def inside(start: int, stop: int, num_edges: Any) -> Any:
 
 @inline
 def larger(v: Any, best: Any) -> Any:
-    """The larger of two; NaN wins, as in torch."""
+    """Return the larger of two numbers; NaN wins, as in torch."""
     return v if v > best or math.isnan(v) else best
 
 
 @inline
 def smaller(v: Any, best: Any) -> Any:
-    """The smaller of two; NaN wins, as in torch."""
+    """Return the smaller of two numbers; NaN wins, as in torch."""
     return v if v < best or math.isnan(v) else best
 
 
 @inline
 def fill(out: Any, start: int, stop: int, value: float) -> None:
-    """What ``out[start:stop] = value`` does, for less."""
+    """Do ``out[start:stop] = value``, but faster."""
     for k in range(unsigned(start), unsigned(stop)):
         out[k] = value
 
 
 @inline
 def find_largest(scores: Any, stride: int, head: int, start: int, stop: int, largest: Any) -> None:
-    """Per head, the largest of ``scores[e * stride + h * head]`` over edges start to stop."""
+    """Set ``largest[h]`` to the largest of ``scores[e * stride + h * head]`` over edges start to stop."""
     fill(largest, 0, largest.size, -math.inf)
     for e in range(start, stop):
         for h in range(largest.size):

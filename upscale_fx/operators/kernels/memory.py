@@ -1,11 +1,11 @@
-"""Memory for large results: in huge pages, and used again by the results of the next layer and the next call.
+"""Memory for large results: in huge pages, and reused by the results of the next layer and the next call.
 
-A result of hundreds of megabytes is new memory in every call, and the first touch of each of its 4 KiB pages costs a
-page fault: on the machine this was measured on (a virtual one), filling 173 MB took 76 ms of which 6 ms were writing.
-Huge pages (2 MiB) made that 13 ms, memory that had been used before 6 ms. So blocks of :data:`_LARGE` bytes and more
-are kept when the tensor in them is gone. Never more is kept than was in use at one time, nor a block that
-:data:`PATIENCE` requests could not use; :func:`release` gives all of it back, and ``UPSCALE_FX_KEEP_MEMORY=0`` keeps
-none. Only Linux is asked for huge pages; numbers do not depend on any of this.
+A result of hundreds of megabytes gets new memory in every call, and the first touch of each of its 4 KiB pages costs a
+page fault. Measured on a virtual machine, filling 173 MB took 76 ms, of which 6 ms were writing; with huge pages
+(2 MiB) it took 13 ms, with reused memory 6 ms. So blocks of :data:`_LARGE` bytes and more are kept after their tensor
+is deleted. The blocks in use and the kept blocks together never exceed the peak of memory in use, and a block that
+:data:`PATIENCE` requests could not use is freed. :func:`release` frees all kept blocks; ``UPSCALE_FX_KEEP_MEMORY=0``
+keeps none. Huge pages are used on Linux only. Results do not depend on any of this.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Below this memory comes from the allocator's own store, most of it touched before.
+#: Smaller blocks come from torch's allocator, which mostly reuses memory.
 _LARGE = 8 << 20
-#: Requests that a kept block waits for one that it fits.
+#: A kept block is freed after this many requests that it does not fit.
 PATIENCE = 256
 _HUGE_PAGE = 2 << 20
 _KEEPS = os.environ.get("UPSCALE_FX_KEEP_MEMORY", "1") != "0"
@@ -38,10 +38,11 @@ class _Store:
     """Blocks of memory that no tensor uses.
 
     Attributes:
-        kept: each with the number of the request before which it was returned.
-        returned: what finalizers put here; they run at any time, so they must not wait for the lock.
-        used: bytes lent out; ``peak`` is the most that was at one time.
-        requests: how many there were.
+        kept: (number of the request after its return, block).
+        returned: blocks from finalizers, which run at any time and so must not wait for the lock.
+        used: bytes in use.
+        peak: the largest ``used`` so far.
+        requests: the number of requests so far.
     """
 
     kept: list[tuple[int, mmap.mmap]] = field(default_factory=list)
@@ -52,7 +53,7 @@ class _Store:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def lend(self, nbytes: int) -> mmap.mmap:
-        """A block of at least that many bytes, and of at most a quarter more."""
+        """Return a block of at least ``nbytes`` bytes, and at most a quarter more."""
         size = -(-nbytes // _HUGE_PAGE) * _HUGE_PAGE
         with self.lock:
             self._tidy()
@@ -67,13 +68,13 @@ class _Store:
             return chosen
 
     def count_kept(self) -> int:
-        """Bytes of all blocks."""
+        """Return the bytes of all kept blocks."""
         with self.lock:
             self._tidy()
             return sum(len(block) for _, block in self.kept)
 
     def _tidy(self) -> None:
-        """Take in what was returned, and let go of what is too old or too much."""
+        """Keep returned blocks, and free blocks that are too old or too many."""
         self.requests += 1
         while self.returned:
             block = self.returned.popleft()
@@ -84,7 +85,7 @@ class _Store:
             self.kept.pop(0)
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Free all kept blocks."""
         with self.lock:
             self._tidy()
             self.kept.clear()
@@ -92,22 +93,22 @@ class _Store:
 
 
 _store = _Store()
-if hasattr(os, "register_at_fork"):  # in a forked process the lock may be held by a thread that it does not have
+if hasattr(os, "register_at_fork"):  # the lock may be held by a thread that a forked process does not have
     os.register_at_fork(after_in_child=lambda: setattr(_store, "lock", threading.Lock()))
 
 
 def release() -> None:
-    """Give memory that no tensor uses back to the system."""
+    """Return memory that no tensor uses to the system."""
     _store.clear()
 
 
 def kept_bytes() -> int:
-    """Bytes that are kept although no tensor uses them."""
+    """Return the bytes that are kept although no tensor uses them."""
     return _store.count_kept()
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """An uninitialised contiguous tensor, of the dtype and on the device of another."""
+    """Return an uninitialised contiguous tensor with the dtype and device of ``like``."""
     nbytes = torch.Size(shape).numel() * like.element_size()
     if nbytes < _LARGE or not _KEEPS or type(like) is not Tensor or like.device.type != "cpu":
         return like.new_empty(shape)
@@ -119,17 +120,17 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _map(size: int) -> mmap.mmap:
-    """New memory."""
+    """Return a new block, in huge pages on Linux."""
     if not sys.platform.startswith("linux"):
         return mmap.mmap(-1, size)
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system without them
+    with contextlib.suppress(OSError):  # the system has no huge pages
         block.madvise(mmap.MADV_HUGEPAGE)
     return block
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``torch.nn.functional.linear`` of ``[N, I]`` values; without gradients, into memory of :func:`empty`."""
+    """``torch.nn.functional.linear`` of ``[N, I]`` values; without gradients, the result is made by :func:`empty`."""
     ordinary = type(x) is Tensor and x.dim() == 2 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     if not ordinary or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)

@@ -1,4 +1,4 @@
-"""Products of a sorted graph with a matrix, from torch's sparse kernels, and the checks they need."""
+"""Products of a sorted graph with a matrix on torch's sparse kernels, and the checks they need."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-#: Most numbers a temporary of edges and channels may hold.
+#: The largest size of a temporary ``[edges, channels]``.
 _LARGEST_PART = 1 << 22
 _SPARSE_REDUCE = {"sum": "sum", "mean": "mean", "max": "amax", "min": "amin"}
 _SPARSE_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def product(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, reduce: str) -> Tensor:
-    """Reduce ``weight[e] * x[col[e]]`` over the edges of every row: ``[M, C] -> [N, C]``, 0 where there are none.
+    """Reduce ``weight[e] * x[col[e]]`` over the edges of every row: ``[M, C] -> [N, C]``, 0 for rows without edges.
 
-    The graph must have been checked: torch's sparse kernels trust their indices.
+    The caller must check the graph, because torch's sparse kernels do not check their indices.
     """
     num_rows, num_edges = rowptr.numel() - 1, x.size(0) if col is None else col.numel()
     if num_rows == 0 or num_edges == 0 or x.numel() == 0:
@@ -33,25 +33,25 @@ def product(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor
 
 
 def edge_rows(rowptr: Tensor, num_edges: int) -> Tensor:
-    """The row of every edge, ``[E]``."""
+    """Return the row of every edge, ``[E]``."""
     rows = torch.arange(rowptr.numel() - 1, device=rowptr.device)
     return torch.repeat_interleave(rows, rowptr.diff(), output_size=num_edges)
 
 
 def widen(dtype: torch.dtype) -> torch.dtype:
-    """What sums of a dtype are accumulated in."""
+    """Return the dtype in which sums of a dtype are accumulated."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def slices(num_edges: int, like: Tensor) -> Iterator[slice]:
-    """Ranges of edges so short that a row of ``like`` for each of them fits into a small temporary."""
+    """Yield ranges of edges so short that a row of ``like`` for each edge fits into a small temporary."""
     step = max(1, _LARGEST_PART // max(1, like[:1].numel()))
     for start in range(0, num_edges, step):
         yield slice(start, min(start + step, num_edges))
 
 
 def check(rowptr: Tensor, col: Tensor | None, num_columns: int) -> int:
-    """How many edges a graph has, if all of them exist; otherwise an IndexError, on CUDA when it gets there."""
+    """Return the number of edges; raises an IndexError if an index is out of bounds, on CUDA asynchronously."""
     num_edges = num_columns if col is None else col.numel()
     _check_rows(rowptr, num_edges)
     if col is not None and num_edges:
@@ -60,9 +60,9 @@ def check(rowptr: Tensor, col: Tensor | None, num_columns: int) -> int:
 
 
 def _check_columns(col: Tensor, num_columns: int) -> None:
-    """Every entry of ``col`` must be in ``[0, num_columns)``."""
+    """Raise an IndexError unless every entry of ``col`` is in ``[0, num_columns)``."""
     if col.is_cuda:
-        torch._assert_async(((col >= 0) & (col < num_columns)).all())  # no wait for the device
+        torch._assert_async(((col >= 0) & (col < num_columns)).all())  # does not wait for the device
         return
     low, high = (int(bound) for bound in torch.aminmax(col))
     if low < 0 or high >= num_columns:
@@ -70,16 +70,16 @@ def _check_columns(col: Tensor, num_columns: int) -> None:
 
 
 def _check_rows(rowptr: Tensor, num_edges: int) -> None:
-    """``rowptr`` must ascend from 0 to the number of edges."""
-    right = (rowptr.diff() >= 0).all() & (rowptr[0] == 0) & (rowptr[-1] == num_edges)
+    """Raise an IndexError unless ``rowptr`` ascends from 0 to the number of edges."""
+    ascends = (rowptr.diff() >= 0).all() & (rowptr[0] == 0) & (rowptr[-1] == num_edges)
     if rowptr.is_cuda:
-        torch._assert_async(right)
-    elif not right:
+        torch._assert_async(ascends)
+    elif not ascends:
         raise IndexError(f"rowptr must ascend from 0 to the number of edges, {num_edges}: is it from another graph?")
 
 
 def _matrix(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor) -> Tensor:
-    """The graph as a sparse matrix ``[N, M]``."""
+    """Return the graph as a sparse matrix ``[N, M]``."""
     _silence_beta_warning()
     num_rows, num_columns = rowptr.numel() - 1, x.size(0)
     columns = torch.arange(num_columns, device=x.device) if col is None else col
@@ -89,7 +89,7 @@ def _matrix(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor
 
 @functools.cache
 def _silence_beta_warning() -> None:
-    """Torch warns once per process that its CSR tensors are new: have it do so where nobody is bothered."""
+    """Trigger torch's warning that CSR tensors are in beta, which comes once per process, where it is suppressed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = torch.zeros(2, dtype=torch.int64)
@@ -97,7 +97,7 @@ def _silence_beta_warning() -> None:
 
 
 def _scatter(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, reduce: str) -> Tensor:
-    """The same without sparse tensors: gather, then scatter."""
+    """Compute the product without sparse tensors: gather, then scatter."""
     wide = widen(x.dtype)
     messages = x if col is None else x.index_select(0, col)
     messages = messages if weight is None else messages * weight.unsqueeze(1)

@@ -1,6 +1,6 @@
-"""Compiled loops that add to sources. Each thread owns a range of channels and walks all edges.
+"""Compiled loops that add to sources. Each thread has a range of channels and visits all edges.
 
-So no two threads write to one place, sums are made in the order of the edges however many threads there are, and no
+So no two threads write to the same number, the order of sums does not depend on the number of threads, and no
 transposed graph is needed. Arguments are those of ``sum_loops``, but ``lo`` to ``hi`` are channels, counted over all
 heads.
 """
@@ -16,7 +16,7 @@ from upscale_fx.operators.kernels.jit import OK, ROWPTR, ahead, compile_loop, co
 
 @compile_loop
 def csr(index: Any, num_rows: int, rowptr: Any, order: Any) -> int:
-    """Stable counting sort; ``rowptr`` comes in as zeros. Returns OK or an edge whose target does not exist."""
+    """Stable counting sort; ``rowptr`` must be zeros. Returns OK or an edge whose target does not exist."""
     for e in range(index.size):
         i = index[e]
         if i < 0 or i >= num_rows:
@@ -37,7 +37,7 @@ def spmm_transposed(
     rowptr: Any, col: Any, identity: bool, num_edges: int, w: Any, ws: int, wh: int,
     g: Any, gs: int, gh: int, m: int, heads: int, channels: int, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Weighted sums of what targets hold, into their sources; ``out [M, H, C]`` comes in as zeros."""
+    """Add weighted values of targets to their sources; ``out [M, H, C]`` must be zeros."""
     last_row = rowptr.size - 1
     if not covers(rowptr, 0, last_row, num_edges):
         return ROWPTR
@@ -68,7 +68,7 @@ def edge_add_backward(
     rowptr: Any, col: Any, identity: bool, num_edges: int, left: Any, right: Any, m: int, heads: int,
     negative_slope: float, grad: Any, out_left: Any, out_right: Any,
 ) -> int:  # fmt: skip
-    """Gradients of both ends of a leaky ReLU of their sum; both come in as zeros. One thread: there are few heads."""
+    """Gradients of both ends of a leaky ReLU of their sum; both must be zeros. One thread, because heads are few."""
     last_row = rowptr.size - 1
     if not covers(rowptr, 0, last_row, num_edges):
         return ROWPTR
@@ -96,13 +96,13 @@ def edge_additive_dot_backward(
     right: Any, rs: int, rh: int, m: int, heads: int, channels: int, vector: Any, negative_slope: float, grad: Any,
     out_left: Any, out_right: Any, out_vector: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Gradients of both ends and of the vector; all come in as zeros."""
+    """Gradients of both ends and of the vector; all must be zeros."""
     last_row = rowptr.size - 1
     if not covers(rowptr, 0, last_row, num_edges):
         return ROWPTR
     width, slope = heads * channels, out_left.dtype.type(negative_slope)
     inner = np.empty(channels, out_left.dtype)
-    row_sum, total = np.zeros(hi - lo, out_left.dtype), np.zeros(hi - lo)  # over all edges, so not in single precision
+    row_sum, total = np.zeros(hi - lo, out_left.dtype), np.zeros(hi - lo)  # double precision, as it sums all edges
     distance = ahead(out_right, hi - lo)
     fetched = 0 if identity else num_edges - distance
     for i in range(last_row):
@@ -126,7 +126,7 @@ def edge_additive_dot_backward(
                     v = left[a + c] + right[b + c]
                     inner[c] = outer if v > 0 else slope * outer
                     row_sum[k + c] += inner[c] * v
-                for c in range(unsigned(last - first)):  # apart: with more arrays in one loop it is not vectorised
+                for c in range(unsigned(last - first)):  # a second loop: with more arrays, one loop is not vectorised
                     v = inner[c] * vector[r + c]
                     out_left[p + c] += v
                     out_right[q + c] += v

@@ -1,4 +1,4 @@
-"""Compiled loops over targets that reduce what their sources send. Each thread owns a range of targets.
+"""Compiled loops over targets that reduce the messages of their sources. Each thread has a range of targets.
 
 Arguments: ``rowptr``, ``col`` (``identity``: unused, edge e reads row e); ``w[e * ws + h * wh]`` is the weight of an
 edge for head h; ``x[j * xs + h * hs + c]`` is channel c of head h of source j < m; ``heads``, ``channels``;
@@ -33,7 +33,7 @@ def spmm_sum(
     rowptr: Any, col: Any, identity: bool, num_edges: int, w: Any, ws: int, wh: int,
     x: Any, xs: int, hs: int, m: int, heads: int, channels: int, mean: bool, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Weighted sums, or means."""
+    """Compute weighted sums, or means."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     width = heads * channels
@@ -66,7 +66,7 @@ def spmm_extreme(
     rowptr: Any, col: Any, identity: bool, num_edges: int, w: Any, ws: int, wh: int,
     x: Any, xs: int, hs: int, m: int, heads: int, channels: int, least: bool, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Largest or least message per channel; NaN wins, as in torch."""
+    """Compute the largest or least message per channel; NaN wins, as in torch."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     width = heads * channels
@@ -101,7 +101,7 @@ def attend(
     rowptr: Any, col: Any, identity: bool, num_edges: int, scores: Any, ws: int, wh: int,
     x: Any, xs: int, hs: int, m: int, heads: int, channels: int, out: Any, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Softmax over the edges of a target and weighted sum, divided once at the end."""
+    """Compute the softmax over the edges of a target and the weighted sum, with one division at the end."""
     if not covers(rowptr, lo, hi, num_edges):
         return ROWPTR
     width = heads * channels

@@ -1,4 +1,4 @@
-"""The operators in terms of torch's own kernels: any device, any dtype.
+"""The operators on torch's own kernels, for any device and dtype.
 
 Nothing of size ``[E, H, C]`` is built. Sums in half precision are accumulated in float32.
 """
@@ -39,7 +39,7 @@ def _spmm(rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, 
 def extreme_backward(
     rowptr: Tensor, col: Tensor | None, weight: Tensor | None, x: Tensor, out: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of ``spmm`` with max or min: messages are computed again and compared with what came out."""
+    """Gradients of ``spmm`` with max or min: messages are computed again and compared with the result."""
     row = edge_rows(rowptr, check(rowptr, col, x.size(0)))
     grad_x = torch.zeros_like(x, dtype=widen(x.dtype), memory_format=torch.contiguous_format)
     grad_weight = None if weight is None else torch.zeros_like(weight, dtype=grad_x.dtype)
@@ -173,11 +173,11 @@ def attend(rowptr: Tensor, col: Tensor | None, scores: Tensor, x: Tensor) -> Ten
 
 
 def _pairs(rowptr: Tensor, col: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
-    """``left[row] + right[col]``, one per edge."""
+    """Return ``left[row] + right[col]``, one per edge."""
     row = edge_rows(rowptr, check(rowptr, col, right.size(0)))
     return left.index_select(0, row) + (right if col is None else right.index_select(0, col))
 
 
 def _add_rows(total: Tensor, col: Tensor | None, values: Tensor) -> Tensor:
-    """``total[col] += values`` in place; edge e goes to row e without a ``col``."""
+    """Do ``total[col] += values`` in place; without ``col``, edge e adds to row e."""
     return total.add_(values) if col is None else total.index_add_(0, col, values)
