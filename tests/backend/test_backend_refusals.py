@@ -99,7 +99,7 @@ def test_what_cannot_be_traced_names_the_line():
 
     message = failure(lambda: compile_(build(Sorts), amount=0.5)(*graph(*SIZES[0])))
     assert "torch.autocast within forward()" in message
-    assert "test_backend.py:" in message
+    assert "test_backend_refusals.py:" in message
 
 
 def test_a_model_for_one_size_is_refused():
