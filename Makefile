@@ -21,7 +21,7 @@ help:
 	@echo "make test     run the tests that take minutes"
 	@echo "make test-all run all of them, as CI does"
 	@echo "make nightly  run all of them with every amount, and with twenty times as many random models"
-	@echo "make test-versions  run a share of them with the oldest and the newest torch that will do (12 GB of disk)"
+	@echo "make test-versions  run those of make test with the oldest and the newest libraries that will do (12 GB)"
 	@echo "make lint     check style"
 	@echo "make types    check types"
 	@echo "make format   rewrite the code in the project's style"

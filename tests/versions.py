@@ -1,8 +1,8 @@
 """The tests with the oldest and with the newest libraries that the package takes: ``make test-versions``.
 
 The oldest are the lower bounds in pyproject.toml, the newest what pip finds; constraints.txt has no say in either. Each
-end gets an environment under .venv-versions, which is kept and updated: with torch for GPUs, some 6 GB each. Of every
-test file a share runs, evenly spaced: `make test` with the versions of constraints.txt runs all.
+end gets an environment under .venv-versions, which is kept and updated: with torch for GPUs, some 6 GB each. The tests
+are those of ``make test``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,12 @@ import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
-
-if TYPE_CHECKING:
-    import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-versions"
 SHOWN = ("torch", "torch_geometric", "numba", "networkx", "numpy")
-#: The most tests of one file; 0 is all. Read here by pytest's processes, which load this file as a plugin.
-MOST, VARIABLE = 30, "UPSCALE_FX_TESTS_PER_FILE"
 
 
 @dataclass(frozen=True)
@@ -53,22 +48,6 @@ def oldest() -> list[str]:
 ENDS = {"oldest": oldest, "newest": list}
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave a share of every file, evenly spaced."""
-    most = int(os.environ.get(VARIABLE, MOST))
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    if most:
-        items[:] = [item for tests in files.values() for item in evenly(tests, most)]
-
-
-def evenly(tests: Sequence[pytest.Item], most: int) -> list[pytest.Item]:
-    """At most so many of them, the first and then every so many."""
-    count = min(most, len(tests))
-    return [tests[place * len(tests) // count] for place in range(count)]
-
-
 def install(end: str) -> Path:
     """Make or update the environment of an end; returns its Python."""
     python = FOLDER / end / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -76,8 +55,9 @@ def install(end: str) -> Path:
         print(f"Installing into {python.parents[1].relative_to(ROOT)} (the first time takes some minutes)", flush=True)
         venv.create(python.parents[1], with_pip=True, symlinks=os.name != "nt")
     pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--upgrade"]
-    strategy = ["--upgrade-strategy", "eager"]
-    subprocess.run([*pip, *strategy, "-e", ".[dev,draw]", *ENDS[end]()], cwd=ROOT, check=True)
+    wanted = ["--upgrade-strategy", "eager", "-e", ".[dev,draw]", *ENDS[end]()]
+    if subprocess.run([*pip, *wanted], cwd=ROOT, check=False).returncode:
+        sys.exit(f"{end}: pip could not install {' '.join(wanted)}")
     return python
 
 
@@ -91,18 +71,8 @@ def run(python: Path, end: str, workers: str, arguments: Sequence[str]) -> Outco
     """Run the tests and count how they ended."""
     file = FOLDER / f"{end}.xml"
     file.unlink(missing_ok=True)
-    command = [
-        str(python),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "tests.versions",
-        "-n",
-        workers,
-        f"--junit-xml={file}",
-        *arguments,
-    ]
+    pytest = [str(python), "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal"]
+    command = [*pytest, f"--junit-xml={file}", *arguments]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if not file.exists():  # pytest itself broke
         return Outcome(0, 1, 0)
@@ -118,7 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--end", choices=tuple(ENDS), help="only this one")
     parser.add_argument("--workers", default="2", help="how many test processes (default: %(default)s)")
-    parser.add_argument("pytest", nargs="*", help="files, and after -- options, for pytest (default: all of tests)")
+    parser.add_argument(
+        "pytest", nargs="*", default=["-m", "not slow"], help="after --: what pytest runs (default: %(default)s)"
+    )
     options = parser.parse_args()
     lines, fine = [], True
     for end in [options.end] if options.end else ENDS:
