@@ -179,6 +179,11 @@ def _takes_element(node: fx.Node, values: Mapping[fx.Node, Pair]) -> bool:
     return isinstance(values[node.args[0]][0], tuple | list | dict)
 
 
+def rule_of(node: fx.Node, root: nn.Module) -> Rule | None:
+    """The rule of the call that a node makes, if there is one."""
+    return _find(node, root.get_submodule(str(node.target)) if node.op == "call_module" else None)
+
+
 def _find(call: fx.Node, module: nn.Module | None) -> Rule | None:
     if module is not None:
         return next((REGISTRY[cls] for cls in type(module).__mro__ if cls in REGISTRY), None)
