@@ -41,6 +41,7 @@ class Pipeline:
             result = step(gm)
             check_invariants(step, gm, result.graph_module)
             if self.callback is not None:
+                result.graph_module.make_code()  # whoever is shown a graph may call or compile it
                 self.callback(step, gm, result.graph_module)
             gm, modified = result.graph_module, modified or result.modified
         return PassResult(gm, modified)

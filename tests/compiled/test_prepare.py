@@ -25,7 +25,7 @@ def prepared(compiled, inputs, asked=None):
     """The handle of one call's inputs, and the inputs that are left; ``asked`` is what makes it, if not the graph."""
     structure = structure_of(compiled)
     taken = {name: inputs[name] for name in structure.arguments if name in inputs}
-    handle = upscale_fx.prepare(asked or compiled, num_nodes=inputs["x"].size(0), **taken)
+    handle = upscale_fx.prepare(compiled if asked is None else asked, num_nodes=inputs["x"].size(0), **taken)
     return handle, {name: value for name, value in inputs.items() if name not in taken} | {"edge_index": handle}
 
 

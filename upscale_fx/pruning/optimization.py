@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from upscale_fx.compiled.deferred_code import code_when_called
@@ -48,7 +46,7 @@ def optimized(
     inference: bool = False,
     dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
-    """A fused copy of an unfused graph; the graph stays as it is."""
+    """Fuse an unfused graph that nobody else holds: the result may be this very graph, or share its parameters."""
     with code_when_called():
         fused = _optimized(module, callback, inference, dtype)
     fused.make_code()
@@ -60,9 +58,7 @@ def _optimized(
 ) -> CompiledGNN:
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
-    cleaning = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module)
-    # A graph that no pass changed is the user's own: copy it.
-    cleaned: CompiledGNN = cleaning.graph_module if cleaning.modified else copy.deepcopy(module)
+    cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
     remember_unfused(cleaned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
@@ -54,8 +55,10 @@ def optimize_model(
     dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
     """A faster graph; see :func:`upscale_fx.optimize`."""
-    compiled = isinstance(model, CompiledGNN)
-    graph = unfused(model) if compiled else trace_model(model, example.inputs, example.kwargs)  # type: ignore[arg-type]
+    if isinstance(model, CompiledGNN):
+        graph = copy.deepcopy(unfused(model))
+    else:
+        graph = trace_model(model, example.inputs, example.kwargs)
     return optimized(graph, callback, inference, dtype)
 
 
