@@ -1,12 +1,12 @@
-"""Prune the same ordinary PyTorch Geometric models with upscale_fx and with its peers, and say in words what came out.
+"""Prune ordinary PyTorch Geometric models with upscale_fx and with other pruners, and print the outcomes in a table.
 
     python examples/compare.py              # `make compare` installs the peers first
     python examples/compare.py --markdown
 
-Each tool gets a fresh copy of the model and is asked to remove half of the channels. Its result is compared with its
-own reference: the dense model with everything that the tool removed set to zero.
+Each tool gets a fresh copy of the model, to remove half of the channels. Its result is compared with its own
+reference: the dense model with all weights that the tool removed set to zero.
 
-Tools are used as their READMEs show. ml-upscale asks for torch 2.0.1 but is run on the torch at hand.
+Tools are used as their READMEs show. ml-upscale requires torch 2.0.1 but runs on the installed torch here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from upscale_fx.models import GraphTransformer
 AMOUNT = 0.5
 HIDDEN = 64
 LAYERS = 3
-#: Above this share of the largest output, a difference is no rounding any more (float32).
+#: The largest difference that counts as rounding (float32), as a share of the largest output.
 ROUNDING = 1e-4
 
 Inputs = tuple[Tensor, Tensor]
@@ -47,8 +47,8 @@ class Case:
     """A model to prune.
 
     Attributes:
-        model: in ``eval()``; tools get copies.
-        output_layer: path of the module that makes the logits, whose outputs must all stay.
+        model: the model, in ``eval()``; tools get copies.
+        output_layer: path of the module that computes the logits; it must keep all its outputs.
         inputs: node features ``[N, C]`` and edges ``[2, E]``.
     """
 
@@ -57,12 +57,12 @@ class Case:
     inputs: Inputs
 
     def copy(self) -> nn.Module:
-        """Return a copy that a tool may break."""
+        """Return a copy for a tool, which may break it."""
         return copy.deepcopy(self.model)
 
 
 def cases(inputs: Inputs, classes: int) -> dict[str, Case]:
-    """Return the models of the comparison by name, with weights that depend on the seed alone."""
+    """Return the models of the comparison by name, with weights that depend only on the seed."""
     x, edge_index = inputs
     sizes = {"in_channels": x.shape[1], "hidden_channels": HIDDEN, "num_layers": LAYERS, "out_channels": classes}
     in_degrees = torch.bincount(degree(edge_index[1], num_nodes=len(x), dtype=torch.long))
@@ -85,7 +85,7 @@ def cases(inputs: Inputs, classes: int) -> dict[str, Case]:
 
 @torch.no_grad()
 def _roughen(model: nn.Module) -> nn.Module:
-    """Move parameters off their initial zeros and ones, so that leaving one out, or misplacing it, shows."""
+    """Change parameters from their initial zeros and ones, so that a missing or misplaced one changes the output."""
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     return model
@@ -109,12 +109,12 @@ def prune_constrained(case: Case) -> Pruned:
 
 
 def prune_with_torch_pruning(case: Case) -> Pruned:
-    """Use Torch-Pruning as its README shows, on the model as it is."""
+    """Use Torch-Pruning as its README shows, on the unchanged model."""
     return _torch_pruning(case, case.copy())
 
 
 def prune_with_torch_pruning_after_swap(case: Case) -> Pruned:
-    """Use Torch-Pruning on a model it can see into: PyG's own Linear modules, unknown to it, become torch's."""
+    """Use Torch-Pruning on a model whose PyG Linear modules, unknown to it, are replaced by torch's."""
     return _torch_pruning(case, swap_linears(case.copy()))
 
 
@@ -129,7 +129,7 @@ def swap_linears(model: nn.Module) -> nn.Module:
 
 
 def torch_pruning_step(model: nn.Module, inputs: tuple[Tensor, ...], ratio: float, output_layer: str) -> None:
-    """Prune a model in place with Torch-Pruning's group magnitudes, as its README shows; the output layer is left."""
+    """Prune a model in place with Torch-Pruning's group magnitudes, as its README shows; it leaves the output layer."""
     import torch_pruning  # noqa: PLC0415 - optional
 
     torch_pruning.pruner.BasePruner(
@@ -147,7 +147,7 @@ def _torch_pruning(case: Case, model: nn.Module) -> Pruned:
 
 
 def prune_with_ml_upscale(case: Case) -> Pruned:
-    """Use ml-upscale's export. Its masking takes images on a GPU only, so it gets the model that upscale_fx masked."""
+    """Use ml-upscale's export. Its masking takes only images on a GPU, so it gets the model that upscale_fx masked."""
     from upscale import PruningManager  # noqa: PLC0415 - optional
 
     reference = upscale_fx.mask(case.model, AMOUNT, example_inputs=case.inputs)
@@ -158,7 +158,7 @@ def prune_with_ml_upscale(case: Case) -> Pruned:
 
 @torch.no_grad()
 def _zero_what_is_gone(dense: nn.Module, pruned: nn.Module) -> nn.Module:
-    """Zero the entries of the dense model's parameters that the pruned one has not; random values identify them."""
+    """Zero the entries of the dense model's parameters that the pruned one lacks; random values identify them."""
     kept = dict(pruned.named_parameters())
     for name, parameter in dense.named_parameters():
         parameter.mul_(torch.isin(parameter, kept[name]))
@@ -186,7 +186,7 @@ TOOLS = {
 
 
 def outcome(tool: Tool, case: Case) -> str:
-    """Prune and say in a few words what came out."""
+    """Prune, and describe the outcome in a few words."""
     if importlib.util.find_spec(tool.module) is None:
         return "not installed"
     silence = io.StringIO()
@@ -194,7 +194,7 @@ def outcome(tool: Tool, case: Case) -> str:
         warnings.simplefilter("ignore")
         try:
             return _judge(case, *tool.prune(case))
-        except Exception as error:  # code of others may raise anything; the cell says what it was
+        except Exception as error:  # code of others may raise anything; the cell shows the error
             return f"error: {type(error).__name__}"
 
 
@@ -203,9 +203,9 @@ def _judge(case: Case, pruned: nn.Module, reference: nn.Module) -> str:
     if share == 1:
         return "unchanged, no error"
     with torch.no_grad():
-        expected, found = reference.eval()(*case.inputs), pruned.eval()(*case.inputs)
-    if found.shape != expected.shape:
-        return f"wrong: output {list(found.shape)}"
+        expected, actual = reference.eval()(*case.inputs), pruned.eval()(*case.inputs)
+    if actual.shape != expected.shape:
+        return f"wrong: output {list(actual.shape)}"
     difference = largest_difference(reference, pruned, case.inputs)
     right = difference <= ROUNDING * float(expected.abs().max())
     return f"{'' if right else 'wrong: '}{share:.0%} left, off by {difference:.0e}"

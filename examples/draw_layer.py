@@ -22,7 +22,7 @@ _COLOURS = {"lin_l": "#4c72b0", "lin_r": "#dd8452"}
 
 @dataclass(frozen=True)
 class Read:
-    """One consumer's reading of a tensor: channels ``start`` to ``start + length``."""
+    """The channels of a tensor that one consumer reads: ``start`` to ``start + length``."""
 
     consumer: str
     start: int
@@ -30,14 +30,14 @@ class Read:
 
 
 def reads_of(graph: fx.Graph, value: str) -> list[Read]:
-    """Which slices of a value the linear layers downstream of it read."""
+    """The slices of a value that linear layers read."""
     node = next(n for n in graph.nodes if n.name == value)
-    found = []
+    reads = []
     for user in node.users:
         if user.target is torch.narrow:
             consumer = _first_linear(user)
-            found.append(Read(str(consumer.meta["module"]), int(user.args[2]), int(user.args[3])))
-    return sorted(found, key=lambda read: read.start)
+            reads.append(Read(str(consumer.meta["module"]), int(user.args[2]), int(user.args[3])))
+    return sorted(reads, key=lambda read: read.start)
 
 
 def _first_linear(node: fx.Node) -> fx.Node:
@@ -47,7 +47,7 @@ def _first_linear(node: fx.Node) -> fx.Node:
 
 
 def draw(axes: Axes, title: str, width: int, reads: list[Read], full: int) -> None:
-    """A tensor as a bar, what its readers read as bars below."""
+    """Draw a tensor as a bar, and the reads of its consumers as bars below."""
     axes.barh(0, width, color="#cccccc", edgecolor="black")
     axes.text(width / 2, 0, f"x  [N, {width}]", ha="center", va="center")
     for row, read in enumerate(reads, start=1):

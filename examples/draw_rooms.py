@@ -1,9 +1,9 @@
-"""Draw the rooms of the package and the way a model takes through them: the picture in docs/architecture.md.
+"""Draw the rooms of the package and the path of a model through them: the picture in docs/architecture.md.
 
 python examples/draw_rooms.py docs/rooms.svg
 
-Rooms, their order and what is in them are read from docs/architecture.md and from the source, so that the picture is
-that of the code. A room stands on those that it may import.
+The rooms, their order and their sizes are read from docs/architecture.md and from the source, so that the picture
+matches the code. A room is drawn above those that it may import.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "upscale_fx"
 
-#: The way of a model: the rooms that it passes, the step's name, and what comes out.
+#: The path of a model: by room, the name of the step and its result.
 PIPELINE = {
     "tracing": ("1 trace", "a graph that computes\nwhat the model computes"),
     "masking": ("2 mask", "zeros where a layer\nmay stop reading"),
@@ -30,13 +30,13 @@ PIPELINE = {
     "operators": ("5 run", "kernels over\nsorted edges"),
 }
 _WIDTH, _GAP = 30.0, 0.6
-#: Heights of a room with a folder, of a file that lies flat, and of a step of the pipeline.
+#: Heights of a room that is a folder, of a room that is a file, and of a step of the pipeline.
 _FOLDER, _FILE, _STEP = 2.4, 1.1, 4.4
 
 
 @dataclass(frozen=True)
 class Room:
-    """A folder of the package: its first sentence, and how much is in it."""
+    """A folder of the package: the first sentence of its docstring, and its size."""
 
     name: str
     says: str
@@ -51,7 +51,7 @@ def floors(page: str) -> list[list[str]]:
 
 
 def read(name: str) -> Room | None:
-    """A room as it is in the source; None for a file that lies flat."""
+    """A room, read from the source; None for a room that is a file."""
     folder = PACKAGE / name
     if not folder.is_dir():
         return None
@@ -62,7 +62,7 @@ def read(name: str) -> Room | None:
 
 
 def draw(axes: Axes, rows: list[list[str]]) -> float:
-    """The pipeline as a row of steps, and below it the rooms, one floor a row; returns the height of all."""
+    """Draw the pipeline as a row of steps, and below it the rooms, one floor per row; returns the total height."""
     top = 0.0
     width = (_WIDTH - 2.0 * (len(PIPELINE) - 1)) / len(PIPELINE)
     for number, (room, (step, makes)) in enumerate(PIPELINE.items()):
@@ -81,8 +81,8 @@ def draw(axes: Axes, rows: list[list[str]]) -> float:
         height = _FOLDER if any(rooms.values()) else _FILE
         wide = (_WIDTH - _GAP * (len(names) - 1)) / len(names)
         bottom -= height + _GAP
-        for place, (name, one) in enumerate(rooms.items()):
-            _draw_room(axes, name, one, (place * (wide + _GAP), bottom, wide, height))
+        for place, (name, content) in enumerate(rooms.items()):
+            _draw_room(axes, name, content, (place * (wide + _GAP), bottom, wide, height))
     axes.set_xlim(-0.5, _WIDTH + 0.5)
     axes.set_ylim(bottom - 0.5, 0.5)
     axes.set_axis_off()

@@ -1,10 +1,10 @@
-"""Take a pruned graph neural network out of Python: torch.export, and a package compiled by AOTInductor.
+"""Export a pruned graph neural network: with torch.export, and as a package compiled by AOTInductor.
 
     python examples/export_gnn.py --model sage --amount 0.5
 
-Both are made from one small graph and run on another one, because the numbers of nodes and edges stay dynamic. The
-exported program keeps upscale_fx's operators, so whoever loads it imports upscale_fx; the package is compiled code that
-needs torch alone, also from C++. It is made from the graph before fusing, whose operations all have C++ kernels.
+Both are made from one small graph and run on another one: the numbers of nodes and edges stay dynamic. The exported
+program contains upscale_fx's operators, so import upscale_fx before loading it. The package is compiled code that needs
+only torch, from Python or C++. It is made from the graph before fusing, whose operations all have C++ kernels.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FEATURES, CLASSES = 64, 7
 
 @dataclass(frozen=True)
 class Export:
-    """One way out of Python.
+    """One exported file.
 
     Attributes:
-        kind: what was written.
-        path: where.
+        kind: the kind of the file.
+        path: the file.
         difference: largest absolute difference to the masked model, on a graph of another size.
     """
 
@@ -60,19 +60,19 @@ def exported(compiled: nn.Module) -> ExportedProgram:
 
 
 def cxx_compiler() -> str | None:
-    """The C++ compiler that AOTInductor would use, where there is one."""
+    """The C++ compiler that AOTInductor uses; None if there is none."""
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
 def difference(reference: nn.Module, loaded: Callable[..., Any]) -> float:
-    """Largest absolute difference of two models on a graph that neither was made from."""
+    """Largest absolute difference of two models on a graph of another size."""
     inputs = graph(371, 1234)
     with torch.no_grad():
         return float((loaded(*inputs) - reference(*inputs)).abs().max())
 
 
 def export_model(model: nn.Module, amount: float, folder: Path) -> list[Export]:
-    """Prune a model, write it down in every way this machine can, load it again and compare it with the masked one."""
+    """Prune a model, export it in all ways that work here, load the files and compare them with the masked model."""
     masked = upscale_fx.mask(model, amount)
     path = folder / "exported.pt2"
     torch.export.save(exported(upscale_fx.prune(model, amount)), path)
@@ -87,7 +87,7 @@ def export_model(model: nn.Module, amount: float, folder: Path) -> list[Export]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Export]:
-    """Export one model and print what was written and how exact it is."""
+    """Export one model, and print the files and their differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="sage")
     parser.add_argument("--amount", type=float, default=0.5, help="share of the channels to remove, in [0, 1)")

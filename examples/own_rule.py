@@ -1,9 +1,9 @@
-"""Teach upscale_fx an operation of your own: without a rule its channels are all kept, with one they are pruned.
+"""Add a rule for your own operation: without a rule all its channels are kept, with one they are pruned.
 
     python examples/own_rule.py
 
-The operation is opaque: tracing does not look into it (it might be a call into C++ or a custom kernel). Here it is an
-operator of ``torch.library``. A Python function with a rule is opaque too; one without is simply traced.
+The operation is opaque: tracing does not enter it (it could be a call into C++ or a custom kernel). Here it is an
+operator of ``torch.library``. A Python function with a rule is opaque too; a function without one is traced as usual.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ClippedSAGE(nn.Module):
 
 
 def add_rule() -> None:
-    """The rule, in three lines: every channel by itself; that zero stays zero is found by trying."""
+    """The rule, in three lines: each channel depends on itself alone; a test run finds that zero stays zero."""
 
     @upscale_fx.register(soft_clip)
     def rule(op: Operation) -> Relation | None:

@@ -1,8 +1,8 @@
-"""Train a graph neural network, prune it, and see what that costs and saves.
+"""Train a graph neural network, prune it, and print what pruning costs and saves.
 
     python examples/prune_gnn.py --model sage --data cora --amount 0.5 0.75
 
-Prints what changed in the graph of the network, then one table: the trained model beside its pruned versions.
+Prints the diff of the network's graph, then a table of the trained model beside its pruned versions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import upscale_fx
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
 
 MODELS = {"gcn": SimpleGCN, "sage": SAGE, "gatv2": GATv2, "transformer": GraphTransformer, "jknet": JKNet}
-#: The graphs that PyG downloads when there is no folder of stored ones, under its own names.
+#: PyG's names of the graphs that it downloads when there is no folder of stored graphs.
 DOWNLOADS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 GENERATED = "generated"
 STORED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -49,7 +49,7 @@ class Row:
     """One model in the table.
 
     Attributes:
-        name: "dense", or by how much the model was pruned.
+        name: "dense", or the amount that was pruned.
         accuracy: share of the test nodes whose class is predicted.
         parameters: number of parameter entries.
         macs_per_node: multiply-accumulates of the dense products of one forward pass, per node.
@@ -141,7 +141,7 @@ def load_graph(name: str, root: Path | None) -> Data:
     """Return a graph with train, validation and test masks: from `root`, else downloaded, else generated."""
     if name == GENERATED:
         return generated_graph()
-    normalize = NormalizeFeatures()  # rows of bags of words are of very different length
+    normalize = NormalizeFeatures()  # bags of words differ much in length
     if root is not None:
         graph: Data = normalize(_loader(root)["load"](name, str(root)))
         return graph
@@ -160,7 +160,7 @@ def _loader(root: Path) -> dict[str, Any]:
 
 
 def generated_graph(nodes_per_class: int = 200, classes: int = 5, features: int = 64) -> Data:
-    """Return a stochastic block model whose features hint at the class: alone they say little, with neighbours a lot.
+    """Return a stochastic block model; its features predict the class poorly alone, and well with those of neighbours.
 
     Returns:
         `x` ``[N, features]``, `y` ``[N]``, `edge_index` ``[2, E]`` in both directions and three masks ``[N]``: 20 nodes
@@ -227,7 +227,7 @@ def accuracy(model: nn.Module, graph: Data, nodes: Tensor) -> float:
 
 
 def prune_and_measure(model: nn.Module, graph: Data, amounts: Sequence[float]) -> list[Row]:
-    """Prune the model by each amount and measure it beside its pruned versions; prints the first one's graph diff."""
+    """Prune the model by each amount and measure all versions in turns; prints the graph diff of the first."""
     inputs = (graph.x, graph.edge_index)
     models = [model]
     names = ["dense"]
@@ -265,7 +265,7 @@ def largest_difference(reference: nn.Module, compiled: nn.Module, inputs: Inputs
 @torch.no_grad()
 def multiply_accumulates(model: nn.Module, inputs: Inputs) -> int:
     """Return the multiply-accumulates of the dense products in one forward pass; sums over neighbours do not count."""
-    # With gradients on, nothing is written in place, which the counter would not see.
+    # The counter does not see in-place calls; with gradients on, there are none.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         model(*inputs)
     return int(counter.get_total_flops()) // 2  # a product and a sum are one
@@ -295,7 +295,7 @@ def file_size(model: nn.Module) -> int:
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """Return the table that people read, with what its columns mean."""
+    """Return the table as text, with the meaning of its columns."""
     dense = rows[0]
 
     def relative(value: float, reference: float, text: str) -> str:

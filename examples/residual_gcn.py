@@ -8,13 +8,13 @@ from torch_geometric.nn import BatchNorm, GCNConv
 
 
 class ResidualGCN(nn.Module):
-    """Graph convolutions around which the input skips, each with a batch norm, between two linear layers.
+    """Graph convolutions with skip connections and batch norms, between two linear layers.
 
     Args:
         input_dim: width of the node features.
         hidden_dim: width of every hidden layer.
         output_dim: width of the logits.
-        num_layers: number of convolutions; the two linear layers come on top.
+        num_layers: number of convolutions, without the two linear layers.
         dropout: probability that a value of the embedding or of a block is dropped in training.
     """
 

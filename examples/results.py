@@ -1,13 +1,13 @@
-"""Measure what pruning costs in accuracy, and write the pages that say so.
+"""Measure what pruning costs in accuracy, and write the results as pages.
 
     python examples/results.py
     python examples/results.py --models gcn sage --graphs cora --amounts 0.5 0.75 --no-vig
-    python examples/results.py --retry-errors --time-limit 600   # go on for ten minutes, cells with errors included
+    python examples/results.py --retry-errors --time-limit 600   # continue for ten minutes, repeat errors
 
-The pages are docs/baseline.md, docs/results.md and docs/vig_results.md, about the cells that were asked for.
+The pages are docs/baseline.md, docs/results.md and docs/vig_results.md, with the cells that the options select.
 
-Dense models are trained once and kept; every finished cell of the tables is kept at once, so that a run that is stopped
-goes on where it was. `--pages-only` writes the pages from what is there.
+Dense models are trained once and stored. Every finished cell of the tables is stored at once, so a stopped run can be
+continued. `--pages-only` writes the pages from the stored cells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prune_gnn import GENERATED
 
 AMOUNTS = (0.25, 0.5, 0.75, 0.875, 0.9375)
 DEFAULT_GRAPHS = [name for name in GRAPHS if name != GENERATED]
-#: Data on which models are trained with three seeds unless asked otherwise; with one on the others.
+#: Data on which models are trained with three seeds by default; with one seed on all other data.
 SMALL = ("cora", "citeseer", "digits", GENERATED)
 
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def asked(options: argparse.Namespace) -> Iterator[Ask]:
-    """Yield the cells that the options ask for, in the order of the pages."""
+    """Yield the cells that the options select, in the order of the pages."""
     for name in options.graphs:
         recipe = _shortened(RECIPES[name], options)
         for seed in options.seeds or _seeds(name):
@@ -63,12 +63,12 @@ def asked(options: argparse.Namespace) -> Iterator[Ask]:
 
 
 def _turn(ask: Ask) -> tuple[int, bool]:
-    """When it is an ask's turn: all small data before the large, all of that before another seed."""
+    """The sort key of an ask: by seed, then small data before large data."""
     return ask.keys[0].seed, ask.keys[0].data not in SMALL
 
 
 def _command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
-    """The command that asks for the same cells; where things are kept and when to stop is not part of it."""
+    """The command that selects the same cells, without folders and time limits."""
     words = ["python examples/results.py"]
     for name in ("models", "graphs", "amounts", "seeds", "columns", "epochs", "hidden"):
         value = getattr(options, name)

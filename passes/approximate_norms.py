@@ -1,7 +1,7 @@
-"""Norms over channels become estimates: functions that let the channels go which nobody but a statistic needs.
+"""Norms over channels become estimates, so that compaction can remove channels that only a statistic reads.
 
-Layer norm, L2 normalisation, and the statistics that other norms are made of (see ``analysis.norms``) are replaced
-by the functions of :mod:`upscale_fx.compiled.statistics`, which compute the same until compaction removes channels.
+The pass replaces layer norm, L2 normalisation, and the statistics inside other norms (see ``analysis.norms``) by the
+functions of :mod:`upscale_fx.compiled.statistics`, which compute the same until compaction removes channels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ApproximateNorms:
 
 
 def approximate_norms(flow: Dataflow) -> int:
-    """Replace norms, and the statistics that others are made of; returns how many."""
+    """Replace norms, and the statistics inside other norms; returns how many."""
     norms = find_norms(flow)
     statistics = find_statistics(flow, norms)
     for norm in norms:
@@ -42,41 +42,41 @@ def approximate_norms(flow: Dataflow) -> int:
     return len(norms) + len(statistics)
 
 
-def _replace_norm(found: FoundNorm) -> None:
-    """Take weight and bias out of a norm, so that statistics may read channels that they do not."""
-    node, graph = found.node, found.node.graph
-    _remember(node, node.name, found.width)
+def _replace_norm(norm: FoundNorm) -> None:
+    """Move weight and bias out of a norm, so that its statistics can read channels that weight and bias do not."""
+    node, graph = norm.node, norm.node.graph
+    _remember(node, node.name, norm.width)
     if node.target is F.normalize:
-        _become(node, approximate_normalize, (found.source, found.eps, 1.0))
+        _become(node, approximate_normalize, (norm.source, norm.eps, 1.0))
         return
-    _become(node, approximate_layer_norm, (found.source, found.axes, found.eps))
+    _become(node, approximate_layer_norm, (norm.source, norm.axes, norm.eps))
     last = node
-    for function, parameter in ((operator.mul, found.weight), (operator.add, found.bias)):
+    for function, parameter in ((operator.mul, norm.weight), (operator.add, norm.bias)):
         if parameter is None:
             continue
         with graph.inserting_after(last):
-            made = graph.call_function(function, (last, parameter))
-        made.meta = {key: value for key, value in node.meta.items() if key != "estimate"}
-        last.replace_all_uses_with(made)
-        made.args = (last, parameter)  # itself a reader, so replaced too
-        last = made
+            applied = graph.call_function(function, (last, parameter))
+        applied.meta = {key: value for key, value in node.meta.items() if key != "estimate"}
+        last.replace_all_uses_with(applied)
+        applied.args = (last, parameter)  # the line above replaced its own operand too
+        last = applied
 
 
-def _replace_statistic(found: FoundStatistic) -> None:
-    """Reduce channels before rows are aggregated, of the value itself and not of its squares."""
-    node, graph = found.node, found.node.graph
-    arguments = (found.source, found.how, found.dims, found.keepdim, found.share)
-    if not found.rows:
-        _remember(node, node.name, found.width)
+def _replace_statistic(reduction: FoundStatistic) -> None:
+    """Put the statistic before the rows are aggregated; it reads the value itself, not its squares."""
+    node, graph = reduction.node, reduction.node.graph
+    arguments = (reduction.source, reduction.how, reduction.dims, reduction.keepdim, reduction.share)
+    if not reduction.rows:
+        _remember(node, node.name, reduction.width)
         _become(node, approximate_statistic, arguments)
         return
-    first = found.rows[-1]
-    with graph.inserting_before(first):
-        statistic = graph.call_function(approximate_statistic, arguments)
-    statistic.meta = dict(node.meta)
-    _remember(statistic, node.name, found.width)
-    first.replace_input_with(first.args[0] if first.args else first.kwargs["src"], statistic)  # type: ignore[arg-type]
-    node.replace_all_uses_with(found.rows[0])
+    aggregation = reduction.rows[-1]
+    with graph.inserting_before(aggregation):
+        estimate = graph.call_function(approximate_statistic, arguments)
+    estimate.meta = dict(node.meta)
+    _remember(estimate, node.name, reduction.width)
+    aggregation.replace_input_with(aggregation.args[0] if aggregation.args else aggregation.kwargs["src"], estimate)  # type: ignore[arg-type]
+    node.replace_all_uses_with(reduction.rows[0])
 
 
 def _become(node: fx.Node, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -85,6 +85,6 @@ def _become(node: fx.Node, function: Callable[..., Any], arguments: tuple[Any, .
 
 
 def _remember(node: fx.Node, name: str, width: int) -> None:
-    """Note what is estimated, where, and of how many channels; what an earlier estimate noted stays."""
+    """Record which norm is estimated, where, and over how many channels; an earlier record stays."""
     place = ", ".join(part for part in (node.meta.get("module"), node.meta.get("source")) if part)
     node.meta.setdefault("estimate", (f"{name} ({place})", width))

@@ -19,17 +19,17 @@ class Pass(Protocol):
     """A frozen dataclass whose fields are the pass's options."""
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
-        """Return the new module and whether anything changed: ``gm`` itself if not; never changes ``gm``."""
+        """Return a new module, or ``gm`` itself if there is nothing to change; ``gm`` stays as it is."""
         ...
 
 
-#: Called after every pass with the pass, the module before and the module after; how graph diffs are printed.
+#: Called after every pass with the pass, the module before and the module after, to print graph diffs for example.
 Callback = Callable[[Pass, CompiledGNN, CompiledGNN], None]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Passes in sequence, each result checked."""
+    """Passes in sequence; the result of each is checked."""
 
     passes: Sequence[Pass]
     callback: Callback | None = None
@@ -37,11 +37,12 @@ class Pipeline:
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run all passes; raises PassError where one breaks an invariant."""
         modified = False
-        for one in self.passes:
-            result = one(gm)
-            check_invariants(one, gm, result.graph_module)
+        for step in self.passes:
+            result = step(gm)
+            check_invariants(step, gm, result.graph_module)
             if self.callback is not None:
-                self.callback(one, gm, result.graph_module)
+                result.graph_module.make_code()  # whoever is shown a graph may call or compile it
+                self.callback(step, gm, result.graph_module)
             gm, modified = result.graph_module, modified or result.modified
         return PassResult(gm, modified)
 
@@ -51,8 +52,8 @@ def edited(gm: CompiledGNN, edit: Callable[[CompiledGNN], object]) -> PassResult
 
     Args:
         gm: the graph, which stays as it is.
-        edit: changes the graph, the parameters or ``meta`` of the copy it is given. Returns something true if it did,
-            such as how often; else the copy is thrown away.
+        edit: changes the graph, the parameters or ``meta`` of the copy. Returns a true value if it changed anything,
+            such as a count; otherwise the copy is discarded.
 
     Returns:
         The new module, or ``gm`` itself where there was nothing to do.
@@ -69,9 +70,13 @@ def edited_flow(gm: CompiledGNN, edit: Callable[[Dataflow], object]) -> PassResu
     return edited(gm, lambda new: edit(analyse(new)))
 
 
-def check_invariants(one: Pass, before: CompiledGNN, after: CompiledGNN) -> None:
-    """The graph is well formed, takes the same arguments and adds no parameter but those a fold names."""
-    name = type(one).__name__
+def check_invariants(step: Pass, before: CompiledGNN, after: CompiledGNN) -> None:
+    """Check that a graph is well formed, takes the same arguments, and adds no parameters except ``*_folded``.
+
+    Raises:
+        PassError: one of these does not hold.
+    """
+    name = type(step).__name__
     try:
         after.graph.lint()
     except Exception as error:

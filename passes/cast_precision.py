@@ -1,12 +1,12 @@
 """Compute in another floating-point dtype: bfloat16 or float16, or float32 where a model is in float64.
 
 Not exact. Arguments and results keep their dtypes: features are cast at the entry and results back at the end. What
-becomes narrow and what does not is defined in ``analysis.precision``; a parameter or buffer is stored in the
-narrow dtype iff every call that reads it wants it so. How far the outputs move is measured on example graphs and kept
-in the record: real features can be better or worse.
+becomes narrow is defined in ``analysis.precision``; a parameter or buffer is stored in the narrow dtype iff every
+call that reads it takes that dtype. The pass measures on example graphs how far the outputs move, and keeps that in
+the record; real features can move them more or less.
 
-A pass for fused graphs, before activations write in place: their operators accumulate in float32, where a plain
-``scatter`` has to be given float32 messages.
+The pass is meant for fused graphs, before activations write in place: fused operators accumulate in float32, while a
+plain ``scatter`` needs float32 messages to do so.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CastPrecision:
 
 
 def cast_precision(gm: CompiledGNN, dtype: torch.dtype) -> bool:
-    """Cast a graph in place, and the graph it was fused from with it; whether anything in them is cast now.
+    """Cast a graph and the graph it was fused from, in place; whether either has a cast now.
 
     Raises:
         UpscaleError: an operation fails in the dtype.
@@ -116,10 +116,10 @@ def _called(gm: CompiledGNN) -> Iterator[torch.nn.Module]:
 
 
 def store_narrow(castings: Sequence[Casting]) -> int:
-    """Store what every reader casts to one dtype in that dtype, in place; returns how many tensors that are."""
+    """Store each tensor that all its readers cast to one dtype in that dtype, in place; returns how many tensors."""
     modules = [module for casting in castings for module in _called(casting.module)]
     held = {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}
-    wanted: dict[int, set[Any]] = {}
+    read_as: dict[int, set[Any]] = {}
     reads: list[tuple[Tensor, fx.Node, list[fx.Node]]] = []
     for casting in castings:
         for node in casting.graph.find_nodes(op="get_attr"):
@@ -127,12 +127,12 @@ def store_narrow(castings: Sequence[Casting]) -> int:
             casts = [user for user in node.users if user in casting.casts]
             dtypes = {user.args[1] for user in casts}
             dtypes |= {value.dtype} if len(casts) < len(node.users) or id(value) in held else set()
-            wanted.setdefault(id(value), set()).update(dtypes)
+            read_as.setdefault(id(value), set()).update(dtypes)
             reads.append((value, node, casts))
     stored = set()
     for value, node, casts in reads:
-        if len(wanted[id(value)]) == 1 and casts:
-            (dtype,) = wanted[id(value)]
+        if len(read_as[id(value)]) == 1 and casts:
+            (dtype,) = read_as[id(value)]
             value.data = value.data.to(dtype)
             stored.add(id(value))
             for cast in casts:
@@ -142,7 +142,7 @@ def store_narrow(castings: Sequence[Casting]) -> int:
 
 
 def measure(before: CompiledGNN, after: CompiledGNN, name: str) -> Precision:
-    """Compare outputs on example graphs, in eval mode; what refuses one of these graphs is not compared on it.
+    """Compare outputs on example graphs, in eval mode; graphs that the model itself refuses are left out.
 
     Raises:
         UpscaleError: an operation fails in the dtype where the graph is small, or large.
@@ -152,24 +152,24 @@ def measure(before: CompiledGNN, after: CompiledGNN, name: str) -> Precision:
         arguments = inputs_of(before).example(rows)
         try:
             expected = pytree.tree_leaves(_run(before, arguments))
-        except Exception:  # the model itself refuses such a graph, so there is nothing to compare with
+        except Exception:  # the model refuses such a graph: nothing to compare with
             continue
         try:
-            found = pytree.tree_leaves(_run(after, arguments))
+            actual = pytree.tree_leaves(_run(after, arguments))
         except Exception as error:
             raise UpscaleError(f"the graph fails in {name} on {rows['N']} nodes: {error}; leave dtype out") from error
-        for a, b in zip(expected, found, strict=True):
+        for a, b in zip(expected, actual, strict=True):
             if isinstance(a, Tensor) and a.is_floating_point() and a.numel():
                 gaps = _gaps(a.double(), b.double())
                 largest, mean = max(largest, gaps[0]), max(mean, gaps[1])
     return Precision(name, largest, mean)
 
 
-def _gaps(expected: Tensor, found: Tensor) -> tuple[float, float]:
+def _gaps(expected: Tensor, actual: Tensor) -> tuple[float, float]:
     """Largest and mean difference of one output, as shares of its largest and its mean magnitude."""
-    if expected.shape != found.shape:
+    if expected.shape != actual.shape:
         return math.inf, math.inf
-    gap = (expected - found).abs().masked_fill((expected == found) | (expected.isnan() & found.isnan()), 0)
+    gap = (expected - actual).abs().masked_fill((expected == actual) | (expected.isnan() & actual.isnan()), 0)
     size = expected.abs().masked_fill(~expected.isfinite(), 0)
     if not gap.isfinite().all():
         return math.inf, math.inf

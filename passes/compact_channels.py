@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from upscale_fx.analysis.dataflow import Dataflow, analyse, needed, nonzero
-from upscale_fx.analysis.entries import initial_levels, with_entries
+from upscale_fx.analysis.dataflow import Dataflow, needed, nonzero
+from upscale_fx.analysis.entries import analysed_with_entries, initial_levels
 from upscale_fx.analysis.heads import head_blocks
-from upscale_fx.analysis.rectangles import Level
 from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.rectangles import Level
 from upscale_fx.channels.relations import Barrier, Source
 from upscale_fx.compacting.layout import layout_of
 from upscale_fx.compacting.order.ranking import Ranking, rank_channels
@@ -33,7 +33,7 @@ class CompactChannels:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        flow = analyse(with_entries(gm))
+        flow = analysed_with_entries(gm)
         if record_of(gm).compacted and keeps_everything(flow):
             return PassResult(gm, False)  # another order would do as well, but a compacted graph stays as it is
         # Where wider reads leave nothing to remove, copies may; a compacted graph has made that choice.
@@ -47,7 +47,7 @@ class CompactChannels:
 def _settled(gm: CompiledGNN) -> CompiledGNN:
     """Compact again while that removes something: what padded a rectangle may be dead once the rectangle is smaller."""
     note(gm, compacted=True)
-    flow = analyse(with_entries(gm))
+    flow = analysed_with_entries(gm)
     if keeps_everything(flow):
         return gm
     new = compact_channels(flow)

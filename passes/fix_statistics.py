@@ -1,7 +1,7 @@
-"""Estimated statistics become plain operations on the channels that are left, so that later passes are exact again.
+"""Estimated statistics become torch operations on the channels that are kept, so that later passes are exact again.
 
-What compaction left of the functions of ``compiled.statistics`` is replaced by the torch operations they stand
-for. Those that lost channels are entered into the record of the graph, for the report.
+After compaction, this pass replaces the functions of ``compiled.statistics`` by the torch operations they stand for.
+It records the statistics that lost channels, for the report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FUNCTIONS = {approximate_layer_norm, approximate_normalize, approximate_statist
 
 @dataclass(frozen=True)
 class FixStatistics:
-    """Write down over which channels statistics are taken from now on; exact."""
+    """Fix the channels that statistics read; exact."""
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
@@ -35,13 +35,15 @@ class FixStatistics:
 
 
 def fix_statistics(gm: CompiledGNN) -> int:
-    """Replace our functions by what they stand for; returns how many."""
+    """Replace the functions of ``compiled.statistics`` by what they stand for; returns how many."""
     if not any(node.target in _FUNCTIONS for node in gm.graph.nodes if node.op == "call_function"):
         return 0
     flow = analyse(gm)
     known = dict(record_of(gm).estimates)
-    found = {node: one for node, one in flow.relations.items() if isinstance(one, Statistic | Normalisation)}
-    for node, relation in found.items():
+    statistics = {
+        node: relation for node, relation in flow.relations.items() if isinstance(relation, Statistic | Normalisation)
+    }
+    for node, relation in statistics.items():
         _note(known, node, _width(flow.axes[relation.source], relation.axes))
         if isinstance(relation, Normalisation) and node.target is approximate_layer_norm:
             _fix_layer_norm(node, relation, flow)
@@ -49,7 +51,7 @@ def fix_statistics(gm: CompiledGNN) -> int:
             _fix(node)
     if known:
         note(gm, estimates=known)
-    return len(found)
+    return len(statistics)
 
 
 def _width(axes: Axes, reduced: tuple[int, ...]) -> int:
@@ -60,27 +62,27 @@ def _width(axes: Axes, reduced: tuple[int, ...]) -> int:
 
 
 def _note(known: dict[str, KeptChannels], node: fx.Node, kept: int) -> None:
-    """Enter how many channels were and are left, if these are fewer."""
+    """Record how many channels a statistic read and reads now, if these are fewer."""
     name, width = node.meta["estimate"]
     if kept < width:
         known[name] = KeptChannels(width, kept)
 
 
 def _fix(node: fx.Node) -> None:
-    """Replace a function of ours by the operations it consists of."""
+    """Replace a function of ``compiled.statistics`` by the operations it consists of."""
     graph, before = node.graph, set(node.graph.nodes)
     with graph.inserting_before(node):
         source, *rest = node.args
         tracer = fx.proxy.GraphAppendingTracer(graph)
-        found: Any = node.target(fx.Proxy(source, tracer), *rest)  # type: ignore[operator, arg-type]
-    for made in graph.nodes:
-        if made not in before:
-            made.meta = dict(node.meta)
-    node.replace_all_uses_with(found.node)
+        result: Any = node.target(fx.Proxy(source, tracer), *rest)  # type: ignore[operator, arg-type]
+    for added in graph.nodes:
+        if added not in before:
+            added.meta = dict(node.meta)
+    node.replace_all_uses_with(result.node)
 
 
 def _fix_layer_norm(node: fx.Node, relation: Normalisation, flow: Dataflow) -> None:
-    """``F.layer_norm``, which takes weight and bias back if all its channels are read."""
+    """Make it ``F.layer_norm``, with weight and bias inside again if they cover all channels of the statistic."""
     source, _, eps = node.args
     shape = flow.axes[node].shape[min(relation.axes) :]
     parameters: list[fx.Node | None] = []
@@ -90,7 +92,7 @@ def _fix_layer_norm(node: fx.Node, relation: Normalisation, flow: Dataflow) -> N
         if user is None or parameter is None or flow.axes[parameter].sizes != shape:
             parameters.append(None)
             continue
-        if node < parameter:  # read later so far
+        if node < parameter:  # it was read only after the norm
             node.prepend(parameter)
         parameters.append(parameter)
         last = user
@@ -100,12 +102,12 @@ def _fix_layer_norm(node: fx.Node, relation: Normalisation, flow: Dataflow) -> N
 
 
 def _applied(node: fx.Node, function: Any) -> tuple[fx.Node | None, fx.Node | None]:
-    """The only reader of a value and the parameter it applies to it, if it does that."""
+    """The only reader of a value and the parameter that it applies; None twice if there is no such pair."""
     if len(node.users) != 1:
         return None, None
     user = next(iter(node.users))
     if user.target is not function or len(user.args) != 2 or user.args[0] is not node:
         return None, None
     parameter = user.args[1]
-    plain = isinstance(parameter, fx.Node) and parameter.op == "get_attr"
-    return (user, parameter) if plain else (None, None)  # type: ignore[return-value]
+    is_parameter = isinstance(parameter, fx.Node) and parameter.op == "get_attr"
+    return (user, parameter) if is_parameter else (None, None)  # type: ignore[return-value]

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from upscale_fx.analysis.attention import AttentionProduct, LinearOrigin, attention_products, foldable
 from upscale_fx.analysis.dataflow import Dataflow, analyse, needed
 from upscale_fx.analysis.heads import head_blocks
+from upscale_fx.channels.rules import reduce
+from upscale_fx.channels.rules.registry import rule_of
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module
 
@@ -30,12 +32,21 @@ class FoldAttention:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
+        if not may_reduce(gm):
+            return PassResult(gm, False)
         flow = analyse(gm)
         names = {product.logits.name for product, _ in candidates(flow)}
         if not names:
             return PassResult(gm, False)
         paying = _paying(gm, flow, names)
         return PassResult(fold(gm, paying), True) if paying else PassResult(gm, False)
+
+
+def may_reduce(gm: CompiledGNN) -> bool:
+    """Whether any call may be a sum over channels: by a rule for reductions, or one of the user's."""
+    rules = {rule for node in gm.graph.nodes if (rule := rule_of(node, gm)) is not None}
+    places = {getattr(rule, "__module__", "") for rule in rules}
+    return any(place == reduce.__name__ or not place.startswith("upscale_fx.channels.rules.") for place in places)
 
 
 def candidates(flow: Dataflow) -> list[tuple[AttentionProduct, LinearOrigin]]:

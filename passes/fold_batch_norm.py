@@ -1,9 +1,9 @@
-"""Fold batch norms into the layers beside them: in ``eval()`` one is ``scale * y + shift`` per channel.
+"""Fold batch norms into the layers beside them: in ``eval()`` a batch norm is ``scale * y + shift`` per channel.
 
-Folded is a batch norm with running statistics iff (1) what makes its input can take the scale and the shift (see
-``analysis.affine``): a linear layer, through additions, gathers and aggregations; or else (2) nothing but linear
-layers reads its result, ``W (scale * x + shift) + b = (W scale) x + (b + W shift)``. Every parameter that changes must
-be read by that call alone. All else stays: a batch norm after an activation and before message passing, say.
+A batch norm with running statistics is folded iff (1) its producer can take the scale and the shift (see
+``analysis.affine``): a linear layer, through additions, gathers and aggregations; or (2) only linear layers read its
+result: ``W (scale * x + shift) + b = (W scale) x + (b + W shift)``. Every parameter that changes must be read by that
+call alone. Other batch norms stay, such as one between an activation and message passing.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class FoldBatchNorm:
 def fold_batch_norms(gm: CompiledGNN) -> int:
     """Fold all batch norms that can be; returns how many."""
     count = 0
-    while folded := _fold_once(gm):  # one between two layers that both have one waits for the first
+    while folded := _fold_once(gm):  # two batch norms that change one layer are folded one after the other
         count += folded
         note(gm, eval_only=EVAL_ONLY_INFERENCE)
     return count
 
 
 def _fold_once(gm: CompiledGNN) -> int:
-    """Fold all batch norms that change different parameters; returns how many."""
+    """Fold batch norms, at most one for each parameter that changes; returns how many."""
     flow = analyse(gm)
     folds: list[tuple[fx.Node, Changes]] = []
     taken: set[fx.Node] = set()
     for node in flow.nodes:
-        relation, wanted = flow.relations.get(node), affine_of(flow, node)
-        if wanted is None or not isinstance(relation, Pointwise):
+        relation, affine = flow.relations.get(node), affine_of(flow, node)
+        if affine is None or not isinstance(relation, Pointwise):
             continue
-        changes = taken_by(flow, relation.flows[0].source, node, wanted)
-        changes = taken_by_readers(flow, node, wanted) if changes is None else changes
+        changes = taken_by(flow, relation.flows[0].source, node, affine)
+        changes = taken_by_readers(flow, node, affine) if changes is None else changes
         if changes is not None and not taken & changes.keys():
             taken |= changes.keys()
             folds.append((node, changes))
@@ -66,7 +66,7 @@ def _fold_once(gm: CompiledGNN) -> int:
 
 
 def affine_of(flow: Dataflow, node: fx.Node) -> Affine | None:
-    """What a batch norm does to every position in ``eval()``; None for other nodes, and without running statistics."""
+    """Scale and shift of a batch norm in ``eval()``; None for other nodes, and without running statistics."""
     relation = flow.relations.get(node)
     module = flow.module.get_submodule(str(node.target)) if node.op == "call_module" else None
     if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:

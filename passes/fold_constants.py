@@ -1,12 +1,12 @@
 """Fold constant channels into biases: where ``x[c]`` is always ``v``, ``W x + b`` is ``W' x + (b + W[:, c] v)``.
 
-A channel whose weights are zero is no channel any more: what is left of it is what its bias, and the activations after
-it, make of zero, the same number in every row. Its readers take that number into their own biases and put zeros where
-they read it, so that compaction removes it.
+A channel whose weights are zero has the same value in every row: what its bias, and the activations after it, make
+of zero. Its readers add that value to their own biases and zero the weights that read it, so that compaction removes
+the channel.
 
-Folded is what (1) is constant (see ``analysis.constants``) and not already provably zero, (2) meets a weight that
-is a parameter of one layer, read once, and (3) leaves all numbers finite. A bias read elsewhere too stays as it is, and
-with it the layer. A layer without a bias gets one, named ``bias_folded``; a matrix product an addition.
+A channel is folded iff (1) it is constant (see ``analysis.constants``) and not provably zero, (2) the weight that
+reads it is a parameter of one layer, read once, and (3) all numbers stay finite. A layer whose bias is read elsewhere
+too stays as it is. A layer without a bias gets one, named ``bias_folded``; a matrix product gets an addition.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FoldConstants:
     """Fold constant channels into the biases of their readers; exact.
 
     Attributes:
-        inference: also see through dropout and batch norm, as they are in ``eval()``; the result cannot be trained.
+        inference: treat dropout and batch norm as they are in ``eval()``; the result cannot be trained.
     """
 
     inference: bool = False
@@ -56,7 +56,7 @@ def fold_constants(gm: CompiledGNN, inference: bool) -> int:
 
 @dataclass(frozen=True)
 class Fold:
-    """A contraction as it is without its constant inputs: its weight ``[O, I]``, or as stored, and its bias ``[O]``."""
+    """A contraction without its constant inputs: its weight as stored (``[O, I]`` or transposed), its bias ``[O]``."""
 
     node: fx.Node
     relation: Contraction
@@ -79,17 +79,17 @@ def _folded(flow: Dataflow, node: fx.Node, relation: Contraction, constant: Mapp
     """The fold of a contraction; None where it reads no constant that can be folded."""
     stored = parameter(flow, relation.weight)
     weight = stored.t() if relation.transposed else stored
-    held = first_row(flow, relation.x)
-    if held is None:
+    values = first_row(flow, relation.x)
+    if values is None:
         return None
-    held = held.reshape(relation.batch, -1)
+    values = values.reshape(relation.batch, -1)
     always, present = (masks[relation.x].reshape(relation.batch, -1) for masks in (constant, flow.nonzero))
-    chosen = torch.from_numpy(np.logical_and.reduce(always, axis=0) & np.logical_or.reduce(present, axis=0))
-    if not chosen.any():
+    candidates = torch.from_numpy(np.logical_and.reduce(always, axis=0) & np.logical_or.reduce(present, axis=0))
+    if not candidates.any():
         return None
-    columns = chosen.to(weight.device) & (held == held[0]).all(dim=0)
+    columns = candidates.to(weight.device) & (values == values[0]).all(dim=0)
     columns &= weight.isfinite().all(dim=0) & (weight != 0).any(dim=0)
-    shift = weight[:, columns].double() @ held[0, columns].double()
+    shift = weight[:, columns].double() @ values[0, columns].double()
     bias = (shift if relation.bias is None else shift + parameter(flow, relation.bias).double()).to(weight.dtype)
     if not columns.any() or not bias.isfinite().all():
         return None
@@ -98,7 +98,7 @@ def _folded(flow: Dataflow, node: fx.Node, relation: Contraction, constant: Mapp
 
 
 def apply(gm: CompiledGNN, fold: Fold) -> None:
-    """Put a fold into the graph it was found in."""
+    """Write a fold into its graph."""
     relation = fold.relation
     put(gm, str(relation.weight.target), fold.weight)
     if relation.bias is not None:

@@ -1,6 +1,6 @@
 """Attention without a vector per edge: logits from the nodes' own vectors, softmax and weighted sum in one operator.
 
-Five patterns, each replaced where it is found: (1) ``leaky_relu(a[row] + b[col])`` (GAT's logits), (2) the dot product
+It replaces five patterns: (1) ``leaky_relu(a[row] + b[col])`` (GAT's logits), (2) the dot product
 of two gathered vectors (graph transformers, SuperGAT), (3) a vector times ``leaky_relu(l[row] + r[col])`` summed over
 channels (GATv2), (4) ``spmm`` with the edge softmax as its weight, which becomes ``attend``, and (5) a vector per head
 times the nodes' own values, summed over channels, which becomes a matrix product.
@@ -68,11 +68,11 @@ def remove_idle_dropout(graph: fx.Graph) -> int:
 def ends_of(
     flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: object, joins: tuple[object, ...], rank: int
 ) -> Ends | None:
-    """The two gathered values that a node joins, ``[N, ..]`` and ``[M, ..]`` of equal widths; None for other nodes."""
+    """The two gathered values, ``[N, ..]`` and ``[M, ..]`` of equal widths, that a node joins; None for other nodes."""
     if not isinstance(node, fx.Node) or node.target not in joins or len(node.args) != 2 or node.kwargs:
         return None
-    for one, other in (node.args, node.args[::-1]):
-        left, right = gathered(flow, one), gathered(flow, other)
+    for first, second in (node.args, node.args[::-1]):
+        left, right = gathered(flow, first), gathered(flow, second)
         if left is None or right is None or left.index not in edges or right.index is left.index:
             continue
         a, b = flow.axes[left.x].sizes, flow.axes[right.x].sizes
@@ -82,7 +82,7 @@ def ends_of(
 
 
 def slope_of(node: object) -> tuple[fx.Node, float] | None:
-    """What a leaky ReLU takes, and its slope; None for other nodes."""
+    """The operand of a leaky ReLU and its slope; None for other nodes."""
     if not isinstance(node, fx.Node) or node.target not in (F.leaky_relu, "relu", torch.relu, F.relu):
         return None
     x = node.args[0] if node.args else None
@@ -96,11 +96,11 @@ def slope_of(node: object) -> tuple[fx.Node, float] | None:
 
 def additive_logits(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) -> bool:
     """``leaky_relu(a[row] + b[col])`` of a number per head."""
-    found = slope_of(node)
-    ends = ends_of(flow, edges, found[0], SUMS, 2) if found is not None else None
-    if found is None or ends is None:
+    activation = slope_of(node)
+    ends = ends_of(flow, edges, activation[0], SUMS, 2) if activation is not None else None
+    if activation is None or ends is None:
         return False
-    _put(flow, node, operators.edge_add, (ends.edges.rowptr, ends.col, ends.left, ends.right, found[1]))
+    _put(flow, node, operators.edge_add, (ends.edges.rowptr, ends.col, ends.left, ends.right, activation[1]))
     return True
 
 
@@ -141,16 +141,16 @@ def vector_logits(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx
     if product is None or product.target not in PRODUCTS or len(product.args) != 2:
         return False
     for activated, vector in (product.args, product.args[::-1]):
-        found = slope_of(activated)
-        ends = ends_of(flow, edges, found[0], SUMS, 3) if found is not None else None
-        if found is None or ends is None or not isinstance(vector, fx.Node):
+        activation = slope_of(activated)
+        ends = ends_of(flow, edges, activation[0], SUMS, 3) if activation is not None else None
+        if activation is None or ends is None or not isinstance(vector, fx.Node):
             continue
         shape = flow.axes[ends.left].sizes[1:]
         if flow.axes[vector].sizes not in (shape, (1, *shape)):
             continue
         with node.graph.inserting_before(node):
-            plain = node.graph.call_method("reshape", (vector, *shape))
-        args = (ends.edges.rowptr, ends.col, ends.left, ends.right, plain, found[1])
+            per_head = node.graph.call_method("reshape", (vector, *shape))
+        args = (ends.edges.rowptr, ends.col, ends.left, ends.right, per_head, activation[1])
         _put(flow, node, operators.edge_additive_dot, args)
         return True
     return False
@@ -180,7 +180,7 @@ def attention(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Nod
     rowptr, col, weight, x, _ = node.args
     if not isinstance(weight, fx.Node) or weight.target is not operators.edge_softmax or weight.args[0] is not rowptr:
         return False
-    if len(weight.users) > 1:  # somebody else needs the shares, so they are there
+    if len(weight.users) > 1:  # another call reads the weights, so they are computed anyway
         return False
     _put(flow, node, operators.attend, (rowptr, col, weight.args[1], x))
     return True

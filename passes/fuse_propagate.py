@@ -1,8 +1,8 @@
 """Gather, scale, aggregate becomes one operator: ``spmm(rowptr, col, weight, x, reduce)``.
 
-A message is fused iff it is (1) a row of ``x`` per edge, or (2) that times a number per edge, or per edge and head.
-Other messages (not linear in ``x_j``) stay as they are, and only their aggregation walks the sorted rows. No fused
-message is ever held in memory for all edges.
+A message is fused iff it is (1) a row of ``x`` per edge, or (2) such a row times one number per edge, or per edge and
+head. Other messages (not linear in ``x_j``) are still computed; only their aggregation walks the sorted rows. Fused
+messages are never held in memory for all edges.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Message:
 
 
 def fuse_propagate(gm: CompiledGNN) -> int:
-    """Fuse messages and softmax over sorted edges in place; returns how many calls went."""
+    """Fuse messages and softmax over sorted edges in place; returns how many calls it replaced."""
     edges = sorted_edges(gm.graph)
     if not edges:
         return 0
@@ -50,13 +50,13 @@ def fuse_propagate(gm: CompiledGNN) -> int:
 
 
 def fuse(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) -> bool:
-    """Replace an aggregation, or a softmax over the edges of a target, by its operator; whether it was one."""
+    """Replace an aggregation, or a softmax over the edges of a target, by its operator; False for other nodes."""
     graph = flow.module.graph
-    found = aggregation(flow, node)
-    if found is not None and _is_fusable(flow, edges, found):
+    aggregated = aggregation(flow, node)
+    if aggregated is not None and _is_fusable(flow, edges, aggregated):
         with graph.inserting_before(node):
-            sent = _message(flow, found)
-            args = (edges[found.index].rowptr, sent.col, sent.weight, sent.x, found.reduce)
+            message = _message(flow, aggregated)
+            args = (edges[aggregated.index].rowptr, message.col, message.weight, message.x, aggregated.reduce)
             flow.substitute(node, graph.call_function(operators.spmm, args))
         return True
     index = softmax_index(flow, node)
@@ -69,27 +69,27 @@ def fuse(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], node: fx.Node) ->
     return False
 
 
-def _is_fusable(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], found: Aggregation) -> bool:
-    """Whether rows with channels are combined in the order in which they are sorted."""
-    same = found.index in edges and edges[found.index].count == found.count
-    return same and len(flow.axes[found.messages].sizes) > 1
+def _is_fusable(flow: Dataflow, edges: Mapping[fx.Node, SortedEdges], aggregated: Aggregation) -> bool:
+    """Whether the rows that are aggregated are the sorted edges, and have channels."""
+    same = aggregated.index in edges and edges[aggregated.index].count == aggregated.count
+    return same and len(flow.axes[aggregated.messages].sizes) > 1
 
 
-def _message(flow: Dataflow, found: Aggregation) -> Message:
-    sent = _gathered_from_nodes(flow, found.messages, found.index)
-    if sent is not None:
-        return Message(sent.x, sent.index)
-    for scaled in scaled_per_edge(flow, found.messages):
-        sent = _gathered_from_nodes(flow, scaled.value, found.index)
-        if sent is not None:
-            return Message(sent.x, sent.index, _as_weight(flow, scaled.factor))
-    return Message(found.messages)
+def _message(flow: Dataflow, aggregated: Aggregation) -> Message:
+    source = _gathered_from_nodes(flow, aggregated.messages, aggregated.index)
+    if source is not None:
+        return Message(source.x, source.index)
+    for scaled in scaled_per_edge(flow, aggregated.messages):
+        source = _gathered_from_nodes(flow, scaled.value, aggregated.index)
+        if source is not None:
+            return Message(source.x, source.index, _as_weight(flow, scaled.factor))
+    return Message(aggregated.messages)
 
 
 def _gathered_from_nodes(flow: Dataflow, node: fx.Node, row: fx.Node) -> Gathered | None:
-    """A value gathered by the source's index."""
-    found = gathered(flow, node)
-    return found if found is not None and found.index is not row else None
+    """A value as a gather by the source's index; None if it is not one."""
+    gather = gathered(flow, node)
+    return gather if gather is not None and gather.index is not row else None
 
 
 def _as_weight(flow: Dataflow, factor: fx.Node) -> fx.Node:
@@ -99,8 +99,8 @@ def _as_weight(flow: Dataflow, factor: fx.Node) -> fx.Node:
     base = factor
     while base.op == "call_method" and base.target in RESHAPES and isinstance(base.args[0], fx.Node):
         base = base.args[0]
-    kept = flow.axes[base].sizes if base in flow.axes else ()
-    if kept == (None, count)[: len(shape)]:
+    sizes = flow.axes[base].sizes if base in flow.axes else ()
+    if sizes == (None, count)[: len(shape)]:
         return base
     graph = flow.module.graph
     reshaped = graph.call_method("reshape", (factor, *shape))

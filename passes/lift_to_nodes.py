@@ -1,8 +1,8 @@
 """Work once per node instead of once per edge: ``f(x[index])`` becomes ``f(x)[index]``.
 
-(1) A call whose only operands with rows are gathered by one index of the edges, and that treats every row by itself, is
-made on the nodes. (2) A linear layer of a concatenation ``[x_i, x_j, e]``, or of a sum or difference, is the sum of the
-linear layers of its parts, which (1) then takes to the nodes. There are far fewer nodes than edges.
+There are far fewer nodes than edges. (1) A call that treats every row by itself moves to the nodes if one index of the
+edges gathers all its operands with rows. (2) A linear layer of a concatenation ``[x_i, x_j, e]``, or of a sum or
+difference, becomes the sum of linear layers of the parts; (1) then moves these to the nodes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from upscale_fx.passes.base import edited
 
 @dataclass(frozen=True)
 class LiftToNodes:
-    """Take work per edge to the nodes where it gives the same; exact."""
+    """Move work from the edges to the nodes where the result is the same; exact."""
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
@@ -36,12 +36,12 @@ class LiftToNodes:
 
 
 def lift_to_nodes(gm: CompiledGNN) -> int:
-    """Take work to the nodes in place; returns how many calls changed."""
+    """Move work to the nodes in place; returns how many calls changed."""
     edges = sorted_edges(gm.graph)
     if not edges:
         return 0
     flow = analyse(gm)
-    indices = {user for found in edges.values() for user in found.order.users}
+    indices = {user for ordered in edges.values() for user in ordered.order.users}
     count = sum(take_apart(flow, node, indices) for node in flow.nodes)
     if count:
         flow = analyse(gm)
@@ -49,14 +49,14 @@ def lift_to_nodes(gm: CompiledGNN) -> int:
 
 
 def lift(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:
-    """Make a call on the nodes and gather its result; whether that was possible."""
+    """Make a call on the nodes and gather its result; False where that is not possible."""
     if node not in flow.axes or not is_pure(node) or gathered(flow, node) is not None or node.op == "call_module":
         return False
     sources = _sources(flow, node)
     index = next(iter(sources.values())).index if sources else None
-    if index is None or index not in indices or any(found.index is not index for found in sources.values()):
+    if index is None or index not in indices or any(gather.index is not index for gather in sources.values()):
         return False
-    replaced = {operand: found.x for operand, found in sources.items()}
+    replaced = {operand: gather.x for operand, gather in sources.items()}
     if not commutes_with_gather(flow, node, replaced):
         return False
     graph = flow.module.graph
@@ -69,24 +69,24 @@ def lift(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:
 
 
 def _sources(flow: Dataflow, node: fx.Node) -> dict[fx.Node, Gathered]:
-    """The operands with rows, if all are gathered; nothing if any is not, or has its rows elsewhere."""
-    found: dict[fx.Node, Gathered] = {}
+    """The operands with rows, if all are gathered; empty if one is not, or if an operand is a row count."""
+    sources: dict[fx.Node, Gathered] = {}
     for operand in node.all_input_nodes:
         if operand not in flow.axes:
             if operand.op != "get_attr":
-                return {}  # a row count
+                return {}
             continue
         if None not in flow.axes[operand].sizes:
             continue
-        one = gathered(flow, operand)
-        if one is None:
+        gather = gathered(flow, operand)
+        if gather is None:
             return {}
-        found[operand] = one
-    return found
+        sources[operand] = gather
+    return sources
 
 
 def _describe(flow: Dataflow, node: fx.Node) -> None:
-    """Values and axes of a node put into a graph that has been analysed."""
+    """Compute the values and axes of a node that was added after the analysis."""
     call = Operation(node, node, None, flow.values)
     flow.values[node] = (call.run({}, 0), call.run({}, 1))
     axes = axes_of(flow.values[node])
@@ -95,7 +95,7 @@ def _describe(flow: Dataflow, node: fx.Node) -> None:
 
 
 def take_apart(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:
-    """Make a linear layer of joined values the sum of linear layers; whether any part is gathered."""
+    """Make a linear layer of joined values the sum of linear layers; False where no part is gathered."""
     if node.target is not F.linear or not isinstance(node.args[0], fx.Node) or len(node.args) < 2:
         return False
     parts = _parts(flow, node.args[0])
@@ -106,13 +106,13 @@ def take_apart(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:
     total: fx.Node | None = None
     with graph.inserting_before(node):
         for part in parts:
-            own = part.node
+            value = part.node
             for key in part.picked:
-                own = graph.call_function(operator.getitem, (own, key))  # type: ignore[arg-type]
+                value = graph.call_function(operator.getitem, (value, key))  # type: ignore[arg-type]
             columns = weight
             if part.start or part.width != flow.axes[weight].sizes[1]:  # type: ignore[index]
                 columns = graph.call_function(torch.narrow, (weight, 1, part.start, part.width))
-            product = graph.call_function(F.linear, (own, columns, bias))
+            product = graph.call_function(F.linear, (value, columns, bias))
             bias = None
             join = operator.sub if part.negative else operator.add
             total = product if total is None else graph.call_function(join, (total, product))
@@ -124,7 +124,7 @@ def take_apart(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """What a range of a linear layer's inputs holds: a value, from which ``picked`` takes elements."""
+    """The value in a range of a linear layer's input channels; ``picked`` are the keys applied to it first."""
 
     node: fx.Node
     start: int
@@ -134,7 +134,7 @@ class Part:
 
 
 def _parts(flow: Dataflow, node: fx.Node, start: int = 0, picked: tuple[object, ...] = ()) -> list[Part]:
-    """A value taken apart where it is joined: concatenations of channels, sums and differences."""
+    """The parts that a value was joined from: by concatenation of channels, sums and differences."""
     width = flow.axes[node].sizes[-1] if node in flow.axes and flow.axes[node].sizes else None
     if width is None:
         return []
@@ -144,25 +144,25 @@ def _parts(flow: Dataflow, node: fx.Node, start: int = 0, picked: tuple[object, 
     last = len(flow.axes[node].sizes) - 1
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
     if node.target is torch.cat and dim in (-1, last) and isinstance(node.args[0], list | tuple):
-        found: list[Part] = []
+        parts: list[Part] = []
         for operand in node.args[0]:
             inner = _parts(flow, operand, start, picked)  # type: ignore[arg-type]
             if not inner:
                 return whole
-            found += inner
+            parts += inner
             start += flow.axes[operand].sizes[-1]  # type: ignore[index,operator]
-        return found
+        return parts
     if node.target in (*SUMS, *DIFFERENCES) and len(node.args) == 2 and not node.kwargs and not picked:
-        one, other = node.args
-        same = all(isinstance(n, fx.Node) and n in flow.axes and flow.axes[n].pairs == flow.axes[node].pairs
+        first, second = node.args
+        same_rows = all(isinstance(n, fx.Node) and n in flow.axes and flow.axes[n].pairs == flow.axes[node].pairs
                    for n in node.args)  # fmt: skip
         minus = node.target in DIFFERENCES
-        return [Part(one, start, width), Part(other, start, width, minus)] if same else whole  # type: ignore[arg-type]
+        return [Part(first, start, width), Part(second, start, width, minus)] if same_rows else whole  # type: ignore[arg-type]
     return whole
 
 
 def _takes_from_rows(flow: Dataflow, node: fx.Node) -> bool:
-    """``x[:, i]``: one element of the axis after the rows, and the last axis is kept."""
+    """Whether a node is ``x[:, i]`` of a value with three axes: one element of the axis after the rows."""
     source, key = node.args
     if not isinstance(source, fx.Node) or source not in flow.axes or len(flow.axes[source].sizes) != 3:
         return False
@@ -170,5 +170,5 @@ def _takes_from_rows(flow: Dataflow, node: fx.Node) -> bool:
 
 
 def _is_gathered(flow: Dataflow, node: fx.Node, indices: set[fx.Node]) -> bool:
-    found = gathered(flow, node)
-    return found is not None and found.index in indices
+    gather = gathered(flow, node)
+    return gather is not None and gather.index in indices

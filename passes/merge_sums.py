@@ -1,7 +1,7 @@
-"""Sums of linear layers accumulate in one place, and biases ride along with the first product.
+"""Sums of linear layers accumulate in one tensor, and the first product adds all biases.
 
-A sum of values is taken apart into linear layers, biases and the rest. The first layer adds all biases, the other
-layers multiply into its result (``addmm``), and the rest is added to that, so that no term is held beside the total.
+The terms of a sum are linear layers, biases and the rest. The first layer adds all biases, the other layers multiply
+into its result (``addmm``), and the rest is added to that, so that memory holds no term beside the total.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def merge_sums(flow: Dataflow) -> int:
 
 @dataclass
 class Terms:
-    """What a sum ``[N, C]`` adds up."""
+    """The terms of a sum ``[N, C]``."""
 
     layers: list[Layer] = field(default_factory=list)
     biases: list[fx.Node] = field(default_factory=list)
@@ -80,15 +80,15 @@ def _is_sum(flow: Dataflow, node: fx.Node) -> bool:
             return False
         if flow.values[operand][0].dtype != flow.values[node][0].dtype:  # type: ignore[attr-defined]
             return False
-        given = flow.axes[operand]
-        bias = operand.op == "get_attr" and given.sizes == (result.sizes[1],)
-        if given.pairs != result.pairs and not bias:
+        axes = flow.axes[operand]
+        is_bias = operand.op == "get_attr" and axes.sizes == (result.sizes[1],)
+        if axes.pairs != result.pairs and not is_bias:
             return False
     return True
 
 
 def merge(flow: Dataflow, node: fx.Node) -> bool:
-    """Accumulate a sum that has a linear layer in it, unless another sum takes it in."""
+    """Accumulate a sum that has a linear layer in it, unless it is a term of another sum."""
     if not node.users or not _is_sum(flow, node):
         return False
     if len(node.users) == 1 and _is_sum(flow, user := next(iter(node.users))) and user.args[0] is not user.args[1]:
@@ -101,15 +101,15 @@ def merge(flow: Dataflow, node: fx.Node) -> bool:
     biases = [layer.bias for layer in terms.layers if layer.bias is not None] + terms.biases
     with graph.inserting_before(node):
         bias: fx.Node | None = None
-        for one in biases:
-            bias = one if bias is None else graph.call_function(operator.add, (bias, one))
+        for term in biases:
+            bias = term if bias is None else graph.call_function(operator.add, (bias, term))
         total = graph.call_function(F.linear, (first.x, first.weight, bias))
         total.meta = dict(node.meta)
         for layer in others:
             total = graph.call_function(functions.add_linear, (total, layer.x, layer.weight))
             total.meta = dict(node.meta)
-        for one in terms.rest:
-            total = graph.call_function(functions.add_into, (total, one))
+        for term in terms.rest:
+            total = graph.call_function(functions.add_into, (total, term))
             total.meta = dict(node.meta)
     node.replace_all_uses_with(total)
     return True

@@ -1,8 +1,8 @@
 """``(A x) W`` or ``A (x W)``: aggregate on the side that is narrower.
 
-Aggregation costs edges times channels, and a linear layer costs the same on either side of it where there are as many
-sources as targets. So the layer goes first where it makes rows narrower, and last where it makes them wider. Sums and
-means alone: maxima do not commute with a product.
+Aggregation costs edges times channels. Where there are as many sources as targets, a linear layer costs the same before
+and after it. So the layer goes first where it makes rows narrower, and last where it makes them wider. Only sums and
+means: maxima do not commute with a product.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from upscale_fx.passes.base import edited
 
 @dataclass(frozen=True)
 class Reassociate:
-    """Put linear layers on the side of an aggregation that moves less; exact."""
+    """Aggregate on the narrower side of a linear layer; exact."""
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
@@ -32,7 +32,7 @@ class Reassociate:
 
 
 def reassociate(gm: CompiledGNN) -> int:
-    """Move every linear layer that pays past its aggregations, in place; returns how many moves that took."""
+    """Move linear layers past their aggregations where that saves work, in place; returns the number of moves."""
     count = 0
     while moved := _move_layers(gm):  # a layer moves past several aggregations one by one
         count += moved
@@ -40,7 +40,7 @@ def reassociate(gm: CompiledGNN) -> int:
 
 
 def _move_layers(gm: CompiledGNN) -> int:
-    """Move every linear layer that pays past one aggregation; returns how many moved."""
+    """Move each such linear layer past one aggregation; returns how many moved."""
     flow = analyse(gm)
     count = sum(aggregate_last(flow, node) or aggregate_first(flow, node) for node in flow.nodes)
     drop_dead_nodes(gm.graph)
@@ -48,7 +48,7 @@ def _move_layers(gm: CompiledGNN) -> int:
 
 
 def _is_linear_sum(flow: Dataflow, node: object) -> bool:
-    """Whether a node adds up rows ``[N, C]``, with one weight per edge at most, and as many targets as sources."""
+    """Whether a node sums rows ``[N, C]``, with at most one weight per edge, and as many targets as sources."""
     if not isinstance(node, fx.Node) or node.target is not operators.spmm or node not in flow.axes:
         return False
     if node.args[4] not in ("sum", "mean") or node.args[3] not in flow.axes:

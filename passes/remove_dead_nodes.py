@@ -1,4 +1,4 @@
-"""Dead nodes: a node is dead iff no output needs it; removing it changes nothing (random draws aside)."""
+"""Remove dead nodes. A node is dead iff no output needs it; removing it changes no result (except random draws)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Remove dropout: in ``eval()`` it returns what it is given.
+"""Remove dropout: in ``eval()`` it returns its operand.
 
-A call is removed iff it is (1) of a dropout module, whatever its rate; or (2) of a dropout function whose ``training``
-is false there, or whose rate is 0. A function told to drop in ``eval()`` too (``F.dropout(x)``, Monte Carlo dropout)
-stays.
+A call is removed iff it calls (1) a dropout module, at any rate; or (2) a dropout function whose ``training`` is false
+in ``eval()``, or whose rate is 0. A function that drops in ``eval()`` too stays (``F.dropout(x)``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 from upscale_fx.passes.base import edited
 
 _MODULES = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout}
-#: Functions with what ``training`` is where it is not given.
+#: Dropout functions, with the default of their argument ``training``.
 _FUNCTIONS: dict[Any, bool] = {
     F.dropout: True,
     F.dropout1d: True,
@@ -46,7 +45,7 @@ class RemoveDropout:
 
 
 def remove_dropout(gm: CompiledGNN) -> int:
-    """Remove dropout in place; returns how many calls went."""
+    """Remove dropout in place; returns how many calls were removed."""
     idle = [node for node in gm.graph.nodes if does_nothing(gm, node)]
     for node in idle:
         node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
@@ -65,14 +64,14 @@ def does_nothing(gm: CompiledGNN, node: fx.Node) -> bool:
     target: Any = node.target
     if target not in _FUNCTIONS:
         return False
-    given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
-    training = given.get("training", given.get("train", _FUNCTIONS[target]))
-    rate: Any = given.get("p", 0.5)
+    arguments = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
+    training = arguments.get("training", arguments.get("train", _FUNCTIONS[target]))
+    rate: Any = arguments.get("p", 0.5)
     return rate in (0, 0.0) or _in_eval(gm, training) is False
 
 
 def _in_eval(gm: CompiledGNN, value: Any) -> Any:
-    """A constant argument, as it is in ``eval()``."""
+    """The value of an argument in ``eval()``."""
     if not isinstance(value, fx.Node) or value.op != "call_module":
         return value
     module = gm.get_submodule(str(value.target))

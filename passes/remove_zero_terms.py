@@ -1,9 +1,9 @@
-"""Zero terms: what is provably zero is not computed to be added, and rows that are only counted are not filled.
+"""Remove terms that are provably zero, and inputs of which only the number of rows matters.
 
-A value is provably zero iff no position of it can be other than zero (``nonzero``). (1) A sum with such a value is its
-other operand, if that has the same rows. (2) A linear layer that reads nothing but zeros, or has no weight left, gives
-its bias in every row: it needs to know how many rows there are, not what is in them. So a relation of a heterogeneous
-model whose readers were pruned goes, with its weights and its messages.
+A value is provably zero iff none of its positions can be nonzero (``flow.nonzero``). (1) A sum with such a value
+becomes its other operand, if that has the same rows. (2) A linear layer that reads only zeros, or has no weight left,
+gives its bias in every row: it needs the number of rows, not their values. So a relation of a heterogeneous model
+whose readers were pruned is removed, with its weights and its messages.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class RemoveZeroTerms:
 
 
 def drop_zero_operands(flow: Dataflow) -> int:
-    """Replace ``x + 0`` by ``x``; returns how many sums went."""
+    """Replace ``x + 0`` by ``x``; returns how many sums were removed."""
     count = 0
-    parameters = made_of_parameters(flow)  # a bias that happens to be zero is there to be trained
+    parameters = made_of_parameters(flow)  # a bias that is zero now may be trained
     for node in flow.nodes:
         relation = flow.relations.get(node)
         if node.target not in SUMS or not isinstance(relation, Pointwise):
             continue
-        if len(node.args) != 2 or node.kwargs:  # alpha
+        if len(node.args) != 2 or node.kwargs:  # it may have an alpha
             continue
         for zero, other in (node.args, node.args[::-1]):
             if (
@@ -66,7 +66,7 @@ def _same_kind(flow: Dataflow, node: fx.Node, other: fx.Node) -> bool:
 
 
 def detach_unread_inputs(flow: Dataflow) -> int:
-    """Give linear layers that read nothing rows of zeros, counted where they come from; returns how many."""
+    """Give linear layers that read nothing rows of zeros instead of their input; returns how many."""
     count = 0
     for node in flow.nodes:
         relation = flow.relations.get(node)
@@ -88,10 +88,10 @@ def _reads_something(flow: Dataflow, node: fx.Node, relation: Contraction) -> bo
 
 
 def _rows_of_zeros(flow: Dataflow, node: fx.Node, x: fx.Node) -> fx.Node | None:
-    """Zeros of the shape of ``x``, made from row counts; None where these cannot be had without computing ``x``."""
+    """Zeros of the shape of ``x``, made from row counts; None where counting the rows needs ``x`` itself."""
     axes = flow.axes[x]
     if x.target == "expand" and getattr(x.args[0], "target", None) == "new_zeros":
-        return None  # they are that already
+        return None  # ``x`` is such zeros already
     origins = [row_origin(flow, x, axis) for axis, size in enumerate(axes.sizes) if size is None]
     if not origins or any(origin is x for origin, _ in origins):
         return None
@@ -104,8 +104,8 @@ def _rows_of_zeros(flow: Dataflow, node: fx.Node, x: fx.Node) -> fx.Node | None:
         shape = [next(rows) if size is None else 1 for size in axes.sizes]
         zeros = graph.call_method("new_zeros", (base, tuple(shape)))
         wide = graph.call_method("expand", (zeros, *[-1] * (len(shape) - 1), axes.shape[-1]))
-    for made in (zeros, wide, *(n for n in shape if isinstance(n, fx.Node))):
-        made.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
+    for added in (zeros, wide, *(n for n in shape if isinstance(n, fx.Node))):
+        added.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
     return wide
 
 

@@ -1,8 +1,8 @@
-"""Repeated work on the graph's structure: one ``gcn_norm`` per graph, not one per layer.
+"""Compute equal calls once, above all on the graph's structure: one ``gcn_norm`` per graph, not one per layer.
 
-Two nodes compute the same iff they make the same call (target and constants) on nodes that compute the same, and the
-call is pure: not random, not a module. A row count is the same wherever it is read off a value whose rows it counts,
-so sizes are read off the earliest such value, which lets the calls that take them be recognised as equal.
+Two nodes are equal iff they make the same call (target and constants) on equal nodes, and the call is pure: not random,
+not a module. Sizes are first read from the earliest value with the same rows, so that calls that take a number of rows
+compare equal too.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class ShareStructure:
 
 
 def share_structure(flow: Dataflow) -> int:
-    """Let dtypes, sizes and equal calls be read in one place; returns how many reads and calls changed."""
+    """Read dtypes and sizes from one value each, and merge equal calls; returns how many reads and calls changed."""
     return share_dtypes(flow) + share_sizes(flow) + merge_equal_calls(flow.module.graph)
 
 
 def share_dtypes(flow: Dataflow) -> int:
-    """Read the floating dtype off one input: all values of a graph have the same, whatever ``.to(dtype)`` made it."""
+    """Read the floating dtype from the first float input: ``.to(dtype)`` gives all values of a graph the same one."""
     inputs = [n for n in flow.nodes if n.op == "placeholder" and _is_float(flow, n)]
     count = 0
     for node in flow.nodes:
@@ -53,7 +53,7 @@ def _is_float(flow: Dataflow, node: fx.Node) -> bool:
 
 
 def share_sizes(flow: Dataflow) -> int:
-    """Read every row size off the earliest value that provably has as many rows; returns how many reads moved."""
+    """Read every number of rows from the earliest value that provably has as many; returns how many reads moved."""
     count = 0
     for node in flow.nodes:
         if node.op != "call_method" or node.target != "size" or len(node.args) != 2:
@@ -69,7 +69,7 @@ def share_sizes(flow: Dataflow) -> int:
 
 
 def merge_equal_calls(graph: fx.Graph) -> int:
-    """Replace each pure call by the first equal one; returns how many went."""
+    """Replace each pure call by the first equal one; returns how many were removed."""
     seen: dict[Any, fx.Node] = {}
     count = 0
     for node in list(graph.nodes):
@@ -98,7 +98,7 @@ def _key(node: fx.Node) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """A hashable stand-in for arguments; constants of different types stay different (1, 1.0, True)."""
+    """Arguments as a hashable key; constants of different types stay different (1, 1.0, True)."""
     if isinstance(value, fx.Node):
         return value
     if isinstance(value, tuple | list):

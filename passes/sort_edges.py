@@ -1,8 +1,8 @@
-"""Edges in the order of their targets, so that aggregation walks rows one after another (CSR) instead of scattering.
+"""Sort edges by target, so that aggregation walks rows one after another (CSR) instead of scattering.
 
 The order is computed once per graph (``operators.csr``, a stable counting sort) and applied where edge-level values
-begin: to indices, edge weights and edge features. What is computed from them follows by itself, and aggregations do not
-care. A value that something else reads in the order of the edges (an output, say) is put back into that order.
+begin: to indices, edge weights and edge features. Values computed from them are then sorted too, and aggregations do
+not depend on the order. A value that a call reads in the original order (an output, say) is put back into that order.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class EdgeGroup:
     """Values of one edge set that depend on each other.
 
     Attributes:
-        members: edge-level values that follow the order of the edges, in the order in which they were met: of a set it
-            would be another one in every process, and with it the order of the graph.
-        roots: where these values come from, with the members and exits that read each.
-        outside: members and who reads them in the edges' own order.
-        targets: target index and count of each aggregation the members end in.
+        members: edge-level values that follow the order of the edges, in the order of discovery. Not a set: its
+            order, and with it the order of the graph, would differ between processes.
+        roots: the values that members are computed from, with the members and exits that read each.
+        outside: members, with the nodes that read them in the original order.
+        targets: how many aggregations read the members, by target index and number of targets.
         gathers: whether any member is gathered from nodes.
     """
 
@@ -60,15 +60,15 @@ def edge_groups(flow: Dataflow) -> Iterator[EdgeGroup]:
     """Groups in which sorting pays: messages gathered from nodes that are aggregated by one index."""
     seen: set[fx.Node] = set()
     for node in flow.nodes:
-        found = aggregation(flow, node)
+        aggregated = aggregation(flow, node)
         if (
-            found is None
-            or found.index.target is functions.in_order  # sorted already
-            or found.messages in seen
-            or not _is_edge_level(flow, found.messages, found.index)
+            aggregated is None
+            or aggregated.index.target is functions.in_order  # sorted already
+            or aggregated.messages in seen
+            or not _is_edge_level(flow, aggregated.messages, aggregated.index)
         ):
             continue
-        group = _grow(flow, found)
+        group = _grow(flow, aggregated)
         seen.update(group.members)
         if group.gathers and group.targets:
             yield group
@@ -83,7 +83,7 @@ def _is_edge_level(flow: Dataflow, node: fx.Node, index: fx.Node) -> bool:
 
 
 def _grow(flow: Dataflow, start: Aggregation) -> EdgeGroup:
-    """Everything of one edge set that is connected with these messages."""
+    """The group of all edge-level values that are connected with these messages."""
     group = EdgeGroup()
     waiting = [start.messages]
     while waiting:
@@ -106,7 +106,7 @@ def _grow(flow: Dataflow, start: Aggregation) -> EdgeGroup:
 
 
 def _connect(flow: Dataflow, group: EdgeGroup, node: fx.Node, index: fx.Node) -> None:
-    """Note who reads a member, and what the readers need in the same order."""
+    """Record which nodes read a member, and the other values that these need in the same order."""
     for source in node.all_input_nodes:
         if source in group.roots:
             group.roots[source].add(node)
@@ -120,16 +120,16 @@ def _connect(flow: Dataflow, group: EdgeGroup, node: fx.Node, index: fx.Node) ->
         for source in operands:
             if source not in group.members:
                 group.roots.setdefault(source, set()).add(user)
-        found = aggregation(flow, user)
-        if found is not None:
-            group.targets[found.index, found.count] += 1
+        aggregated = aggregation(flow, user)
+        if aggregated is not None:
+            group.targets[aggregated.index, aggregated.count] += 1
 
 
 def sort_edges(graph: fx.Graph, groups: list[EdgeGroup]) -> bool:
     """Insert the sorting of each group; the same target index is sorted once.
 
-    Returns whether there are groups and every order is known before it is needed, which it is not if targets are
-    computed from messages.
+    Returns whether there are groups and every order is known before it is needed (not so if targets are computed from
+    messages).
     """
     calls: dict[tuple[object, ...], fx.Node] = {}
     end = next(node for node in reversed(graph.nodes) if node.op == "output")

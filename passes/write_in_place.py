@@ -1,8 +1,8 @@
-"""Activations and sums write over their operand where nobody else reads it and no gradient is needed.
+"""Activations and sums write over their operand where no other call reads it and no gradient is needed.
 
-A value is *fresh* iff a call has just made its memory: a product, an aggregation, a sum. The in-place forms
-(``functions.relu_into``, ...) look at each call whether gradients are on, and then make a new tensor as ever. So do
-linear layers, which otherwise write into memory of :mod:`upscale_fx.operators.kernels.memory`.
+A value is *fresh* iff the call that computes it allocates its memory: a product, an aggregation, a sum. With gradients
+on, the in-place forms (``functions.relu_into``, ...) make a new tensor as usual, and so do linear layers, which
+otherwise write into memory of :mod:`upscale_fx.operators.kernels.memory`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WriteInPlace:
 
 
 def write_in_place(flow: Dataflow, node: fx.Node) -> bool:
-    """Make a call in place if its first operand is fresh and only it reads that."""
+    """Make a call in place if its operand is fresh and no other call reads that."""
     if node not in flow.axes:
         return False
     if node.target is F.linear and len(flow.axes[node].sizes) == 2 and node.kwargs.keys() <= {"weight", "bias"}:
@@ -51,27 +51,27 @@ def write_in_place(flow: Dataflow, node: fx.Node) -> bool:
         node.target, node.args, node.kwargs = functions.elu_into, (node.args[0], alpha), {}
         return True
     if node.target in SUMS and len(node.args) == 2 and not node.kwargs:
-        for one, other in (node.args, node.args[::-1]):
-            if _is_fresh(flow, one, node) and _takes(flow, node, one, other):
-                node.op, node.target, node.args = "call_function", functions.add_into, (one, other)
+        for over, other in (node.args, node.args[::-1]):
+            if _is_fresh(flow, over, node) and _has_its_shape(flow, node, over, other):
+                node.op, node.target, node.args = "call_function", functions.add_into, (over, other)
                 return True
     return False
 
 
 def _is_fresh(flow: Dataflow, value: object, reader: fx.Node) -> bool:
-    """Whether nobody but the reader can see a value's memory."""
+    """Whether a value is fresh and only this reader reads its memory."""
     if not isinstance(value, fx.Node) or value not in flow.axes or set(value.users) != {reader}:
         return False
-    if value.op == "call_method" and value.target in RESHAPES:  # a view of what nobody else reads either
+    if value.op == "call_method" and value.target in RESHAPES:  # a view: its source must be fresh too
         return _is_fresh(flow, value.args[0], value)
     if value.target in _ARITHMETIC:
         return value.op in ("call_function", "call_method")
     return value.op == "call_function" and value.target in _FRESH
 
 
-def _takes(flow: Dataflow, node: fx.Node, one: object, other: object) -> bool:
-    """Whether the sum has the shape and dtype of the operand it is written over."""
-    if one is other or not isinstance(one, fx.Node):
+def _has_its_shape(flow: Dataflow, node: fx.Node, over: object, other: object) -> bool:
+    """Whether the sum has the shape and dtype of ``over``, the operand that it overwrites."""
+    if over is other or not isinstance(over, fx.Node):
         return False
-    same = flow.axes[one].pairs == flow.axes[node].pairs
-    return same and flow.values[one][0].dtype == flow.values[node][0].dtype  # type: ignore[attr-defined]
+    same_shape = flow.axes[over].pairs == flow.axes[node].pairs
+    return same_shape and flow.values[over][0].dtype == flow.values[node][0].dtype  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The calls users make: trace, mask, compact, optimize, prune."""
+"""The main calls: trace, mask, compact, optimize, prune."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
 
     Args:
         model: any PyTorch Geometric model; it is copied, never touched.
-        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. Without, argument names and
-            declared widths are used.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. By default they are made up
+            from argument names and declared widths.
         example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
 
     Returns:
         A GraphModule that computes what the model computes on graphs of any size, with the model's parameter names.
 
     Raises:
-        TraceError: the model cannot be traced; names module, source line, reason and remedy.
+        TraceError: the model cannot be traced; the message has module, source line, reason and remedy.
         InputError: example inputs are missing or do not fit.
     """
     return trace_model(model, example_inputs, example_kwargs)
@@ -72,42 +72,42 @@ def mask(
 ) -> Model:
     """A copy of the model, same class, in which every consumer's least important input channels have zero weights.
 
-    This is the exact reference of what pruning means: ``compact`` of it computes the same.
+    It defines what pruning computes: ``compact`` of it computes exactly the same.
 
     Args:
         model: the model; never touched.
-        amount: share of each consumer's eligible input channels to remove, in [0, 1); ``round(amount * channels)`` go,
-            never all, in multi-head layers that share of each head. Or a dictionary from consumer name or pattern
-            (``"convs.*"``) to amount; consumers not named keep everything and the last match counts.
-        criterion: by weights alone ``"l1"``, ``"l2"`` (default without calibration), ``"lamp"``, ``"fpgm"``,
-            ``"random"``, or a callable ``(weight [out, in], name) -> scores [in]``; by what the model computes on the
-            calibration data ``"obs"`` (default with it), ``"lasso"``, ``"activation"``, ``"taylor"``, ``"hrank"``, or
-            an instance of their classes (:mod:`upscale_fx.criteria`). The lowest scores go, ties by channel number.
-        calibration: data the model is run on: one batch as a tuple ``(x, edge_index)``, a dictionary of arguments or a
-            ``Data`` object; or a stream of batches as a list, a loader or a generator. No labels are needed (but by
-            taylor). Only second moments of what layers read are kept.
-        inputs: also prune raw input features. Otherwise only channels that carry hidden values are eligible.
+        amount: share of each consumer's eligible input channels to remove, in [0, 1): ``round(amount * channels)``,
+            never all; in multi-head layers that share of each head. Or a dictionary from consumer name or pattern
+            (``"convs.*"``) to amount: the last match counts, and consumers without a match keep all channels.
+        criterion: from weights only ``"l1"``, ``"l2"`` (default without calibration), ``"lamp"``, ``"fpgm"``,
+            ``"random"``, or a callable ``(weight [out, in], name) -> scores [in]``; from activations on calibration
+            data ``"obs"`` (default with it), ``"lasso"``, ``"activation"``, ``"taylor"``, ``"hrank"``, or an instance
+            of their classes (:mod:`upscale_fx.criteria`). The lowest scores are removed, ties by channel number.
+        calibration: data to run the model on: one batch as a tuple ``(x, edge_index)``, a dictionary of arguments or a
+            ``Data`` object; or a stream of batches as a list, a loader or a generator. Only taylor needs labels. Only
+            second moments of the inputs of layers are kept.
+        inputs: also prune raw input features. By default only channels with hidden values are eligible.
         constrained: all consumers of a tensor share one set of channels.
         scope: ``"layer"``, or ``"global"``: the amount is a share of all channels together.
-        scheme: ``"full"``, as without: classifier and hidden layers; ``"batched"``: only the raw features that come
+        scheme: ``"full"`` (default): classifier and hidden layers; ``"batched"``: only the raw features that come
             from neighbours (GCNP, Zhou et al. 2021, for batched inference); the layer that reads a node's own
-            features stays whole.
-        budget: instead of an amount, what the result may cost, such as ``Budget(params=0.25)``: how much each consumer
-            loses, and where consumers share channels, is decided by the predicted error.
-        round_to: keep a multiple of this many channels (of each head); keeps more rather than fewer.
-        ignore: consumer names or patterns that keep everything.
-        refit: with calibration, fit the weights and biases that stay to what the dense model computes.
-        transform: makes the arguments of a call of a calibration batch: a tuple or a dictionary.
-        seed: of the edges that are drawn where a layer reads more than 65,536 of them in a batch, and of ``"random"``.
+            features keeps all channels.
+        budget: instead of an amount, a limit on the cost of the result, such as ``Budget(params=0.25)``: the predicted
+            error decides how much each consumer loses, and where consumers share channels.
+        round_to: keep a multiple of this many channels (of each head), rounded up.
+        ignore: names or patterns of consumers that keep all channels.
+        refit: with calibration, fit the kept weights and biases to the outputs of the dense model.
+        transform: makes of a calibration batch the arguments of a call: a tuple or a dictionary.
+        seed: seed of ``"random"``, and of the edges drawn where a layer reads more than 65,536 of them in a batch.
         progress: show progress bars, where standard error is a terminal.
-        example_inputs: positional arguments of one call; see :func:`trace`. A calibration batch serves too.
+        example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
 
     Raises:
-        AmountError: an amount is not a number in [0, 1), or there is none, or a budget cannot be met.
+        AmountError: there is no amount, an amount is not a number in [0, 1), or a budget cannot be met.
         PatternError: unknown criterion, scope or scheme, or a pattern that matches no consumer.
         InputError: calibration data is missing, empty, does not fit, or makes activations that are not finite.
-        NothingToPruneError: nothing can be removed; lists every consumer and why.
+        NothingToPruneError: no channel can be removed; the message lists every consumer and why.
         TraceError, InputError: see :func:`trace`.
     """
     options = MaskOptions(
@@ -127,19 +127,19 @@ def compact(
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
-    """An exact, smaller GraphModule of any model that has zeros in it, whoever put them there.
+    """An exact, smaller GraphModule of a model with zero weights, however they were made zero.
 
     Args:
-        model: the model, such as ``mask`` returns, or pruned by ``torch.nn.utils.prune``; never touched.
+        model: the model, such as the result of ``mask`` or of ``torch.nn.utils.prune``; never touched.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
         callback: called after every pass with the pass, the graph before and the graph after.
-        approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels, which keep
-            all their channels otherwise, let those go that nobody else needs, and estimate their statistics from the
-            channels that are left: a mean over ``k`` of ``n`` channels stands for that over all, a sum is scaled by
-            ``n / k``. How far off that is depends on how alike the channels are: ``verify`` against the masked model
-            says how much outputs differ, only an evaluation of the model says what it costs. The report names the
-            norms; whatever has no such norm in it stays exact.
+        approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels keep all
+            their channels by default. With this option, channels that no other call reads are removed, and statistics
+            are estimated from the ``k`` of ``n`` channels that are kept: a mean over ``k`` stands for the mean over
+            ``n``, a sum is scaled by ``n / k``. The error depends on how similar the channels are: ``verify`` against
+            the masked model measures the outputs, and only an evaluation measures the cost in accuracy. The report
+            names the norms; a model without such norms stays exact.
 
     Raises:
         TraceError, InputError: see :func:`trace`.
@@ -161,15 +161,15 @@ def optimize(
     """An exact, faster GraphModule that still trains: message passing fused, structure work done once per graph.
 
     Args:
-        gm: what ``trace`` or ``compact`` returned, or a model, which is traced first.
-        example_inputs: positional arguments of one call, where a model has to be traced; see :func:`trace`.
+        gm: the result of ``trace`` or ``compact``, or a model, which is traced first.
+        example_inputs: positional arguments of one call, to trace a model; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
         callback: called after every pass with the pass, the graph before and the graph after.
-        inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout goes, batch norms fold
-            into the layers beside them, and channels that hold one number there in every row, also behind dropout and
-            batch norm (a pruned channel and its shift), go into the biases of the layers that read them.
+        inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout is removed, batch norms
+            fold into the layers beside them, and channels with the same value in every row (a pruned channel after
+            dropout and batch norm, say) fold into the biases of the layers that read them.
         dtype: not exact. Features and weights are computed in this dtype (``torch.bfloat16``, ``torch.float16``, or
-            ``torch.float32`` of a float64 model); sums over neighbours are accumulated in float32, degrees and
+            ``torch.float32`` for a float64 model). Sums over neighbours accumulate in float32, degrees and
             normalisation keep their precision, inputs and outputs their dtype. The report says how far outputs move.
 
     Raises:
@@ -208,40 +208,40 @@ def prune(
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
-    """``optimize(compact(mask(model, amount)))``: a smaller, faster GraphModule, exactly the masked model.
+    """``optimize(compact(mask(model, amount)))``: a smaller, faster GraphModule that computes exactly the masked model.
 
     Args:
         model: the model; never touched.
-        amount: see :func:`mask`, like all up to ``progress``.
-        criterion: which channels go.
-        calibration: data the model is run on.
+        amount: see :func:`mask`, as for all arguments up to ``progress``.
+        criterion: how channels are scored.
+        calibration: data to run the model on.
         inputs: also prune raw input features.
         constrained: all consumers of a tensor share one set of channels.
         scope: what the amount is a share of.
         scheme: which layers lose channels.
-        budget: what the result may cost, instead of an amount.
+        budget: a limit on the cost of the result, instead of an amount.
         round_to: keep a multiple of this many channels.
-        ignore: consumers that keep everything.
-        refit: fit the weights that stay.
+        ignore: consumers that keep all channels.
+        refit: fit the kept weights.
         transform: makes arguments of a calibration batch.
-        seed: of the edges that are drawn from large batches.
+        seed: seed of ``"random"`` and of the edges drawn from large batches.
         progress: show progress bars.
-        steps: prune in so many steps, each refitted, down to what one step would remove.
+        steps: the number of steps; together they remove what one step would, and each one refits.
         schedule: how the amount grows over the steps: ``"cubic"``, ``"linear"`` or ``"exponential"``.
         between: called as ``between(compiled, step)`` after every step but the last: fine-tunes the model in place.
-        evaluate: instead of an amount: what a model is worth, higher is better. The largest amount that keeps it
-            within ``max_drop`` of the dense model's is searched for; the report shows what was tried.
-        max_drop: by how much ``evaluate`` may be lower, in its own units.
-        tolerance: how finely amounts are tried.
+        evaluate: instead of an amount, a function that scores a model, higher is better. The largest amount that keeps
+            the score within ``max_drop`` of the dense model's is searched for; the report lists the amounts tried.
+        max_drop: how much lower the score can be, in its own units.
+        tolerance: how finely amounts are tried, in (0, 1).
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
     Raises:
-        NothingToPruneError: something was asked to be removed and nothing could be.
+        NothingToPruneError: no channel could be removed.
         AmountError, PatternError, TraceError, InputError: see :func:`mask`.
-        TargetError, EvaluationError: no amount keeps ``evaluate`` within ``max_drop``, or it returned no number.
+        TargetError, EvaluationError: no amount keeps ``evaluate`` within ``max_drop``, or it did not return a number.
     """
     options = PruneOptions.of(
         amount=amount, criterion=criterion, calibration=calibration, inputs=inputs, constrained=constrained,

@@ -32,7 +32,7 @@ class MaskingManager:
     def mask(self, amount: float = 0.25, **options: Any) -> nn.Module:
         """Zero the weights of the least important input channels of every consumer, in the model itself.
 
-        Takes the options of :func:`upscale_fx.mask` and raises what it raises; returns the model.
+        Takes the options of :func:`upscale_fx.mask` and raises the same errors; returns the model.
         """
         traced = trace(self.model, self.example_inputs)
         plan_of(traced, MaskOptions(amount=amount, criterion=self._criterion, **options)).apply(self.model)
@@ -48,7 +48,7 @@ class PruningManager:
         self._inputs: tuple[Any, ...] | None = None
 
     def compute(self, inputs: Sequence[Any]) -> PruningManager:
-        """Give the arguments of one call, from which the graph is traced; returns itself."""
+        """Set the arguments of one call, with which the graph is traced; returns itself."""
         self._inputs = tuple(inputs)
         return self
 

@@ -1,4 +1,4 @@
-"""The columns of the tables: each makes a smaller model out of a trained dense one, or says why it does not."""
+"""The columns of the tables: each makes a smaller model of a trained dense one, or says why it does not."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ FINETUNE_EPOCHS, FINETUNE_LR = 0.25, 0.5
 
 @dataclass
 class Job:
-    """A trained dense model and how much of it is to go.
+    """A trained dense model and the amount to prune.
 
     Attributes:
         workload: the model and its data.
         dense: the trained model, in ``eval()``; never changed.
-        fused: the same compiled with nothing pruned.
-        amount: share of every consumer's hidden input channels that is to go.
-        seed: of what is drawn and trained.
-        obs_size: parameters of what the OBS column made, where that is known from before.
-        notes: what a column wants to tell of its model.
+        fused: the same model, compiled with nothing pruned.
+        amount: the share of every consumer's hidden input channels to remove.
+        seed: seed of draws and training.
+        obs_size: parameters of the OBS column's model, if known from before.
+        notes: notes of a column about its model.
     """
 
     workload: Workload
@@ -48,12 +48,12 @@ class Job:
 
     @cached_property
     def obs(self) -> nn.Module:
-        """What the OBS column makes."""
+        """The model of the OBS column."""
         return self.prune(self.amount, calibration=self.workload.calibration)
 
     @property
     def target(self) -> int:
-        """How many parameters models are to have that are compared at equal size: those of the OBS column's."""
+        """The number of parameters for comparisons at equal size: that of the OBS column's model."""
         if self.obs_size is None:
             self.obs_size = count_parameters(self.obs)
         return self.obs_size
@@ -81,7 +81,7 @@ def _l2_constrained(job: Job) -> nn.Module:
 
 
 def _obs_shared(job: Job) -> nn.Module:
-    # Where all readers share a set, which channels are in it makes no difference to the size.
+    # If all readers share a set, the size does not depend on which channels are in it.
     _, amount = nearest_in_size(lambda share: job.prune(share, criterion="l2", constrained=True), job.target)
     job.notes.append(f"amount {amount:.4g}")
     return job.prune(amount, constrained=True, calibration=job.workload.calibration)
@@ -145,10 +145,10 @@ class Column:
     """A column of the tables.
 
     Attributes:
-        title: as pages give it.
-        make: returns the smaller model in compiled form.
-        meaning: what it does, for the pages.
-        shape: returns a model of the same shapes in less time, which is enough to time it; None: `make` does.
+        title: the title in pages.
+        make: returns the smaller model, compiled.
+        meaning: the description in pages.
+        shape: returns a model of the same shapes in less time, to measure latency; None: use `make`.
     """
 
     title: str

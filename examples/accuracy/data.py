@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 import upscale_fx
 from prune_gnn import GENERATED, STORED, load_graph
 
-#: Graphs of the tables, smallest first, with the titles that pages give them.
+#: Graphs of the tables, smallest first, with their titles in pages.
 GRAPHS = {
     "cora": "Cora",
     "citeseer": "CiteSeer",
@@ -44,13 +44,13 @@ class _Product(torch.autograd.Function):
 
 
 class SparseFeatures(TorchFunctionMode):
-    """While active, products with one dense feature matrix leave out its zeros; sums are the same up to rounding.
+    """While active, products with one dense feature matrix skip its zeros; sums are the same up to rounding.
 
-    Bags of words are 0.4 to 1.3 % filled: an epoch on CS takes a fraction of the time. A matrix of which more than a
-    tenth is filled is multiplied as ever.
+    Bags of words are 0.4 to 1.3 % nonzero: an epoch on CS takes a fraction of the time. A matrix with more than a tenth
+    nonzero is multiplied as usual.
 
     Args:
-        features: ``[N, C]``, dense; the very tensor that models are called with. Not to be written into meanwhile.
+        features: ``[N, C]``, dense; the same tensor object that models are called with. Do not write into it meanwhile.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -75,8 +75,8 @@ class SparseFeatures(TorchFunctionMode):
         return product
 
 
-# Each takes the product with a weight [O, C] in place of the features, and otherwise what torch's own takes. These are
-# the calls that models and compiled graphs make: the last three where no gradient is needed.
+# Each takes a function that multiplies the features with a weight [O, C], and then the arguments of torch's function.
+# These are the calls that models and compiled graphs make; the last three only without gradients.
 
 _Multiply = Callable[[Tensor], Tensor]
 
@@ -125,8 +125,8 @@ class Graph:
 
         def logits() -> Tensor:
             with self.sparse_features:
-                found: Tensor = compiled(self.data.x, structure)
-            return found
+                result: Tensor = compiled(self.data.x, structure)
+            return result
 
         return logits
 
@@ -140,7 +140,7 @@ class Graph:
         return self.share_right(self.prepare(compiled.eval())(), nodes)
 
 
-@lru_cache(maxsize=1)  # the largest takes more than a gigabyte, and cells come graph by graph
+@lru_cache(maxsize=1)  # the largest graph takes more than a gigabyte, and cells are filled graph by graph
 def load_data(name: str, root: Path | None = None) -> Graph:
     """Return a graph of `GRAPHS` with features whose rows sum to 1.
 

@@ -1,4 +1,4 @@
-"""What speaks against pruning, and what is missing, in words made from the numbers."""
+"""Sentences made from the numbers: results against pruning, and missing cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from accuracy.tables import Results, cell_title, column_title, data_title, model_title
 
-#: Comparisons that one would like to come out the first way: (better, worse).
+#: Pairs of columns: the first is expected to be more accurate than the second.
 _HOPES = [
     ("obs", "random"),
     ("obs", "l2"),
@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 def findings(results: Results) -> str:
-    """Return a list of what came out against hope: where the simpler column is the better, and the largest losses."""
+    """Return a list of unexpected results: where the second column of a pair is better, and the largest losses."""
     lines = [line for hoped, other in _HOPES if (line := _against(results, hoped, other))]
     for column in ("obs", "obs-finetuned"):
         if worst := _worst(results, column):

@@ -1,4 +1,4 @@
-"""One training loop for all models of the tables: early stopping, and the weights that validated best."""
+"""One training loop for all models of the tables, with early stopping; it keeps the weights that validated best."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Recipe:
     """How every model of a dataset is trained with Adam, dense and narrow ones alike.
 
     Attributes:
-        epochs: at most so many.
-        patience: stop after so many epochs without a better validation accuracy.
+        epochs: the largest number of epochs.
+        patience: stop after this many epochs without a better validation accuracy.
         lr: step size.
         weight_decay: factor of the squared weights in the loss.
-        dropout: share of hidden values that are dropped.
+        dropout: share of hidden values to drop.
         hidden: width of the dense model.
     """
 
@@ -43,12 +43,12 @@ def fit(
     """Train a model in place and leave it in ``eval()`` with its best weights.
 
     Args:
-        model: what is trained.
-        recipe: for how long and how fast.
-        run_epoch: makes the steps of one epoch with an optimizer; the model is in ``train()``.
+        model: the model to train.
+        recipe: how to train it.
+        run_epoch: takes the steps of one epoch with an optimizer; the model is in ``train()``.
         score: validation accuracy and minus the validation loss, which decides between equal accuracies; called in
             ``eval()``, without gradients.
-        title: of the progress bar.
+        title: title of the progress bar.
 
     Returns:
         The number of epochs that were run.
@@ -60,9 +60,9 @@ def fit(
         run_epoch(optimizer)
         model.eval()
         with torch.no_grad():
-            found = score()
-        if found > best:
-            best, best_epoch, best_state = found, epoch, copy.deepcopy(model.state_dict())
+            scored = score()
+        if scored > best:
+            best, best_epoch, best_state = scored, epoch, copy.deepcopy(model.state_dict())
         elif epoch - best_epoch >= recipe.patience:
             break
     model.load_state_dict(best_state)

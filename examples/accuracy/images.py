@@ -80,8 +80,8 @@ class ImageWorkload(Workload):
 
         def score() -> tuple[float, float]:
             validation, expected = self.parts["val"]
-            found = compiled(validation)
-            return _share_right(found, expected), -float(F.cross_entropy(found, expected))
+            logits = compiled(validation)
+            return _share_right(logits, expected), -float(F.cross_entropy(logits, expected))
 
         epochs = fit(compiled, self.recipe, run_epoch, score, self.title)
         model.load_state_dict(compiled.state_dict())

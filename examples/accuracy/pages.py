@@ -1,4 +1,4 @@
-"""Writes the pages: tables of the cells, and what they say in words."""
+"""Writes the pages: tables of the cells, and findings as text."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ the same seeds."""
 
 
 def write_pages(folder: Path, keys: Sequence[Key], cells: Mapping[Key, Cell], command: str) -> list[Path]:
-    """Write `baseline.md`, `results.md` and `vig_results.md`, each if there is anything asked for it.
+    """Write `baseline.md`, `results.md` and `vig_results.md`, each if it has cells.
 
     Args:
-        folder: where; made if need be.
-        keys: the cells that pages are about.
-        cells: those that have been filled.
+        folder: the folder of the pages; made if needed.
+        keys: the cells of the pages.
+        cells: the cells that are filled.
         command: the command that makes the pages.
 
     Returns:
@@ -56,7 +56,7 @@ def write_pages(folder: Path, keys: Sequence[Key], cells: Mapping[Key, Cell], co
 
 
 def _origin(results: Results, command: str) -> str:
-    """How the page came about: the command, cells, seeds and versions."""
+    """The origin of the page: command, cells, seeds and versions."""
     seeds: dict[str, list[str]] = {}
     for name in results.datasets:
         used = sorted({key.seed for key in results.keys if key.data == name})
@@ -96,14 +96,14 @@ def _dense_rows(results: Results, data: str) -> list[dict[str, str]]:
     for model in results.models:
         keys = [key for key in results.keys if (key.model, key.data, key.column) == (model, data, DENSE)]
         cells = [results.cells[key] for key in keys if key in results.cells]
-        found = [cell for cell in cells if cell.accuracy is not None]
+        scored = [cell for cell in cells if cell.accuracy is not None]
         row = {"model": model_title(model)}
-        if found:
-            row["test accuracy, %"] = with_spread([100 * (cell.accuracy or 0.0) for cell in found])
-            row["seeds"] = str(len(found))
-            row["parameters"] = f"{found[0].parameters or 0:,}"
-            row["MACs"] = f"{found[0].macs or 0:,.0f}"
-            row["training"] = " / ".join(cell.note for cell in found)
+        if scored:
+            row["test accuracy, %"] = with_spread([100 * (cell.accuracy or 0.0) for cell in scored])
+            row["seeds"] = str(len(scored))
+            row["parameters"] = f"{scored[0].parameters or 0:,}"
+            row["MACs"] = f"{scored[0].macs or 0:,.0f}"
+            row["training"] = " / ".join(cell.note for cell in scored)
         elif keys:
             row["test accuracy, %"] = f"error: {cells[0].error}" if cells else "not run"
         if keys:
@@ -187,7 +187,7 @@ def _pair_rows(results: Results, reference: str) -> list[dict[str, str]]:
 
 
 def _ratio(results: Results, reference: str, column: str) -> str:
-    """Mean of one column's parameters over the other's, on the cells that both have."""
+    """Mean ratio of one column's parameters to the other's, on the cells that both have."""
     keys = [key for key, _ in results.pairs(reference, column)]
     shares = [
         (results.share(key, "parameters"), results.share(replace(key, column=column), "parameters")) for key in keys
@@ -200,8 +200,8 @@ def _complete_rows(results: Results, needed: str, rivals: Sequence[str]) -> list
     rivals = [name for name in rivals if name in results.columns]
     rows = []
     for amount in results.amounts if needed in rivals else ():
-        own = [key for key in results.keys if key.column == needed and key.amount == amount]
-        drops = [[results.drop(replace(key, column=name)) for name in rivals] for key in own]
+        keys = [key for key in results.keys if key.column == needed and key.amount == amount]
+        drops = [[results.drop(replace(key, column=name)) for name in rivals] for key in keys]
         complete = [[drop for drop in row if drop is not None] for row in drops if None not in row]
         if complete:
             means = [number(fmean(column), 2) for column in zip(*complete, strict=True)]
@@ -224,8 +224,8 @@ def _amount_rows(results: Results, value: Callable[[Key], float | None]) -> list
         row = {"amount": f"{amount:g}"}
         for name in results.columns:
             means = [results.mean(case, name, value) for case in results.cases if case.amount == amount]
-            found = [mean for mean in means if mean is not None]
-            row[column_title(name)] = f"{fmean(found):.0%}" if found else "-"
+            known = [mean for mean in means if mean is not None]
+            row[column_title(name)] = f"{fmean(known):.0%}" if known else "-"
         rows.append(row)
     return rows
 

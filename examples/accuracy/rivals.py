@@ -1,4 +1,4 @@
-"""What pruned models are compared with at equal parameters: Torch-Pruning's, and narrow ones trained from scratch."""
+"""Other models with equal numbers of parameters: Torch-Pruning's, and narrow ones trained from scratch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 from accuracy.workloads import Workload
 from compare import swap_linears, torch_pruning_step
 
-#: Trials of the bisection. A ratio is known to 0.1 % of the channels then, and there are hundreds of channels.
+#: Trials of the bisection: they determine a ratio to 0.1 %, and there are hundreds of channels.
 _TRIALS = 10
-#: The share that a bisection tries first.
+#: The first share of a bisection.
 _FIRST = 0.5
 
 
@@ -25,18 +25,18 @@ class NotApplicable(Exception):
 
 
 def prune_with_torch_pruning(dense: nn.Module, workload: Workload, target: int) -> tuple[nn.Module, float]:
-    """Prune with Torch-Pruning so that parameters come as near to a number as they get.
+    """Prune with Torch-Pruning to the number of parameters nearest to ``target``.
 
     Args:
         dense: the model; never changed.
-        workload: what it is and what it is called with.
-        target: how many parameters there should be.
+        workload: the model's workload, with arguments of a call.
+        target: the number of parameters to reach.
 
     Returns:
         The pruned model and the `pruning_ratio` it took.
 
     Raises:
-        NotApplicable: Torch-Pruning fails on this model, or leaves it as it was.
+        NotApplicable: Torch-Pruning fails on this model, or leaves it unchanged.
         ImportError: it is not installed.
     """
     full = _count(dense)
@@ -55,27 +55,27 @@ def nearest_in_size(make: Callable[[float], nn.Module], target: int) -> tuple[nn
     """Bisect for the share whose model's parameters are nearest to a number.
 
     Args:
-        make: returns the model of which a share in (0, 1) has gone; the larger the share, the fewer its parameters.
-        target: how many parameters there should be.
+        make: returns the model pruned by a share in (0, 1); the larger the share, the fewer its parameters.
+        target: the number of parameters to reach.
 
     Returns:
         The nearest of the models that were made, and its share.
     """
     low, high, share = 0.0, 1.0, _FIRST
-    found: list[tuple[int, float, nn.Module]] = []
+    best: list[tuple[int, float, nn.Module]] = []
     for _ in range(_TRIALS):
         model = make(share)
         count = _count(model)
-        found = [min([*found, (count, share, model)], key=lambda trial: abs(trial[0] - target))]
+        best = [min([*best, (count, share, model)], key=lambda trial: abs(trial[0] - target))]
         if count == target:
             break
         low, high = (share, high) if count > target else (low, share)
         share = (low + high) / 2
-    return found[0][2], found[0][1]
+    return best[0][2], best[0][1]
 
 
 def torch_pruning_at(dense: nn.Module, workload: Workload, ratio: float) -> nn.Module:
-    """What Torch-Pruning makes of a model when it is asked to remove a ratio of the channels of every layer."""
+    """The model with a ratio of the channels of every layer removed by Torch-Pruning."""
     model, silence = swap_linears(copy.deepcopy(dense)), io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         warnings.simplefilter("ignore")
@@ -85,15 +85,15 @@ def torch_pruning_at(dense: nn.Module, workload: Workload, ratio: float) -> nn.M
                 model(*workload.few)
         except ImportError:
             raise
-        except Exception as error:  # code of others may raise anything; the cell says what it was
+        except Exception as error:  # code of others may raise anything; the cell shows the error
             raise NotApplicable(f"fails: {type(error).__name__}") from error
     return model
 
 
 def narrow_width(workload: Workload, target: int) -> int:
-    """Return the hidden width of a workload's model with which its parameters are nearest to a number.
+    """Return the hidden width at which a workload's model has nearest to ``target`` parameters.
 
-    Of two equally near ones the narrower; never wider than the dense model.
+    Of two equally near widths it is the smaller one, and never larger than that of the dense model.
     """
     low, high = 1, workload.recipe.hidden // workload.multiple
     while high - low > 1:  # more channels, more parameters

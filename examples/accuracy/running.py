@@ -1,4 +1,4 @@
-"""Goes over the cells of the tables and fills those that are missing."""
+"""Fills the missing cells of the tables."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import UpscaleWarning
 
-#: A latency is the median of so many calls: as many as fit into the seconds, within bounds.
+#: A latency is the median of as many calls as fit into the seconds, within these bounds.
 _TIMED_SECONDS, _FEWEST_RUNS, _MOST_RUNS = 4.0, 5, 50
 VERSIONS = f"torch {torch.__version__}, PyG {torch_geometric.__version__}"
 
 
 @dataclass(frozen=True)
 class Ask:
-    """Which cells are wanted of one model on one dataset with one seed.
+    """The cells to fill of one model on one dataset with one seed.
 
     Attributes:
         workload: makes the model and its data; called only if a cell is missing.
@@ -46,8 +46,8 @@ class Settings:
     """How cells are filled.
 
     Attributes:
-        time_limit: seconds after which no further cell is begun; None: never.
-        latency: also time models, which means something on an idle machine only.
+        time_limit: seconds after which no new cell is begun; None: no limit.
+        latency: also time models; only useful on an idle machine.
         retry_errors: fill cells again that hold an error.
     """
 
@@ -57,22 +57,22 @@ class Settings:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Return the recipe that keys name: how models are trained, and how they are fine-tuned."""
+    """Return the recipe as in keys: how models are trained and fine-tuned."""
     values = ", ".join(f"{name} {value:g}" for name, value in asdict(recipe).items())
     return f"{values}; fine-tuning {FINETUNE_EPOCHS:g} of the epochs, {FINETUNE_LR:g} of lr"
 
 
 def fill(asks: Iterable[Ask], store: Store, settings: Settings) -> int:
-    """Fill the cells that are missing, and keep each at once.
+    """Fill the missing cells, and store each at once.
 
     Returns:
         How many cells were filled.
     """
     start, filled = time.perf_counter(), 0
-    wanted = [(ask, [key for key in ask.keys if _missing(store.cells.get(key), settings)]) for ask in asks]
-    total = sum(len(keys) for _, keys in wanted)
+    missing = [(ask, [key for key in ask.keys if _missing(store.cells.get(key), settings)]) for ask in asks]
+    total = sum(len(keys) for _, keys in missing)
     with tqdm(total=total, desc="cells", unit="cell", disable=None) as progress:
-        for ask, keys in wanted:
+        for ask, keys in missing:
             if not keys:
                 continue
             bench: Bench | None = None
@@ -82,7 +82,7 @@ def fill(asks: Iterable[Ask], store: Store, settings: Settings) -> int:
                 progress.set_postfix_str(f"{key.data} {key.model} {key.seed}: {key.amount:g} {key.column}")
                 bench = bench or Bench(ask.workload(), key.seed, store)
                 known = store.cells.get(key)
-                if known is not None and known.accuracy is not None:  # all but its latency is there
+                if known is not None and known.accuracy is not None:  # only its latency is missing
                     store.keep(key, bench.timed(key, known))
                 else:
                     store.keep(key, bench.cell(key, settings.latency))
@@ -104,8 +104,8 @@ class Bench:
 
     Args:
         workload: the model and its data.
-        seed: of weights, dropout and draws.
-        store: where dense models, and sizes that other cells are compared at, are kept.
+        seed: seed of weights, dropout and draws.
+        store: the store of cells and dense models.
     """
 
     def __init__(self, workload: Workload, seed: int, store: Store) -> None:
@@ -115,12 +115,12 @@ class Bench:
         self.job: Job | None = None
 
     def cell(self, key: Key, latency: bool) -> Cell:
-        """Return what comes out for a cell; whatever a column raises is its error."""
+        """Return a filled cell; an exception of its column becomes the cell's error."""
         start = time.perf_counter()
         job = self._job(key)
         job.notes.clear()
         torch.manual_seed(self.seed)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UpscaleWarning)
             try:
                 compiled = COLUMNS[key.column].make(job)
@@ -133,19 +133,19 @@ class Bench:
                 cell = Cell(error=f"{type(error).__name__}: {error}")
         if key.column == DENSE:
             job.notes.append(f"{self.checkpoint['epochs']} epochs, {self.checkpoint['seconds']:.0f} s")
-        notes = [*job.notes, *(str(warning.message) for warning in told)]
+        notes = [*job.notes, *(str(warning.message) for warning in caught)]
         seconds = round(time.perf_counter() - start, 2)
         return replace(cell, note="; ".join(notes), seconds=seconds, versions=VERSIONS)
 
     def timed(self, key: Key, known: Cell) -> Cell:
-        """Return a cell that was filled before with the latency of a model of its shapes."""
+        """Return an earlier cell with the latency of a model of its shapes added."""
         column = COLUMNS[key.column]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UpscaleWarning)  # told when the cell was filled
             return replace(known, latency=self._latency((column.shape or column.make)(self._job(key))))
 
     def _job(self, key: Key) -> Job:
-        """The job of this amount: the columns of one amount share what OBS makes."""
+        """The job of this amount; columns of one amount share the model of OBS."""
         if self.job is None or self.job.amount != key.amount:
             known = self.store.cells.get(replace(key, column="obs"))
             size = known.parameters if known is not None else None
@@ -153,7 +153,7 @@ class Bench:
         return self.job
 
     def _latency(self, compiled: nn.Module) -> float:
-        """Median time of a call over that of the fused dense model, both in turns."""
+        """Median time of a call divided by that of the fused dense model, in turns."""
         models = [self.fused, compiled.eval()]
         start = time.perf_counter()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Finished cells, one line of JSON each, appended as soon as they are there: a run that is stopped loses nothing."""
+"""Finished cells, one line of JSON each, appended at once, so that a stopped run loses nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Key:
-    """Which cell of the tables.
+    """The key of a cell of the tables.
 
     Attributes:
         model: name of the model.
         data: name of the data.
-        seed: of weights, dropout and draws.
-        amount: share of channels to go; 0 for the dense model.
+        seed: seed of weights, dropout and draws.
+        amount: share of channels to remove; 0 for the dense model.
         column: name of the column.
-        recipe: how everything was trained; cells of other recipes are other cells.
+        recipe: how all models were trained; other recipes have other cells.
     """
 
     model: str
@@ -30,18 +30,18 @@ class Key:
 
 @dataclass(frozen=True)
 class Cell:
-    """What came out: numbers, or the reason why there are none, or an error.
+    """The content of a cell: numbers, or the reason why there are none, or an error.
 
     Attributes:
         accuracy: share of the test part whose class is predicted.
         parameters: number of parameter entries.
         macs: multiply-accumulates of all products with weights, per node or image.
-        latency: median time of a call over that of the fused dense model, where it was asked for.
-        note: what else is worth knowing.
+        latency: median time of a call divided by that of the fused dense model, if asked for.
+        note: remarks.
         reason: why the column has no model here.
-        error: what went wrong.
-        seconds: how long it took.
-        versions: of torch and PyG.
+        error: the exception of the column.
+        seconds: the time to fill the cell.
+        versions: versions of torch and PyG.
     """
 
     accuracy: float | None = None
@@ -56,14 +56,14 @@ class Cell:
 
 
 class Store:
-    """Cells in a file of JSON lines; of several lines for a cell the last one counts.
+    """Cells in a file of JSON lines; the last line of a cell counts.
 
     Args:
-        folder: where the file `cells.jsonl` is; made when something is first kept. A last line that a stopped run left
-            unfinished is dropped.
+        folder: the folder of the file `cells.jsonl`; made with the first cell. An unfinished last line of a stopped run
+            is dropped.
 
     Raises:
-        ValueError: a line of the file is no cell; names the line.
+        ValueError: a line of the file is not a cell; the message has its number.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the cells say together: means and spreads over seeds, and comparisons of columns cell by cell."""
+"""Statistics of cells: means and spreads over seeds, and comparisons of columns cell by cell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accuracy.workloads import MODELS
 
 T = TypeVar("T")
 
-#: What a table shows of a cell that has not been filled yet.
+#: The text of a cell that is not filled yet.
 PENDING = "not run"
 
 
@@ -33,8 +33,8 @@ class Results:
     """The cells of a page.
 
     Args:
-        keys: which cells the page is about.
-        cells: those that have been filled.
+        keys: the cells of the page.
+        cells: the cells that are filled.
     """
 
     def __init__(self, keys: Sequence[Key], cells: Mapping[Key, Cell]) -> None:
@@ -54,14 +54,14 @@ class Results:
         return self._by_case.get((case, column), [])
 
     def drop(self, key: Key) -> float | None:
-        """Return by how many points of accuracy a cell is below its dense model, or None where there is no number."""
+        """Return the points of accuracy that a cell lost to its dense model, or None where there is no number."""
         cell, dense = self.cells.get(key), self.cells.get(_dense(key))
         if cell is None or dense is None or cell.accuracy is None or dense.accuracy is None:
             return None
         return 100 * (dense.accuracy - cell.accuracy)
 
     def share(self, key: Key, name: str) -> float | None:
-        """Return a cell's parameters or MACs over those of its dense model, or None where there is no number."""
+        """Return a cell's parameters or MACs as a share of its dense model's, or None where there is no number."""
         cell, dense = self.cells.get(key), self.cells.get(_dense(key))
         if cell is None or dense is None:
             return None
@@ -70,14 +70,14 @@ class Results:
 
     def mean(self, case: Case, column: str, value: Callable[[Key], float | None]) -> float | None:
         """Return the mean of a value over seeds, or None where no seed has one."""
-        found = _numbers(value(key) for key in self.keys_of(case, column))
-        return fmean(found) if found else None
+        values = _numbers(value(key) for key in self.keys_of(case, column))
+        return fmean(values) if values else None
 
     def text(self, case: Case, column: str) -> str:
-        """Return what a table shows of a cell: drop and spread over seeds, or why there is none."""
+        """Return the text of a cell: drop and spread over seeds, or why there is none."""
         keys = self.keys_of(case, column)
-        if found := _numbers(self.drop(key) for key in keys):
-            return with_spread(found)
+        if drops := _numbers(self.drop(key) for key in keys):
+            return with_spread(drops)
         filled = [self.cells[key] for key in keys if key in self.cells]
         if not filled:
             return PENDING
@@ -85,26 +85,26 @@ class Results:
         return f"error: {cell.error.split(':')[0]}" if cell.error else cell.reason or "no dense model"
 
     def average(self, amount: float, column: str) -> str:
-        """Return the mean drop over all models and data, and how much a cell typically varies over seeds."""
+        """Return the mean drop over all models and data, with the typical spread of a cell over seeds."""
         cases = [case for case in self.cases if case.amount == amount]
-        found = [_numbers(self.drop(key) for key in self.keys_of(case, column)) for case in cases]
-        found = [drops for drops in found if drops]
-        if not found:
+        by_case = [_numbers(self.drop(key) for key in self.keys_of(case, column)) for case in cases]
+        by_case = [drops for drops in by_case if drops]
+        if not by_case:
             return "-"
-        spreads = [stdev(drops) ** 2 for drops in found if len(drops) > 1]
+        spreads = [stdev(drops) ** 2 for drops in by_case if len(drops) > 1]
         spread = f" ± {fmean(spreads) ** 0.5:.1f}" if spreads else ""
-        fewer = "" if len(found) == len(cases) else f" ({len(found)} of {len(cases)})"
-        return f"{number(fmean(fmean(drops) for drops in found))}{spread}{fewer}"
+        fewer = "" if len(by_case) == len(cases) else f" ({len(by_case)} of {len(cases)})"
+        return f"{number(fmean(fmean(drops) for drops in by_case))}{spread}{fewer}"
 
     def pairs(self, column: str, reference: str, amount: float | None = None) -> list[tuple[Key, float]]:
-        """Return the cells that two columns both have, and by how many points `column` is the more accurate there."""
-        found = []
+        """Return the cells that both columns have, with the points by which `column` is more accurate there."""
+        pairs = []
         for key in self.keys:
             if key.column == column and (amount is None or key.amount == amount):
                 mine, other = self.drop(key), self.drop(replace(key, column=reference))
                 if mine is not None and other is not None:
-                    found.append((key, other - mine))
-        return found
+                    pairs.append((key, other - mine))
+        return pairs
 
 
 def _dense(key: Key) -> Key:
@@ -120,7 +120,7 @@ def _distinct(values: Iterable[T]) -> list[T]:
 
 
 def with_spread(values: Sequence[float], decimals: int = 1) -> str:
-    """Return ``mean ± standard deviation``, or the number alone if it is one."""
+    """Return ``mean ± standard deviation``, or the mean alone of one number."""
     spread = f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else ""
     return f"{number(fmean(values), decimals)}{spread}"
 
@@ -151,5 +151,5 @@ def column_title(name: str) -> str:
 
 
 def cell_title(key: Key) -> str:
-    """Return which cell it is, in words."""
+    """Return the name of a cell, as text."""
     return f"{model_title(key.model)} on {data_title(key.data)} at {key.amount:g}, seed {key.seed}"

@@ -1,4 +1,4 @@
-"""Trained dense models: each is trained once and kept in a file."""
+"""Trained dense models: each is trained once and stored in a file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from accuracy.workloads import NodeWorkload, Workload
 
 
 def train_dense(workload: Workload, seed: int, store: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the trained dense model in ``eval()``, from its file if that is there, else trained and kept.
+    """Return the trained dense model in ``eval()``, from its file if there is one; else train and store it.
 
     Args:
         workload: the model and its data.
-        seed: of weights and dropout.
-        store: folder whose `dense` folder keeps the files; one of another recipe is replaced.
+        seed: seed of weights and dropout.
+        store: folder whose `dense` folder has the files; a file of another recipe is replaced.
 
     Returns:
         The model, and its checkpoint: `state`, its state dictionary; `recipe`, how it was trained; `epochs` and
-        `seconds`, how long; `reused`, whether it was there.
+        `seconds`, how long; `reused`, whether it came from a file.
     """
     path = store / "dense" / f"{workload.data}-{workload.model}-{seed}.pt"
     torch.manual_seed(seed)
@@ -44,7 +44,7 @@ def train_dense(workload: Workload, seed: int, store: Path) -> tuple[nn.Module, 
         "seconds": time.perf_counter() - start,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")  # a run that is stopped while it writes leaves no broken checkpoint
+    unfinished = path.with_suffix(".part")  # so that a run stopped here leaves no broken checkpoint
     torch.save(checkpoint, unfinished)
     unfinished.replace(path)
     return model, {**checkpoint, "reused": False}
@@ -53,13 +53,13 @@ def train_dense(workload: Workload, seed: int, store: Path) -> tuple[nn.Module, 
 def load_dense(
     model_name: str, graph_name: str, seed: int = 0, store: Path | str = "results", root: Path | None = None
 ) -> tuple[nn.Module, Data]:
-    """Return a trained dense model in ``eval()`` and its graph, with normalised features; trains it if need be.
+    """Return a trained dense model in ``eval()`` and its graph, with normalised features; trains it if needed.
 
     Args:
         model_name: one of `accuracy.workloads.MODELS`.
         graph_name: one of `accuracy.data.GRAPHS`.
-        seed: of weights and dropout.
-        store: folder whose `dense` folder keeps the trained models.
+        seed: seed of weights and dropout.
+        store: folder whose `dense` folder has the trained models.
         root: folder of stored graphs with a load.py; the one beside the repository by default.
     """
     graph = load_data(graph_name, root)

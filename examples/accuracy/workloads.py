@@ -1,4 +1,4 @@
-"""What the columns need to know of a model on its data: how to build, train, judge and prune it."""
+"""Workloads: a model on its data, with how to build, train, evaluate and prune it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from residual_gcn import ResidualGCN
 from upscale_fx.models import SAGE, GATv2, GraphTransformer, JKNet, SimpleGCN
 
 LAYERS = 3
-#: Models on graphs by name: how each is built, the title that pages give it, what its width is a multiple of, and the
-#: layer that makes its logits.
+#: Models on graphs by name: how each is built, its title in pages, a divisor of its width, and the layer that
+#: computes its logits.
 MODELS: dict[str, tuple[Callable[..., nn.Module], str, int, str]] = {
     "gcn": (SimpleGCN, "SimpleGCN", 1, f"convs.{LAYERS - 1}"),
     "sage": (SAGE, "SAGE", 1, f"convs.{LAYERS - 1}"),
@@ -46,14 +46,14 @@ class Workload(ABC):
     Attributes:
         model: name of the model.
         data: name of the data.
-        title: how progress bars name both.
+        title: the name of both in progress bars.
         recipe: how it is trained.
-        multiple: what its hidden width is a multiple of.
-        output_layer: path of the module that makes the logits.
-        inputs: arguments of a call on all data without labels that training may see.
+        multiple: its hidden width is a multiple of this.
+        output_layer: path of the module that computes the logits.
+        inputs: arguments of a call on all inputs of training, without labels.
         few: arguments of a small call, for tracing.
-        calibration: arguments of the call that criteria look at.
-        rows: how many rows of every kind there are per node, or per image: MACs are counted per that.
+        calibration: arguments of the calibration call.
+        rows: numbers of rows by kind, per node or per image; MACs are counted per node or image.
     """
 
     model: str
@@ -72,7 +72,7 @@ class Workload(ABC):
         """Return an untrained model, of the recipe's width by default; weights are torch's next random numbers.
 
         Raises:
-            ValueError: the width does not suit the model.
+            ValueError: the model cannot have this width.
         """
 
     @abstractmethod
@@ -81,15 +81,15 @@ class Workload(ABC):
 
     @abstractmethod
     def accuracy(self, compiled: nn.Module, part: str) -> float:
-        """Return the share of what is in a part, ``"val"`` or ``"test"``, whose class a compiled model predicts."""
+        """Return the share of a part, ``"val"`` or ``"test"``, whose class a compiled model predicts."""
 
     @abstractmethod
     def batches(self) -> list[tuple[Any, ...]]:
-        """Return arguments of calls that go over what fine-tuning may see once, which are no labels."""
+        """Return arguments of calls that together cover the inputs of fine-tuning once, without labels."""
 
     @abstractmethod
     def sparse(self) -> AbstractContextManager[Any]:
-        """While active, products with features leave out their zeros, where that pays."""
+        """While active, products with features skip zeros, where that saves time."""
 
     def fuse(self, model: nn.Module) -> nn.Module:
         """Return a model compiled with nothing pruned: the same numbers in less time and memory."""
@@ -124,8 +124,8 @@ class NodeWorkload(Workload):
     def train(self, model: nn.Module) -> int:
         """Train a model on the whole graph at once; see :meth:`Workload.train`.
 
-        What is trained is the model compiled with nothing pruned, which computes the same in less time and memory, and
-        gives its weights back under the model's own names.
+        The model is compiled with nothing pruned and trained in that form: it computes the same in less time and
+        memory, and has the weights under the model's own names.
         """
         compiled, data = self.fuse(model), self.graph.data
         logits = self.graph.prepare(compiled)
@@ -137,9 +137,9 @@ class NodeWorkload(Workload):
             optimizer.step()
 
         def score() -> tuple[float, float]:
-            found = logits()
-            loss = F.cross_entropy(found[data.val_mask], data.y[data.val_mask])
-            return self.graph.share_right(found, data.val_mask), -float(loss)
+            scores = logits()
+            loss = F.cross_entropy(scores[data.val_mask], data.y[data.val_mask])
+            return self.graph.share_right(scores, data.val_mask), -float(loss)
 
         epochs = fit(compiled, self.recipe, run_epoch, score, self.title)
         model.load_state_dict(compiled.state_dict())
@@ -155,10 +155,10 @@ class NodeWorkload(Workload):
         return [self.inputs]
 
     def sparse(self) -> AbstractContextManager[Any]:
-        """Leave out the zeros of the graph's features."""
+        """Skip the zeros of the graph's features."""
         return self.graph.sparse_features
 
     @property
     def calibration(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Features and edges that criteria look at: the whole graph."""
+        """Features and edges of the calibration call: the whole graph."""
         return self.inputs

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
+from torch_geometric.utils import add_remaining_self_loops, add_self_loops, scatter  # noqa: F401 (in expressions)
 
 import upscale_fx
 from tests.analysis.constant_channels import GRAPHS, IN, OUT, WIDTH, Net, prune_rows, ready, same, shape

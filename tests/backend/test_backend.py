@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import upscale_fx
 from tests.backend.dynamo import MODELS, SIZES, build, compile_, family, graph
 from tests.comparison import assert_same, parameters
+from tests.selection import every
 from upscale_fx import passes
 from upscale_fx.backend import upscale
 from upscale_fx.models import SAGE
@@ -33,7 +34,7 @@ class Spy:
         return self.made[-1].compiled
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", every(2, MODELS))
 def test_it_is_the_masked_model_at_every_size_with_one_graph(name):
     model, spy = build(MODELS[name]), Spy()
     masked, fast = upscale_fx.mask(model, 0.5), compile_(model, spy, amount=0.5)

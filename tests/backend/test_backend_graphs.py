@@ -11,8 +11,8 @@ import upscale_fx
 from tests.backend.dynamo import MODELS, SIZES, basic, build, compile_, graph
 from tests.comparison import assert_same, parameters
 from upscale_fx import passes
-from upscale_fx.backend.arguments import arguments_of, plain_values
-from upscale_fx.backend.captured import captured_graph
+from upscale_fx.backend.arguments import arguments_of, concrete_values
+from upscale_fx.backend.clean import clean_graph
 from upscale_fx.backend.likeness import describe
 from upscale_fx.backend.raising import raise_leaves
 from upscale_fx.backend.replay import CapturedModel, check_capture
@@ -122,8 +122,8 @@ def captured(model):
 
     def keep(gm, values):
         arguments = arguments_of(gm, values)
-        values = plain_values(values)
-        plain = captured_graph(gm, arguments)
+        values = concrete_values(values)
+        plain = clean_graph(gm, arguments)
         held = {a.name: values[a.place] for a in plain.held}
         inner = CapturedModel(plain, {k: v.item() if v.dim() == 0 else v for k, v in held.items()})
         inputs = describe(plain.given, {a.name: values[a.place] for a in plain.given}, inner)

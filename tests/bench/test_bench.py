@@ -96,7 +96,7 @@ def test_a_stored_graph_brings_its_own_widths(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "mlp"], "'mlp' is none of GCN, SAGE, GAT"),
+        (["--models", "mlp"], "'mlp' is not one of GCN, SAGE, GAT"),
         (["--amounts", "1"], "'1' is not a number in [0, 1)"),
         (["--amounts", "nan"], "'nan' is not a number in [0, 1)"),
         (["--repeats", "0"], "'0' is not a whole number of at least 1"),
@@ -219,6 +219,7 @@ def test_peak_memory_is_what_a_call_holds_at_most():
     assert 3 * size * 0.95 < peak < 3 * size * 1.2
 
 
+@pytest.mark.slow
 @needs_proc
 def test_peak_memory_of_a_column_is_measured_in_its_own_process():
     spec = dataclasses.replace(SPEC, nodes=1000, edges=100_000)

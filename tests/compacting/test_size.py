@@ -210,6 +210,7 @@ def test_wide_models_are_pruned(family):
     upscale_fx.verify(upscale_fx.mask(model, 0.5), compiled, (torch.randn(9, 32), torch.randint(9, (2, 20))))
 
 
+@pytest.mark.slow
 def test_a_hundred_layers_are_pruned():
     model = build(JKNet, width=32, num_layers=100).double()
     compiled = upscale_fx.prune(model, 0.5)

@@ -1,4 +1,4 @@
-"""The coverage table of the documentation, made from the rows; run as a module it writes docs/coverage.md.
+"""Generates the coverage page of the documentation from the rows; run as a module it writes docs/coverage.md.
 
 python -m tests.conformance.document
 """
@@ -24,14 +24,15 @@ SECTIONS = {
 HEAD = """\
 # Which layers are covered
 
-Every row of `tests/conformance` builds a layer and calls it in one way that PyG documents. It is traced, masked by half
-with `inputs=True` and compacted; trace and module, compacted and masked module must agree to 1e-10 in float64 (1e-4 for
-the few that run in float32 only) on graphs of other sizes, and the compacted one must be smaller. *Pruned* counts the
-rows of which all this holds, *nothing to prune* those without a contraction over channels, for which
-`NothingToPruneError` is raised, and *refused* those that raise a `TraceError` which names the layer. This page is made
-from the rows (`python -m tests.conformance.document`); a test compares it with them.
+Every row of `tests/conformance` builds a layer and calls it in one way that PyG documents. The test traces it, masks
+half of its channels with `inputs=True`, and compacts it. Trace and module must agree, and so must the compacted and
+the masked module: to 1e-10 in float64 (1e-4 for the few that run only in float32), on graphs of other sizes. The
+compacted module must be smaller. *Pruned* counts the rows for which all this holds, *nothing to prune* those without
+a contraction over channels, which raise `NothingToPruneError`, and *refused* those that raise a `TraceError` which
+names the layer. This page is generated from the rows (`python -m tests.conformance.document`); a test compares it
+with them.
 
-k-NN graphs, top-k and sorting choose by comparing numbers: where two are nearly equal, rounding may flip the choice.
+k-NN graphs, top-k and sorting choose by comparing numbers: rounding may change the choice between nearly equal ones.
 The rows use random data, which has no ties.
 """
 

@@ -17,6 +17,7 @@ from accuracy.running import Bench, recipe_text, rows_of
 from accuracy.store import Cell, Key, Store
 from accuracy.tables import Case, Results, number, with_spread
 from accuracy.workloads import MODELS, NodeWorkload
+from tests.selection import only
 
 TINY = Recipe(epochs=2, hidden=8)
 
@@ -24,7 +25,7 @@ TINY = Recipe(epochs=2, hidden=8)
 # --- Models and data --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", only(["sage"], MODELS))
 def test_training_leaves_the_weights_that_validated_best_in_the_plain_model(name):
     graph = load_data("generated")
     workload = NodeWorkload(name, graph, Recipe(epochs=40, hidden=16))
@@ -125,15 +126,14 @@ def test_torch_pruning_is_asked_for_the_ratio_that_comes_nearest(monkeypatch):
         rivals.prune_with_torch_pruning(dense, None, target=203)
 
 
-@pytest.mark.parametrize("name", ["sage", "gatv2", "resgcn"])
+@pytest.mark.parametrize("name", only(["sage"], ["sage", "gatv2", "resgcn"]))
 def test_shared_sets_are_as_large_as_free_ones(name):
-    workload = NodeWorkload(name, load_data("generated"), Recipe(hidden=32))
+    workload = NodeWorkload(name, load_data("generated"), Recipe(hidden=16))
     dense = workload.build().eval()
     free = Job(workload, dense, workload.fuse(dense), 0.75, 0)
     shared = columns.COLUMNS["obs-shared"].make(free)
-    nearer = [
-        count_parameters(free.prune(amount / 64, criterion="l2", constrained=True)) for amount in range(16, 64, 2)
-    ]
+    amounts = (0.5, 0.625, 0.6875, 0.75, 0.8125, 0.875)
+    nearer = [count_parameters(free.prune(amount, criterion="l2", constrained=True)) for amount in amounts]
     assert abs(count_parameters(shared) - free.target) <= min(abs(count - free.target) for count in nearer)
 
 

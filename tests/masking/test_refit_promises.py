@@ -119,7 +119,7 @@ def test_where_zeros_are_too_many_to_keep_weights_stay_and_a_note_says_so(monkey
     with torch.no_grad():
         model.last.lin.weight[torch.rand(OUT, HIDDEN) < 0.3] = 0.0
     masked, plan = refitted(model, given)
-    assert list(plan.notes.values()) == ["single entries of its weights are zero, in other places for every output"]
+    assert list(plan.notes.values()) == ["single entries of its weights are zero, in different places for every output"]
     kept = columns(masked.last.lin)
     assert torch.equal(masked.last.lin.weight[:, kept], model.last.lin.weight[:, kept])
     assert not masked.last.lin.weight[:, ~kept].any()

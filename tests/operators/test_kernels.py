@@ -1,8 +1,6 @@
 """Which kernels run, where they read, and on how many threads."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -38,10 +36,10 @@ def test_the_choice_can_be_forced():
         kernels.using("cuda").__enter__()
 
 
-def test_the_environment_chooses_kernels_and_memory_and_nothing_is_compiled_early():
-    """In one fresh process, since imports take most of its time."""
+def test_the_environment_chooses_kernels_and_memory_and_nothing_is_compiled_early(fresh):
     code = """
-import sys, torch
+import sys, torch, warnings
+warnings.simplefilter("error", UserWarning)
 import upscale_fx
 from upscale_fx import operators
 from upscale_fx.operators import kernels
@@ -52,14 +50,8 @@ assert "upscale_fx.operators.kernels.jit" not in sys.modules
 memory.empty((4096, 1024), torch.zeros(1))
 print(kernels.name(), memory.kept_bytes())
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", code],
-        env=os.environ | {choice.VARIABLE: "torch", "UPSCALE_FX_KEEP_MEMORY": "0"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.split() == ["torch", "0"]
+    environment = {choice.VARIABLE: "torch", "UPSCALE_FX_KEEP_MEMORY": "0"}
+    assert fresh.run(code, environment=environment) == ["torch 0"]
 
 
 def cannot_import(missing):
@@ -134,9 +126,10 @@ def test_errors_reach_the_caller_from_any_thread(compiled, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
-def test_a_forked_process_gets_threads_of_its_own(compiled, tmp_path):
+def test_a_forked_process_gets_threads_of_its_own(compiled, fresh):
     code = """
-import os, sys, torch
+import os, torch, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
 from upscale_fx.operators.kernels import threads
 from upscale_fx import operators
 threads.SMALL = 0
@@ -147,9 +140,9 @@ assert run()
 child = os.fork()
 if child == 0:
     os._exit(0 if run() else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=60)
+    assert fresh.run(code) == ["0"]
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max", "min"])

@@ -97,7 +97,7 @@ WRONG_NUMPY = "Numba needs NumPy 2.4 or less. Got NumPy 2.5."
         ),
         (
             ImportError("cannot import name 'cgutils'", name="numba.core"),
-            "upscale_fx.x",
+            "numba.x",
             "cannot import name 'cgutils'",
         ),
         (ImportError(WRONG_NUMPY), "numba", WRONG_NUMPY.rstrip(".")),
@@ -117,7 +117,7 @@ def test_a_broken_numba_is_told_with_what_broke(import_fails, told, error, modul
 @pytest.mark.parametrize(
     "error",
     [
-        ModuleNotFoundError("No module named 'upscale_fx.rows'", name="upscale_fx.rows"),
+        ModuleNotFoundError("No module named 'our.rows'", name="our.rows"),
         ModuleNotFoundError("No module named 'scipy'", name="scipy"),
         ImportError("cannot import name 'rows'"),
         AttributeError("module 'numpy' has no attribute 'rows'"),

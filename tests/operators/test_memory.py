@@ -12,9 +12,14 @@ SHAPE = (1 << 12, 1 << 10)  # 16 MiB of float32
 LIKE = torch.zeros(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """Whatever tensors earlier tests left in cycles."""
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def _released():
-    gc.collect()
     memory.release()
     yield
     memory.release()

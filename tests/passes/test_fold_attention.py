@@ -7,6 +7,7 @@ from torch_geometric.nn import GATConv, SAGEConv
 
 import upscale_fx
 from tests.passes.attending import EDGES, GAT, X, ready
+from tests.selection import only
 from upscale_fx.models import GATv2
 from upscale_fx.passes import FoldAttention
 
@@ -17,7 +18,7 @@ def folded_names(gm):
     return {name for name in gm.state_dict() if name.endswith("_folded")}
 
 
-@pytest.mark.parametrize("amount", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("amount", only([0.5], [0.25, 0.5, 0.75]))
 @pytest.mark.parametrize(("width", "heads"), [(8, 2), (4, 1), (4, 4)])
 def test_folding_is_exact_and_adds_only_folded_parameters(width, heads, amount):
     model = ready(GAT(width, heads))

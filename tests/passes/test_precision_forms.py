@@ -49,7 +49,7 @@ def test_operations_that_fail_are_named():
         def forward(self, x, edge_index):
             return self.inner(x, edge_index)
 
-    expected = r"cdist at node cdist \(inner, test_precision.py:\d+\) fails in bfloat16: .*not implemented"
+    expected = r"cdist at node cdist \(inner, test_precision_forms.py:\d+\) fails in bfloat16: .*not implemented"
     with pytest.raises(UpscaleError, match=expected):
         cast(Model().eval(), torch.bfloat16, graph())
 

@@ -1,6 +1,7 @@
 """Models that are pruned in steps, and what is left of the original after each."""
 
 import copy
+import functools
 
 import torch
 from torch import nn
@@ -57,6 +58,18 @@ def in_steps(model, amount, steps=3, between=None, schedule="cubic", options=Non
     return prune_in_steps(
         model, MaskOptions(amount=amount, **told), how, lambda m, a: upscale_fx.prune(m, a, **options)
     )
+
+
+@functools.cache
+def once(name, amount, constrained=False):
+    """A model pruned by one call; shared, so not to be changed."""
+    return upscale_fx.prune(make(name), amount, constrained=constrained)
+
+
+@functools.cache
+def stepwise(name, amount, constrained=False):
+    """A model pruned in three steps; shared, so not to be changed."""
+    return in_steps(make(name), amount, options={"constrained": constrained}, constrained=constrained)
 
 
 def train_on(x, edge_index, y, seen=None):

@@ -1,4 +1,4 @@
-"""Pruning in steps: the counts of one call, every step exact, training between steps, and schedules."""
+"""Pruning in steps: the counts and the report of one call, every step exact, training between steps, schedules."""
 
 import copy
 
@@ -6,33 +6,50 @@ import pytest
 import torch
 
 import upscale_fx
-from tests.pruning.stepped import INPUT, MODELS, OUTPUT, WIDTH, in_steps, kept, make, original, train_on
+from tests.pruning.stepped import INPUT, MODELS, OUTPUT, WIDTH, in_steps, kept, make, once, original, stepwise, train_on
+from tests.selection import case, every, only
 from upscale_fx.masking.consumers.pools import removable
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.models import SAGE, SimpleGCN
 from upscale_fx.pruning.goals import SCHEDULES, share_for
 from upscale_fx.pruning.steps import StepOptions, prune_in_steps
 
+WAYS = [(0.3, False), (0.77, False), (0.5, True)]
 
-@pytest.mark.parametrize(("amount", "constrained"), [(0.3, False), (0.77, False), (0.5, True)])
-@pytest.mark.parametrize("name", MODELS)
+
+@pytest.mark.parametrize(
+    ("name", "amount", "constrained"),
+    [case((name, *way), way == WAYS[0] or (way == WAYS[2] and name == "JKNet")) for name in MODELS for way in WAYS],
+)
 def test_steps_remove_what_one_call_removes(name, amount, constrained):
-    model = make(name)
-    once = kept(upscale_fx.prune(model, amount, constrained=constrained))
-    stepped = kept(in_steps(model, amount, options={"constrained": constrained}, constrained=constrained))
-    assert stepped == once
-    for consumer, heads in original(model).items():
+    stepped = kept(stepwise(name, amount, constrained))
+    assert stepped == kept(once(name, amount, constrained))
+    for consumer, heads in original(make(name)).items():
         if not (constrained and name == "JKNet" and consumer == "lin"):  # three shared sets, rounded one by one
             assert stepped[consumer] == sum(count - removable(count, amount) for count in heads)
 
 
-@pytest.mark.parametrize(("schedule", "steps"), [("cubic", 2), ("cubic", 5), ("linear", 3), ("exponential", 6)])
-def test_neither_schedule_nor_number_of_steps_changes_what_is_kept(schedule, steps):
-    model = make("SAGE")
-    assert kept(in_steps(model, 0.6, steps, schedule=schedule)) == kept(upscale_fx.prune(model, 0.6))
-
-
 @pytest.mark.parametrize("name", MODELS)
+def test_the_report_speaks_of_the_original_model(name):
+    called, stepped = upscale_fx.report(once(name, 0.3)), upscale_fx.report(stepwise(name, 0.3))
+    assert stepped.before == called.before
+    assert [(e.name, e.before, e.asked) for e in stepped.entries] == [
+        (e.name, e.before, e.asked) for e in called.entries
+    ]
+    assert [e.reason for e in stepped.entries if not e.asked] == [e.reason for e in called.entries if not e.asked]
+    assert stepped.leftover == 0
+    assert stepped.after.parameters < stepped.before.parameters
+    assert not any("amount 0" in entry.reason for entry in stepped.entries)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps"), only([("linear", 3)], [("cubic", 2), ("cubic", 5), ("linear", 3), ("exponential", 6)])
+)
+def test_neither_schedule_nor_number_of_steps_changes_what_is_kept(schedule, steps):
+    assert kept(in_steps(make("SAGE"), 0.6, steps, schedule=schedule)) == kept(once("SAGE", 0.6))
+
+
+@pytest.mark.parametrize("name", every(3, MODELS))
 def test_every_step_is_exactly_its_mask_also_after_training(name, graph):
     x, edge_index, y = graph
     model = make(name)

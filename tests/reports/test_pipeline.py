@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from itertools import pairwise
 
 import pytest
@@ -11,9 +12,8 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
 import upscale_fx
-from tests.reports.read_models import FAMILIES, INPUTS, families, seeded, tiny
+from tests.reports.read_models import INPUTS, few_families, masked_and_traced, tiny
 from upscale_fx import PassError, passes
-from upscale_fx.models import GATv2
 from upscale_fx.passes import (
     ApproximateNorms,
     CastPrecision,
@@ -64,6 +64,12 @@ def test_every_pass_is_listed_here():
     } == EVERY_PASS
 
 
+@functools.cache
+def applied(one, family):
+    """What a pass makes of a family; shared, so not to be changed."""
+    return one()(masked_and_traced(family)[1])
+
+
 @pytest.mark.parametrize("one", sorted(EVERY_PASS - {CastPrecision}, key=str))
 class TestEveryPass:
     def test_is_a_frozen_dataclass(self, one):
@@ -74,33 +80,32 @@ class TestEveryPass:
             one().option = 1
 
     def test_changes_nothing_it_is_given(self, one):
-        traced = upscale_fx.trace(upscale_fx.mask(seeded(GATv2, 4, 8, 2), 0.5))
+        _, traced = masked_and_traced("GATv2")
         code, state = traced.code, copy.deepcopy(traced.state_dict())
         one()(traced)
         assert traced.code == code
         assert traced.state_dict().keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in traced.state_dict().items())
 
-    @families
+    @few_families
     def test_is_exact_and_honest_about_what_it_modified(self, one, family):
-        masked = upscale_fx.mask(seeded(FAMILIES[family], 4, 8, 2).double(), 0.5)
-        traced = upscale_fx.trace(masked)
-        result = one()(traced)
+        masked, traced = masked_and_traced(family)
+        result = applied(one, family)
         assert isinstance(result, PassResult)
         assert result.modified == upscale_fx.diff(traced, result.graph_module).changed
         upscale_fx.verify(masked, result.graph_module, (INPUTS[0].double(), INPUTS[1]))
 
-    @families
+    @few_families
     def test_finds_nothing_to_do_the_second_time(self, one, family):
-        first = one()(upscale_fx.trace(upscale_fx.mask(seeded(FAMILIES[family], 4, 8, 2), 0.5))).graph_module
+        first = applied(one, family).graph_module
         again = one()(first)
         changed = [row for row in upscale_fx.diff(first, again.graph_module).rows if row.change]
         assert (again.modified, changed) == (False, [])
 
     def test_runs_in_the_pass_manager_of_torch(self, one):
-        masked = upscale_fx.mask(tiny(), 0.5)
-        result = PassManager(passes=[one()])(upscale_fx.trace(masked))
-        assert upscale_fx.verify(masked, result.graph_module, INPUTS) < 1e-5
+        masked, traced = masked_and_traced("SAGE")
+        result = PassManager(passes=[one()])(traced)
+        assert upscale_fx.verify(masked, result.graph_module, (INPUTS[0].double(), INPUTS[1])) < 1e-10
 
 
 def test_all_passes_run_in_the_pass_manager_of_torch():

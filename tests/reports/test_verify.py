@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import upscale_fx
-from tests.reports.read_models import FAMILIES, INPUTS, families, seeded, tiny
+from tests.reports.read_models import FAMILIES, INPUTS, few_families, seeded, tiny
 from upscale_fx import VerificationError
 
 
-@families
+@few_families
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_verify_returns_the_difference_of_equal_models(family, dtype, most):
     model = seeded(FAMILIES[family], 4, 16, 3).to(dtype)

@@ -8,6 +8,8 @@ import prune_gnn
 import upscale_fx
 from tests.networks import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 STORED = prune_gnn.STORED if (prune_gnn.STORED / "load.py").is_file() else None
 #: Amount, and the most accuracy that may go on the mean of all families, in points.
 LIMITS = {0.5: 0.5, 0.75: 0.7, 0.875: 1.0}

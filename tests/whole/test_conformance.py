@@ -8,6 +8,7 @@ from tests.comparison import assert_same, parameters
 from tests.conformance import CASES, document
 from tests.conformance.case import Graph
 from tests.conformance.left_out import LEFT_OUT
+from tests.selection import first_of_each
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.channels.relations import Barrier
 from upscale_fx.channels.rules.registry import call_of
@@ -15,11 +16,6 @@ from upscale_fx.channels.rules.registry import call_of
 #: The graph shown as an example, and those compared on: larger, sparser, with more graphs and targets.
 EXAMPLE = Graph()
 COMPARED = (Graph(23, 70, 3, 11, seed=1), Graph(40, 31, 5, 17, seed=2))
-
-
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request):
-    return request.param
 
 
 def run(model, case, graph):
@@ -37,6 +33,9 @@ def without_rule(traced):
 
 
 @pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning")
+@pytest.mark.parametrize(
+    "case", first_of_each(CASES, key=lambda case: (case.module, case.expect)), ids=lambda case: case.name
+)
 def test_layer(case):
     model, tolerance = case.make(), 1e-10 if case.dtype == torch.float64 else 1e-4
     args, kwargs = case.arguments(EXAMPLE)

@@ -5,9 +5,6 @@ Equal means: no output differs by more than 1e-10 of the largest value, in float
 
 import copy
 import os
-import pickle
-import subprocess
-import sys
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 import upscale_fx
 from tests import zoo
-from tests.comparison import assert_same, parameters
+from tests.comparison import assert_same, hooks, parameters, same_state, state
 from tests.whole.zoo_runs import AMOUNTS, SIZES, assert_same_on_all_sizes, own_keys, run
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.compiled.module import unfused
@@ -30,25 +27,25 @@ from upscale_fx.masking.consumers.survey import find_consumers
 EVERY_AMOUNT = os.environ.get("UPSCALE_FX_AMOUNTS") == "all"
 
 
-def cases():
-    """Models with the amounts they are pruned by."""
-    for number, name in enumerate(zoo.ZOO):
-        every = EVERY_AMOUNT or name.startswith("family-")
-        for amount in AMOUNTS if every else [AMOUNTS[number % 3]]:
-            yield pytest.param((name, amount), id=f"{name}-{amount}")
-
-
 class Case:
-    """One model without dropout, masked by an amount, and what is made of it; each is made once."""
+    """One model without dropout, masked by an amount, and what is made of it; each is made once, and never changed.
+
+    The model has modes that differ, hooks, and a parameter that is frozen, so that it shows if it is not left alone.
+    """
 
     def __init__(self, name, amount):
         self.entry, self.amount = zoo.ZOO[name], amount
         self.model = zoo.without_dropout(zoo.make(name))
         self.example = self.entry.example()
+        for number, module in enumerate(self.model.modules()):
+            module.training = number % 2 == 0
+        next(self.model.parameters()).requires_grad_(False)
+        self.model.register_forward_hook(lambda *_: None)
+        self.model.register_forward_pre_hook(lambda *_: None)
 
     @cached_property
     def masked(self):
-        return upscale_fx.mask(self.model, self.amount, example_kwargs=self.example)
+        return upscale_fx.mask(self.model, self.amount, example_kwargs=self.example).eval()
 
     @cached_property
     def compacted(self):
@@ -56,12 +53,47 @@ class Case:
 
     @cached_property
     def pruned(self):
-        return upscale_fx.prune(self.model, self.amount, example_kwargs=self.example)
+        return upscale_fx.prune(self.model, self.amount, example_kwargs=self.example).eval()
 
 
-@pytest.fixture(scope="module", params=cases())
+def cases(step):
+    """Models with the amounts they are pruned by, of which ``make test`` takes one, and every ``step``-th model."""
+    for number, name in enumerate(zoo.ZOO):
+        all_of_them = EVERY_AMOUNT or name.startswith("family-")
+        for place, amount in enumerate(AMOUNTS):
+            turn = place == number % 3
+            if turn or all_of_them:
+                marks = [] if turn and number % step == 0 else [pytest.mark.slow]
+                yield pytest.param((name, amount), id=f"{name}-{amount}", marks=marks)
+
+
+@pytest.fixture(scope="module")
 def case(request):
     return Case(*request.param)
+
+
+def pytest_generate_tests(metafunc):
+    """Every test takes the same cases in the same order, so that each is made once for all of them."""
+    if "case" in metafunc.fixturenames:
+        step = 4 if metafunc.function in COMPILING_AGAIN else 1
+        metafunc.parametrize("case", list(cases(step)), indirect=True, scope="module")
+
+
+def condition(model):
+    """Everything about a model but its values: modes, hooks, identity of parameters, random numbers to come."""
+    return (
+        hooks(model),
+        [(type(m), m.training, sorted(vars(m))) for m in model.modules()],
+        [(name, id(p), p.requires_grad, p.grad) for name, p in model.named_parameters()],
+        torch.get_rng_state().tolist(),
+    )
+
+
+def test_the_model_is_left_as_it_was(case):
+    before, values = condition(case.model), state(case.model)
+    case.masked, case.pruned  # noqa: B018 (the first that asks for them makes them)
+    assert condition(case.model) == before
+    assert same_state(values, state(case.model))
 
 
 # Exactness -----------------------------------------------------------------------------------------------------------
@@ -69,6 +101,7 @@ def case(request):
 
 def test_compacted_is_masked(case):
     assert_same_on_all_sizes(case.masked, case.compacted, case.entry)
+    assert_smaller(case.compacted, case)
 
 
 def test_pruned_is_masked(case):
@@ -120,9 +153,10 @@ def test_pruned_a_second_time(case):
     assert own_keys(pruned.state_dict()) <= set(case.model.state_dict())
 
 
-def test_after_pickling_into_a_fresh_process(case, fresh_process):
+def test_after_pickling_into_a_fresh_process(case, fresh):
+    """It knows neither the zoo nor what was traced here."""
     inputs = case.entry.inputs(*SIZES[0], seed=11)
-    assert_same(run(case.masked, case.entry), fresh_process(case.pruned, inputs))
+    assert_same(run(case.masked, case.entry), fresh.call(case.pruned, inputs))
 
 
 def test_after_torch_save(tmp_path):
@@ -135,47 +169,19 @@ def test_after_torch_save(tmp_path):
     assert torch.equal(loaded(x), compiled(x))
 
 
-@pytest.fixture(scope="session")
-def fresh_process():
-    """Runs models in another process, which knows neither the zoo nor what was traced here."""
-    child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def run_there(model, inputs):
-        pickle.dump(pickle.dumps((model, inputs)), child.stdin)
-        child.stdin.flush()
-        return pickle.load(child.stdout)
-
-    yield run_there
-    child.communicate()
-
-
-CHILD = """
-import pickle, sys, traceback
-try:
-    while True:
-        received = pickle.load(sys.stdin.buffer)
-        try:
-            model, inputs = pickle.loads(received)
-            answer = model(**inputs)
-        except Exception:
-            answer = traceback.format_exc()
-        assert "tests.zoo" not in sys.modules
-        pickle.dump(answer, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-except EOFError:
-    pass
-"""
-
-
 # Size ----------------------------------------------------------------------------------------------------------------
 
 
+def assert_smaller(smaller, case):
+    """Fewer parameters, unless a barrier keeps all, under names that the model has."""
+    assert own_keys(smaller.state_dict()) <= set(case.model.state_dict())
+    assert own_keys(dict(smaller.named_parameters())) <= set(dict(case.model.named_parameters()))
+    if not case.entry.barrier:
+        assert parameters(smaller) < parameters(case.model)
+
+
 def test_gets_smaller_and_keeps_its_names(case):
-    for smaller in (case.compacted, case.pruned):
-        assert own_keys(smaller.state_dict()) <= set(case.model.state_dict())
-        assert own_keys(dict(smaller.named_parameters())) <= set(dict(case.model.named_parameters()))
-        if not case.entry.barrier:
-            assert parameters(smaller) < parameters(case.model)
+    assert_smaller(case.pruned, case)
 
 
 def test_compacting_twice_is_compacting_once(case):
@@ -188,6 +194,11 @@ def test_compacting_twice_is_compacting_once(case):
 
 
 def test_the_mask_changes_the_output(case):
-    dense, masked = pytree.tree_leaves(run(case.model, case.entry)), pytree.tree_leaves(run(case.masked, case.entry))
+    models = copy.deepcopy(case.model).eval(), case.masked
+    dense, masked = (pytree.tree_leaves(run(model, case.entry)) for model in models)
     assert all(not torch.allclose(a, b, rtol=1e-3) for a, b in zip(dense, masked, strict=True))
     assert type(case.masked) is type(case.model)
+
+
+#: Tests that compile something anew; ``make test`` runs them on every fourth model.
+COMPILING_AGAIN = (test_compacted_is_masked, test_pruned_a_second_time, test_compacting_twice_is_compacting_once)

@@ -14,18 +14,20 @@ from torch_geometric.nn import GINConv, global_add_pool
 import prune_gnn
 import upscale_fx
 from tests.networks import FAMILIES
+from tests.selection import only
 
 STORED = prune_gnn.STORED if (prune_gnn.STORED / "load.py").is_file() else None
+NODE_GRAPHS = ["generated", *(["cora", "minesweeper"] if STORED else [])]
 
 
-@pytest.fixture(scope="module", params=["generated", "cora", "minesweeper"] if STORED else ["generated"])
+@pytest.fixture(scope="module", params=only(["generated"], NODE_GRAPHS))
 def graph(request):
     data = prune_gnn.load_graph(request.param, STORED)
     data.x = data.x.double()
     return data
 
 
-@pytest.fixture(scope="module", params=["fake", "MUTAG"] if STORED else ["fake"])
+@pytest.fixture(scope="module", params=only(["fake"], ["fake", *(["MUTAG"] if STORED else [])]))
 def graphs(request):
     if STORED and request.param == "MUTAG":
         return runpy.run_path(str(STORED / "load.py"))["load_graphs"]("MUTAG", str(STORED))

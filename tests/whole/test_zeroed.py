@@ -1,5 +1,7 @@
 """Which columns the mask zeroes, in models of the zoo: the share asked, in every layer and head."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -44,11 +46,16 @@ CONSUMERS = [
 ]
 
 
+@functools.cache
+def masked_model(name, amount):
+    """The masked model, for all its rows of the table."""
+    return upscale_fx.mask(zoo.make(name), amount, example_kwargs=zoo.ZOO[name].example())
+
+
 @pytest.mark.parametrize("amount", AMOUNTS)
 @pytest.mark.parametrize(("name", "weight", "blocks"), CONSUMERS)
 def test_the_mask_zeroes_the_share_asked(name, weight, blocks, amount):
-    model = zoo.make(name)
-    masked = upscale_fx.mask(model, amount, example_kwargs=zoo.ZOO[name].example())
+    model, masked = zoo.make(name), masked_model(name, amount)
     columns = masked.get_parameter(f"{weight}.weight")
     zero = (columns == 0).all(dim=0)
     counts = [int(block.sum()) for block in zero.split([abs(width) for width in blocks])]
@@ -58,14 +65,14 @@ def test_the_mask_zeroes_the_share_asked(name, weight, blocks, amount):
 
 @pytest.mark.parametrize("amount", AMOUNTS)
 def test_the_mask_zeroes_attention_vectors_head_by_head(amount):
-    masked = upscale_fx.mask(zoo.make("gatv2-4"), amount)
+    masked = masked_model("gatv2-4", amount)
     for conv, width in zip(masked.convs, (4, 4, zoo.OUTPUT), strict=True):
         assert (conv.att == 0).sum(dim=-1).tolist() == [[round(amount * width)] * 4]
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
 def test_the_mask_zeroes_pairs_of_query_and_key(amount):
-    masked = upscale_fx.mask(zoo.make("transformer-4"), amount)
+    masked = masked_model("transformer-4", amount)
     conv = masked.convs[1]
     query, key = ((lin.weight == 0).all(dim=1).view(4, 4) for lin in (conv.lin_query, conv.lin_key))
     assert torch.equal(query, key)

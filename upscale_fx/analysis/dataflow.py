@@ -15,10 +15,10 @@ import numpy as np
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from upscale_fx.analysis.rectangles import Level, closure
 from upscale_fx.channels.positions import Axes, Mask, Positions, axes_of
+from upscale_fx.channels.rectangles import Level, closure
 from upscale_fx.channels.relations import Relation
-from upscale_fx.channels.rules import relation_of
+from upscale_fx.channels.rules import relations_of
 from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.module import CompiledGNN
 
@@ -53,12 +53,11 @@ class Dataflow:
             self.axes[by] = self.axes[node]
 
 
-def analyse(module: CompiledGNN) -> Dataflow:
-    """Return the relations, the axes and the forward analysis of a graph."""
-    values = example_values(module)
+def analyse(module: CompiledGNN, values: dict[fx.Node, tuple[object, object]] | None = None) -> Dataflow:
+    """Return the relations, the axes and the forward analysis of a graph, whose example values may be known already."""
+    values = example_values(module) if values is None else values
     axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
-    relations = {node: relation_of(node, values, module) for node in values if node.op != "output"}
-    flow = Dataflow(module, values, relations, axes)
+    flow = Dataflow(module, values, relations_of(values, axes, module), axes)
     flow.nonzero = nonzero(flow)
     return flow
 

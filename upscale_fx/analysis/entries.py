@@ -7,13 +7,14 @@ import copy
 from torch import Tensor, fx
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
-from upscale_fx.analysis.rectangles import Level
+from upscale_fx.channels.rectangles import Level
 from upscale_fx.channels.relations import Barrier, Source
 from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.inputs import TensorSpec
-from upscale_fx.compiled.module import CompiledGNN, inputs_of
+from upscale_fx.compiled.module import CompiledGNN, inputs_of, over_same_parameters
+from upscale_fx.compiled.record.nodes import copied_graph
 
 
 def initial_levels(flow: Dataflow) -> dict[fx.Node, Level]:
@@ -28,14 +29,31 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
     These values keep all channels in place. An entry gathers the channels that are read, in the order its readers need.
     """
     new = copy.deepcopy(gm)
+    _insert_entries(analyse(new))
+    new.recompile()
+    return new
+
+
+def analysed_with_entries(gm: CompiledGNN) -> Dataflow:
+    """The analysis of a graph :func:`with_entries` over the very parameters of ``gm``: it is there to be read."""
+    new = over_same_parameters(gm, copied_graph(gm.graph))
     flow = analyse(new)
-    inputs = [name for name, spec in inputs_of(new).arguments.items() if isinstance(spec, TensorSpec)]
+    values = dict(flow.values)
+    values.update({entry: values[node] for node, entry in _insert_entries(flow).items()})
+    return analyse(new, {node: values[node] for node in new.graph.nodes})
+
+
+def _insert_entries(flow: Dataflow) -> dict[fx.Node, fx.Node]:
+    """Let raw inputs and what barriers return be read through entries: the entry of each."""
+    graph, found = flow.module.graph, {}
+    inputs = [name for name, spec in inputs_of(flow.module).arguments.items() if isinstance(spec, TensorSpec)]
     for node in flow.nodes:
         given = node.op == "placeholder" and node.target in inputs
         if given or (isinstance(flow.relations.get(node), Barrier | Recurrence) and _is_wide(flow, node)):
-            _read_through_entry(new.graph, node)
-    new.recompile()
-    return new
+            entry = _read_through_entry(graph, node)
+            if entry is not None:
+                found[node] = entry
+    return found
 
 
 def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
@@ -44,10 +62,10 @@ def _is_wide(flow: Dataflow, node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and axes.count > 1 and None in axes.sizes
 
 
-def _read_through_entry(graph: fx.Graph, node: fx.Node) -> None:
+def _read_through_entry(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     users = [user for user in node.users if user.target is not check_inputs and user.op != "output"]
     if not users:
-        return
+        return None
     after = node.next
     while after.op == "placeholder" or after.target is check_inputs:
         after = after.next
@@ -56,3 +74,4 @@ def _read_through_entry(graph: fx.Graph, node: fx.Node) -> None:
     entry.meta = dict(node.meta)
     for user in users:
         user.replace_input_with(node, entry)
+    return entry

@@ -6,8 +6,8 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.rectangles import cells
 from upscale_fx.channels.positions import Positions
+from upscale_fx.channels.rectangles import cells
 from upscale_fx.channels.relations import Barrier, Movement, Pointwise
 
 
@@ -17,6 +17,8 @@ def head_blocks(flow: Dataflow) -> dict[fx.Node, Positions]:
     for node, axes in flow.axes.items():
         if len(axes.wide) > 1 and node.op != "get_attr" and not _is_stack_like(flow, node):
             blocks[node] = cells(axes)
+    if not blocks:
+        return blocks
     links = [
         (node, f.source)
         for node, relation in flow.relations.items()

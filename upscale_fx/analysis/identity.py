@@ -78,10 +78,11 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
 
 def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
     """Return the component of each channel; channels of one value are in one component, which is ordered together."""
+    distinct = {own.tobytes(): own for own in ids.values()}  # most values have the channels of another
     sets = DisjointSets()
-    sets.add(1 + max((int(own.max(initial=-1)) for own in ids.values()), default=-1))
+    sets.add(1 + max((int(own.max(initial=-1)) for own in distinct.values()), default=-1))
     channels: dict[int, None] = {}  # in the order in which they are met
-    for own in ids.values():
+    for own in distinct.values():
         unique = np.unique(own)
         channels |= dict.fromkeys(unique.tolist())
         sets.unite(unique[:-1], unique[1:])

@@ -1,4 +1,4 @@
-"""What the inputs of Dynamo's graph are: arguments of the call, sizes, or what a model holds."""
+"""The inputs of Dynamo's graph: arguments of the call, sizes, and values that a model holds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch._dynamo.source import NNModuleSource, TensorPropertySource
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.errors import InputError, ModeError, TraceError
 
-#: Containers of modules; no part of a parameter's name.
+#: Containers of modules; not part of a parameter's name.
 _CONTAINERS = ("_modules", "_parameters", "_buffers", "__dict__")
-#: Functions that switch gradients off and on; nothing where nobody asks for any.
+#: Functions that switch gradients off and on; without gradients they do nothing.
 GRADIENT_MODES = {"_set_grad_enabled", "_inference_mode", "_enter_inference_mode", "_exit_inference_mode"}
-#: How sources name the step they take.
+#: Attributes in which Dynamo's sources store a step of the path.
 _STEPS = ("member", "index", "local_name", "global_name")
 
 
@@ -27,13 +27,13 @@ class Argument:
     """One input of Dynamo's graph.
 
     Attributes:
-        place: where it stands among the inputs.
-        kind: ``"given"`` (an argument of the call), ``"held"`` (parameter, buffer or number of a model, and numbers
-            given as arguments, which are built in), or ``"count"`` (the size of an axis of an argument).
-        name: of a parameter its path in the model, of an argument a name of its own.
+        place: its position among the inputs.
+        kind: ``"given"`` (an argument of the call), ``"held"`` (a parameter, buffer or number of a model, or a number
+            passed as an argument: these are built in), or ``"count"`` (the size of an axis of an argument).
+        name: the path of a parameter in the model, or the unique name of an argument.
         path: the steps from the call's own arguments, or from the model, to it.
-        owner: of what a model holds, the variable that model is in.
-        sizes: a number per axis, or the name of the symbol that stands for it; of an integer its own symbol alone.
+        owner: the variable of the model that holds it; empty for arguments.
+        sizes: for each axis a number, or the name of its symbol; for an integer, its own symbol alone.
         integer: whether it is an integer, not a tensor.
         number: whether it is a Python number that Dynamo passes as a tensor.
     """
@@ -61,18 +61,18 @@ def arguments_of(gm: fx.GraphModule, values: Sequence[Any]) -> list[Argument]:
             "backend='upscale' takes the graphs that torch.compile captures; for a GraphModule of your own call "
             "upscale_fx.prune"
         )
-    found = [_argument(node, place, value) for place, (node, value) in enumerate(zip(nodes, values, strict=True))]
-    for argument in found:
+    arguments = [_argument(node, place, value) for place, (node, value) in enumerate(zip(nodes, values, strict=True))]
+    for argument in arguments:
         if argument.kind == "held" and not argument.integer and any(isinstance(size, str) for size in argument.sizes):
             raise TraceError(
                 f"the model holds a tensor that has a row per node or edge ('{argument.name}'): a layer that caches "
                 f"its graph (cached=True) is for one graph alone. Construct it with cached=False"
             )
-    return _named(found)
+    return _named(arguments)
 
 
 def check_no_gradients(gm: fx.GraphModule, arguments: Sequence[Argument], values: Sequence[Any]) -> None:
-    """Raise a ModeError where a gradient could be asked for that the pruned graph does not have."""
+    """Raise a ModeError where a gradient is required that the pruned graph does not have."""
     if not torch.is_grad_enabled():
         return
     trained = [a.name for a in arguments if a.kind == "held" and getattr(values[a.place], "requires_grad", False)]
@@ -83,22 +83,22 @@ def check_no_gradients(gm: fx.GraphModule, arguments: Sequence[Argument], values
             f"torch.no_grad() or torch.inference_mode(); to train, fine-tune upscale_fx.prune(model, amount) and "
             f"compile that with another backend"
         )
-    wanted = [a.name for a in arguments if getattr(values[a.place], "requires_grad", False)]
-    if wanted and any(target_name(node.target) in GRADIENT_MODES for node in gm.graph.nodes):
+    requiring = [a.name for a in arguments if getattr(values[a.place], "requires_grad", False)]
+    if requiring and any(target_name(node.target) in GRADIENT_MODES for node in gm.graph.nodes):
         raise ModeError(
-            f"forward() switches gradients off or on, which backend='upscale' leaves out, but '{wanted[0]}' requires "
+            f"forward() switches gradients off or on, which backend='upscale' ignores, but '{requiring[0]}' requires "
             f"them; call the compiled model under torch.no_grad()"
         )
 
 
 def _argument(node: fx.Node, place: int, value: Any) -> Argument:
-    given = node.meta["grapharg"]
-    chain = [given.source]
+    graph_argument = node.meta["grapharg"]
+    chain = [graph_argument.source]
     while (base := getattr(chain[-1], "base", None)) is not None:
         chain.append(base)
-    if isinstance(given.source, TensorPropertySource):
+    if isinstance(graph_argument.source, TensorPropertySource):
         return Argument(place, "count", "", (), sizes=(_size(value),))
-    integer, number = not isinstance(value, Tensor), given.pass_arg_as_tensor
+    integer, number = not isinstance(value, Tensor), graph_argument.pass_arg_as_tensor
     sizes = (_size(value),) if integer else tuple(map(_size, node.meta["example_value"].shape))
     modules = [link for link in chain if isinstance(link, NNModuleSource)]
     if modules or isinstance(value, nn.Parameter):
@@ -112,28 +112,28 @@ def _argument(node: fx.Node, place: int, value: Any) -> Argument:
 
 
 def _steps(chain: Sequence[Any]) -> tuple[Any, ...]:
-    found = [getattr(link, name) for link in reversed(chain) for name in _STEPS if hasattr(link, name)]
-    return tuple(step if isinstance(step, str | int | tuple) else str(step) for step in found)
+    steps = [getattr(link, name) for link in reversed(chain) for name in _STEPS if hasattr(link, name)]
+    return tuple(step if isinstance(step, str | int | tuple) else str(step) for step in steps)
 
 
 def _size(size: int | SymInt) -> int | str:
     if isinstance(size, SymInt):
-        expression = size.node.expr  # a number where Dynamo found out later that it must be
+        expression = size.node.expr  # a number where Dynamo specialised it later
         return int(expression) if expression.is_number else str(expression)
     return int(size)
 
 
-def plain_values(values: Sequence[Any]) -> list[Any]:
-    """The inputs as they are in a call: integers, not symbols (of which asking for the value would be a guard)."""
+def concrete_values(values: Sequence[Any]) -> list[Any]:
+    """The inputs of a call with integers for symbols (reading a symbol's value itself would add a guard)."""
     return [value.node.hint if isinstance(value, SymInt) else value for value in values]
 
 
-def _named(found: list[Argument]) -> list[Argument]:
-    """Give every argument a name of its own: the last word on its path, or all of it where that is taken."""
-    owners = {argument.owner for argument in found if argument.owner}
-    words = [_word(argument.path) for argument in found if argument.kind == "given"]
+def _named(arguments: list[Argument]) -> list[Argument]:
+    """Give every argument a unique name: the last word of its path, or the whole path if two share that word."""
+    owners = {argument.owner for argument in arguments if argument.owner}
+    words = [_word(argument.path) for argument in arguments if argument.kind == "given"]
     named = []
-    for argument in found:
+    for argument in arguments:
         name = argument.name
         if argument.owner and len(owners) > 1:
             name = f"{argument.owner}.{name}"
@@ -153,5 +153,5 @@ def _word(path: tuple[Any, ...]) -> str:
 def _identifier(steps: Sequence[Any]) -> str:
     words = [part for step in steps for part in (step if isinstance(step, tuple) else (step,))]
     text = "_".join(str(word) for word in words)
-    plain = "".join(letter if letter.isalnum() else "_" for letter in text).strip("_")
-    return f"{plain}_" if iskeyword(plain) else plain
+    name = "".join(letter if letter.isalnum() else "_" for letter in text).strip("_")
+    return f"{name}_" if iskeyword(name) else name

@@ -1,7 +1,7 @@
-"""Kernels that Dynamo calls with a module's parameters, as the tensor operations they stand for.
+"""Recurrent cells and attention as tensor operations, for functions that Dynamo calls with a module's parameters.
 
-Tracing a model lowers recurrent cells and multi-head attention where modules are called (``tracing.lower``).
-Dynamo's graph has the functions within, so the same definitions are called with what the modules would have held.
+Tracing a model lowers recurrent cells and multi-head attention where modules are called (``tracing.lower``). Dynamo's
+graph has the functions inside these modules, so the same definitions are called with the parameters of the modules.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ def _attention(*args: Any, **kwargs: Any) -> Any:
     """``F.multi_head_attention_forward``: queries, keys and values ``[L, B, E]``, or ``[L, E]`` without a batch."""
     call = _ATTENTION.bind(*args, **kwargs)
     call.apply_defaults()
-    given = SimpleNamespace(**call.arguments)
-    if given.static_k is not None or given.static_v is not None:
+    bound = SimpleNamespace(**call.arguments)
+    if bound.static_k is not None or bound.static_v is not None:
         raise NotImplementedError("multi_head_attention_forward with static_k or static_v is not lowered")
     module: Any = SimpleNamespace(
         **call.arguments,
-        embed_dim=given.embed_dim_to_check,
-        head_dim=given.embed_dim_to_check // given.num_heads,
+        embed_dim=bound.embed_dim_to_check,
+        head_dim=bound.embed_dim_to_check // bound.num_heads,
         batch_first=False,
-        dropout=given.dropout_p,
-        out_proj=SimpleNamespace(weight=given.out_proj_weight, bias=given.out_proj_bias),
-        _qkv_same_embed_dim=not given.use_separate_proj_weight,
+        dropout=bound.dropout_p,
+        out_proj=SimpleNamespace(weight=bound.out_proj_weight, bias=bound.out_proj_bias),
+        _qkv_same_embed_dim=not bound.use_separate_proj_weight,
     )
     return lower.multihead_attention(
-        module, given.query, given.key, given.value, given.key_padding_mask, given.need_weights, given.attn_mask,
-        given.average_attn_weights, given.is_causal,
+        module, bound.query, bound.key, bound.value, bound.key_padding_mask, bound.need_weights, bound.attn_mask,
+        bound.average_attn_weights, bound.is_causal,
     )  # fmt: skip
 
 
-#: Functions by what they are traced as.
+#: The lowered form of each function.
 KERNELS: dict[Any, Callable[..., Any]] = {
     torch.gru_cell: _cell(lower.gru_cell),
     torch.lstm_cell: _cell(lower.lstm_cell),

@@ -13,7 +13,7 @@ from upscale_fx.passes.base import Callback
 
 @dataclass(frozen=True)
 class Options:
-    """What :func:`upscale_fx.prune` is asked for, and ``inner``: where the pruned graph goes."""
+    """Options of :func:`upscale_fx.prune`, and ``inner``: the backend that compiles the pruned graph."""
 
     amount: float | Mapping[str, float] = 0.0
     criterion: str | Criterion | None = None
@@ -27,7 +27,7 @@ class Options:
     inner: str | Callable[..., Any] = "inductor"
 
     def of_prune(self) -> dict[str, Any]:
-        """Those that ``prune`` takes, by name."""
+        """The options of ``prune``, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inner"}
 
 

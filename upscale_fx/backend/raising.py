@@ -1,8 +1,8 @@
-"""Raising: PyG's functions, which Dynamo inlined, are put back where they were.
+"""Raising: put back PyG's functions, which Dynamo inlined.
 
 Each pattern is one of PyG's own definitions, node by node: ``torch_geometric.utils.scatter`` (sum, mean, max, min, mul)
-and ``torch_geometric.utils.softmax`` over an index. A graph that differs from them stays as it is, and its channels are
-kept where no rule covers it.
+and ``torch_geometric.utils.softmax`` over an index. Nodes that match no pattern stay as they are, and their channels
+are kept where no rule covers them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch_geometric.utils as pyg
 from torch import fx
 
-#: Reductions by what PyG calls them; with what the result is filled first, and whether that takes part.
+#: PyG's name of each reduction, the call that fills the result first, and whether the fill takes part.
 _REDUCED = {"amax": ("max", "new_zeros", False), "amin": ("min", "new_zeros", False), "prod": ("mul", "new_ones", True)}
 _ADDED = ("scatter_add_", "scatter_add", torch.scatter_add)
 #: Calls that change their first operand.
@@ -25,22 +25,22 @@ def raise_leaves(graph: fx.Graph) -> int:
     """Put PyG's functions back; returns how many."""
     _read_results(graph)
     count = 0
-    for raised in (_scatter, _mean, _softmax):
+    for pattern in (_scatter, _mean, _softmax):
         for node in list(graph.nodes):
-            call = raised(node)
+            call = pattern(node)
             if call is not None:
                 target, args = call
                 with graph.inserting_before(node):
-                    made = graph.call_function(target, args)
-                made.meta = dict(node.meta)
-                node.replace_all_uses_with(made)
+                    leaf = graph.call_function(target, args)
+                leaf.meta = dict(node.meta)
+                node.replace_all_uses_with(leaf)
                 graph.erase_node(node)
                 count += 1
     return count
 
 
 def _read_results(graph: fx.Graph) -> None:
-    """Whoever reads a tensor after values were scattered into it reads the result of that call, which is the same."""
+    """Let nodes that read a tensor after a scatter into it read the result of the scatter, which is the same."""
     place = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if node.target in _INTO and isinstance(base := node.args[0], fx.Node):
@@ -53,7 +53,7 @@ Call = tuple[Any, tuple[Any, ...]]
 
 
 def _scatter(node: fx.Node) -> Call | None:
-    """``new_zeros(size).scatter_add_(dim, index.view(..).expand_as(src), src)`` and its kin."""
+    """``new_zeros(size).scatter_add_(dim, index.view(..).expand_as(src), src)`` and variants."""
     if node.target in _ADDED and len(node.args) == 4 and not node.kwargs:
         reduce, fill = "sum", "new_zeros"
     elif node.target == "scatter_reduce_" and node.kwargs.get("reduce") in _REDUCED and len(node.args) == 4:
@@ -69,9 +69,9 @@ def _scatter(node: fx.Node) -> Call | None:
     zeros = base.target == fill or (base.target is torch.zeros and fill == "new_zeros")
     if not zeros or set(base.users) != {node}:
         return None
-    given, own = _sizes(src), _sizes(base)
-    dim %= max(len(given), 1)
-    if len(given) != len(own) or any(a != b for axis, (a, b) in enumerate(zip(given, own, strict=True)) if axis != dim):
+    shape, shape_after = _sizes(src), _sizes(base)
+    dim %= max(len(shape), 1)
+    if len(shape) != len(shape_after) or shape[:dim] + shape[dim + 1 :] != shape_after[:dim] + shape_after[dim + 1 :]:
         return None
     sizes = base.args[1:] if base.target == fill else base.args
     if not sizes:
@@ -93,12 +93,12 @@ def _index(broadcast: Any, src: Any, dim: Any) -> fx.Node | None:
         return None
     index, sizes = view.args[0], _sizes(view)
     alone = all(size == "1" for axis, size in enumerate(sizes) if axis != dim % len(sizes))
-    plain = isinstance(index, fx.Node) and len(_sizes(index)) == 1 and len(sizes) == len(_sizes(src))
-    return index if plain and alone else None  # type: ignore[return-value]
+    is_vector = isinstance(index, fx.Node) and len(_sizes(index)) == 1 and len(sizes) == len(_sizes(src))
+    return index if is_vector and alone else None  # type: ignore[return-value]
 
 
 def _mean(node: fx.Node) -> Call | None:
-    """A sum over the count of its terms, at least 1: ``sum / count.clamp(min=1).view(..).expand_as(sum)``."""
+    """A sum divided by the number of its terms, at least 1: ``sum / count.clamp(min=1).view(..).expand_as(sum)``."""
     if node.target is not operator.truediv:
         return None
     total, broadcast = node.args
@@ -142,8 +142,8 @@ def _softmax(node: fx.Node) -> Call | None:
     if largest is None or largest[1:] != (dim, index) or largest[0].target is not pyg.scatter:
         return None
     source, *rest = largest[0].args
-    same = isinstance(source, fx.Node) and source.target == "detach" and source.args == (src,)
-    if not same or tuple(rest) != (index, dim, size, "max"):
+    is_source = isinstance(source, fx.Node) and source.target == "detach" and source.args == (src,)
+    if not is_source or tuple(rest) != (index, dim, size, "max"):
         return None
     return pyg.softmax, (src, index, None, size, dim)
 

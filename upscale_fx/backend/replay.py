@@ -1,4 +1,4 @@
-"""A module that runs a captured graph over parameters of its own, and that is traced like any other model."""
+"""A module that runs a cleaned graph over copies of the parameters, and that is traced like any other model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from upscale_fx.backend.arguments import Argument
-from upscale_fx.backend.captured import CapturedGraph
+from upscale_fx.backend.clean import CleanGraph
 from upscale_fx.backend.kernels import KERNELS
 from upscale_fx.backend.raising import raise_leaves
 from upscale_fx.compiled.calls import target_name
@@ -25,7 +25,7 @@ from upscale_fx.tracing.trace import run_example
 
 #: Operators that change their first operand.
 _IN_PLACE = {getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or")}
-#: Where functions of plain numbers come from.
+#: Modules of the functions of Python numbers.
 _ON_NUMBERS = ("_operator", "math", "builtins")
 
 
@@ -34,28 +34,28 @@ class CannotReplayError(Exception):
 
 
 class CapturedModel(nn.Module):
-    """What Dynamo captured.
+    """A model made of the graph that Dynamo captured.
 
-    Called with tensors it runs the graph as Dynamo gave it; traced, the graph in which PyG's functions are raised. So
-    comparing the trace with the module, which every trace ends with, also checks raising.
+    Called with tensors, it runs the graph as Dynamo captured it; when traced, it runs the graph with PyG's functions
+    put back. Every trace ends with a comparison of trace and module, which so also checks raising.
     """
 
-    def __init__(self, captured: CapturedGraph, values: Mapping[str, Any]) -> None:
+    def __init__(self, cleaned: CleanGraph, values: Mapping[str, Any]) -> None:
         super().__init__()
-        # Names that no model has, because what the model holds stands beside them.
-        self._captured_graph = captured.graph
-        self._raised_graph = _raised(captured.graph)
+        # These names must not clash with those of the model's values, which are attributes of this module too.
+        self._captured_graph = cleaned.graph
+        self._raised_graph = _raised(cleaned.graph)
         self._captured_numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         taken: dict[int, Tensor] = {}  # a parameter with two names stays one
-        for name, value in {**values, **captured.constants}.items():
+        for name, value in {**values, **cleaned.constants}.items():
             if isinstance(value, Tensor):
                 if id(value) not in taken:
-                    own = value.detach().clone()
-                    taken[id(value)] = nn.Parameter(own, False) if isinstance(value, nn.Parameter) else own
+                    copied = value.detach().clone()
+                    taken[id(value)] = nn.Parameter(copied, False) if isinstance(value, nn.Parameter) else copied
                 self._hold(name, taken[id(value)])
 
     def _hold(self, name: str, value: Tensor) -> None:
-        """Hold a parameter or buffer by the path it has in the model."""
+        """Register a parameter or buffer under its path in the model."""
         *path, last = name.split(".")
         owner: nn.Module = self
         for part in path:
@@ -67,36 +67,36 @@ class CapturedModel(nn.Module):
         else:
             owner.register_buffer(last, value)
 
-    def forward(self, **given: Any) -> Any:
-        """Run the graph on the arguments of the call, by name.
+    def forward(self, **arguments: Any) -> Any:
+        """Run the graph on the arguments of the call, passed by name.
 
         Raises:
             CannotReplayError: a node fails.
         """
-        tracer = next((value.tracer for value in given.values() if is_proxy(value)), None)
+        tracer = next((value.tracer for value in arguments.values() if is_proxy(value)), None)
         graph = self._captured_graph if tracer is None else self._raised_graph
-        found: dict[fx.Node, Any] = {}
+        values: dict[fx.Node, Any] = {}
         *nodes, output = graph.nodes
         for node in nodes:
             if node.op == "placeholder":
-                found[node] = given[str(node.target)]
+                values[node] = arguments[str(node.target)]
                 continue
             last = None if tracer is None else _last(tracer.graph)
             try:
-                found[node] = self._run(node, found, tracer)
+                values[node] = self._run(node, values, tracer)
             except Exception as reason:
                 kind = "" if isinstance(reason, CannotTrace) else f"{type(reason).__name__}: "
                 raise CannotReplayError(f"{kind}{reason} (at {node.meta['source']})") from reason
             if tracer is not None:
                 _annotate(tracer.graph, last, node)
-        return map_arg(output.args[0], found.__getitem__)
+        return map_arg(output.args[0], values.__getitem__)
 
-    def _run(self, node: fx.Node, found: Mapping[fx.Node, Any], tracer: Any) -> Any:
+    def _run(self, node: fx.Node, values: Mapping[fx.Node, Any], tracer: Any) -> Any:
         target: Any = node.target
         if node.op == "get_attr":
             return self._captured_numbers[target] if node.meta.get("number") else self._held(target)
-        args: Any = map_arg(node.args, found.__getitem__)
-        kwargs: Any = map_arg(dict(node.kwargs), found.__getitem__)
+        args: Any = map_arg(node.args, values.__getitem__)
+        kwargs: Any = map_arg(dict(node.kwargs), values.__getitem__)
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         if target is operator.setitem:
@@ -128,7 +128,7 @@ class CapturedModel(nn.Module):
 
 
 def _raised(graph: fx.Graph) -> fx.Graph:
-    """A copy in which PyG's functions are back."""
+    """A copy of the graph with PyG's functions put back."""
     copied = fx.Graph()
     copied.output(copied.graph_copy(graph, {}))
     for old, new in zip(graph.nodes, copied.nodes, strict=True):
@@ -142,7 +142,7 @@ def _last(graph: fx.Graph) -> fx.Node | None:
 
 
 def _annotate(graph: fx.Graph, last: fx.Node | None, origin: fx.Node) -> None:
-    """Say of the nodes behind ``last`` which module and line they come from."""
+    """Set module and source line of the nodes after ``last``."""
     for node in reversed(graph.nodes):
         if node is last:
             return
@@ -155,18 +155,20 @@ def check_capture(
     """Compare the module with Dynamo's own graph on two example graphs.
 
     Raises:
-        TraceError: Dynamo's graph is for one graph alone, or they differ because a node was not understood.
+        TraceError: Dynamo's graph runs on one graph only, or the outputs differ.
     """
     for rows in (SMALL, OTHER):
-        given = inputs.example(rows)
+        example_arguments = inputs.example(rows)
         sizes: dict[int | str, Any] = {size: size for a in arguments for size in a.sizes if isinstance(size, int)}
         for argument in arguments:
-            if argument.name in given:
-                own = given[argument.name]
-                sizes.update(zip(argument.sizes, own.shape if isinstance(own, Tensor) else (own,), strict=True))
+            if argument.name in example_arguments:
+                example = example_arguments[argument.name]
+                sizes.update(
+                    zip(argument.sizes, example.shape if isinstance(example, Tensor) else (example,), strict=True)
+                )
         called = [
-            given[a.name]
-            if a.name in given
+            example_arguments[a.name]
+            if a.name in example_arguments
             else sizes.get(a.sizes[0], values[a.place])
             if a.kind != "held"
             else values[a.place]
@@ -177,9 +179,9 @@ def check_capture(
                 expected = fx.Interpreter(gm).run(*called)
         except Exception as error:
             raise TraceError(
-                f"the graph that torch.compile captured does not run on other graphs than that of the call "
+                f"the graph that torch.compile captured runs on no other graph than that of the call "
                 f"({type(error).__name__}: {str(error).splitlines()[0]}): a layer caches its graph (cached=True), a "
-                f"parameter has one entry per row, or an argument is not what its name and values say"
+                f"parameter has one entry per row, or an argument is not what its name and values suggest"
             ) from error
         gap = largest_difference(expected, run_example(model, inputs, rows))
         if not gap <= 1e-6:

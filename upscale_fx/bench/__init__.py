@@ -1,6 +1,6 @@
-"""The benchmark: graph neural networks, run in every way there is, checked and timed in turns.
+"""The benchmark: graph neural networks, run by PyG, torch.compile, Torch-Pruning and upscale_fx, and timed in turns.
 
-``python -m upscale_fx bench --help`` says what it takes. It never asserts a time.
+``python -m upscale_fx bench --help`` lists its arguments. It checks every output and never asserts a time.
 """
 
 from upscale_fx.bench.graphs import Graph, make_graph

@@ -1,7 +1,7 @@
-"""PyTorch Geometric with a sparse adjacency matrix, set up as fast and as right as it gets.
+"""PyTorch Geometric with a sparse adjacency matrix, set up to be as fast as possible and exact.
 
-Layers that change the graph in every call (GCN normalises it, GAT and GATv2 add self loops) get it changed once,
-beforehand: that is faster, and PyG's own way is also another function on matrices, where parallel edges merge.
+Some layers change the graph in every call: GCN normalises it, GAT and GATv2 add self loops. Here it is changed once,
+before the calls. That is faster, and exact: on matrices PyG's own code merges parallel edges.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from upscale_fx.bench.graphs import Graph
 
 
 def compressed(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges ``[2, E]`` sorted by target: ``rowptr [N + 1]``, sources ``[E]``, and the order ``[E]`` that sorts."""
+    """Edges ``[2, E]`` sorted by target: ``rowptr [N + 1]``, sources ``[E]``, and the order ``[E]`` that sorts them."""
     order = torch.argsort(edge_index[1], stable=True)
     rowptr = torch.zeros(num_nodes + 1, dtype=torch.long, device=edge_index.device)
     torch.cumsum(torch.bincount(edge_index[1], minlength=num_nodes), 0, out=rowptr[1:])
@@ -36,7 +36,7 @@ def sparse_matrix(edge_index: Tensor, num_nodes: int, weight: Tensor | None = No
 
 
 def with_adjacency(model: nn.Module, graph: Graph) -> tuple[nn.Module, Tensor]:
-    """A copy of a PyG model, and the matrix to give it in place of ``edge_index``."""
+    """A copy of a PyG model, and the matrix that it takes in place of ``edge_index``."""
     model = copy.deepcopy(model)
     edges, weight, nodes = graph.edge_index, None, graph.num_nodes
     layers = list(model.modules())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from upscale_fx.bench.run import Result
 
-#: Sorts of columns by how their names begin, and the colours (from dark to light) in which they are drawn.
+#: Colour maps (dark to light) of the columns, by how their names begin.
 _COLOURS = {"PyG": "Greys", "torch.compile": "Greys", "Torch-Pruning": "Oranges", "upscale": "Blues"}
 
 
@@ -16,11 +16,11 @@ def draw(results: Mapping[str, Result], title: str, path: Path) -> None:
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: matplotlib does not know what the file's name ends in.
+        ValueError: matplotlib does not know the file's extension.
     """
     check_drawing(path)
     import matplotlib  # noqa: PLC0415 - an optional dependency
-    from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
 
     timed = {model: _timed(result) for model, result in results.items()}
     columns = list(dict.fromkeys(name for cells in timed.values() for name in cells))
@@ -58,17 +58,17 @@ def _colours(name: str) -> str:
 
 
 def _shade(name: str, columns: Sequence[str]) -> float:
-    """From dark, 0.9, to light, 0.3, over the columns of one sort."""
+    """The shade of a column, from dark (0.9) to light (0.3) over the columns of one colour map."""
     alike = [other for other in columns if _colours(other) == _colours(name)]
     return 0.9 - 0.6 * alike.index(name) / max(1, len(alike) - 1)
 
 
 def check_drawing(path: Path) -> None:
-    """Say what is in the way of a chart before anything slow happens.
+    """Check that a chart can be drawn, before anything slow happens.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: matplotlib does not know what the file's name ends in.
+        ValueError: matplotlib does not know the file's extension.
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency

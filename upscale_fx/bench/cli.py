@@ -23,14 +23,14 @@ from upscale_fx.operators.kernels import choose
 from upscale_fx.operators.kernels import name as kernels_of
 
 DESCRIPTION = """
-Time graph neural networks in every way there is to run them, in turns: PyTorch Geometric with edge_index and with a
-sparse matrix, torch.compile, Torch-Pruning, and upscale_fx with more and more channels removed. Every output is checked
-before it is timed. Without arguments on a synthetic graph of the size of ogbn-arxiv, with skewed degrees.
+Time graph neural networks in turns, run by PyTorch Geometric with edge_index and with a sparse matrix, torch.compile,
+Torch-Pruning, and upscale_fx with more and more channels removed. Every output is checked before it is timed. The
+default graph is synthetic, of the size of ogbn-arxiv, with skewed degrees.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments of the benchmark to a parser."""
     add = parser.add_argument
     graph = parser.add_mutually_exclusive_group()
     graph.add_argument("--graph", metavar="NAME", type=str.lower, help="a stored graph, such as cora")
@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--columns", nargs="+", default=(), metavar="PATTERN", help="only these, such as 'PyG*' 'upscale 75*'")
     add("--repeats", type=_count, default=Spec.repeats, help="timed rounds (default: %(default)s)")
-    add("--threads", type=_count, help="threads of all libraries (default: as they choose)")
+    add("--threads", type=_count, help="threads of all libraries (default: their own choice)")
     add("--seed", type=int, default=Spec.seed, help="of graph and weights (default: %(default)s)")
     add("--device", choices=("cpu", "cuda"), default=Spec.device, help="default: %(default)s")
-    add("--trainable", action="store_true", help="measure what prune() returns, without optimize(inference=True)")
+    add("--trainable", action="store_true", help="measure the result of prune(), without optimize(inference=True)")
     add("--train", action="store_true", help="also measure an epoch of training")
     add("--no-memory", dest="memory", action="store_false", help="leave peak memory out")
     add("--json", type=_file, metavar="FILE", help="write everything there, raw times included")
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
-    """Run the benchmark that the arguments ask for; prints tables and returns what it writes as JSON."""
+    """Run the benchmark with these arguments; prints tables and returns the JSON document."""
     spec = _spec(options)
     _check(parser, spec, options)
     use_threads(spec.threads)
@@ -69,7 +69,7 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[s
         parser.error(f"argument --graph: {error}")
     document = {"machine": report.machine_facts(graph), "graph": _facts(graph), "options": json.loads(spec.to_json())}
     document |= {"legend": legend(spec), "models": {}}
-    choose(graph.x)  # warns where numba does not work; later on warnings are ignored, since peers have many
+    choose(graph.x)  # warns where numba does not work; later warnings are ignored, for peers give many
     print(report.headline(document["machine"], graph))
     results: dict[str, Result] = {}
     with tqdm(total=number_of_steps(spec), unit="step", file=sys.stderr) as progress:
@@ -80,11 +80,11 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[s
 
         for name, result in run(spec, graph, step):
             results[name] = result
-            kernels = kernels_of(graph.x)  # asked after each model: numba is given up when it cannot compile a kernel
+            kernels = kernels_of(graph.x)  # after each model: numba is given up if a kernel does not compile
             document["models"][name] = {"kernels": kernels, **report.as_json(result)}
             with progress.external_write_mode(sys.stdout):
                 print(f"\n{_tables(name, result, kernels)}", flush=True)
-            if options.json is not None:  # after every model, so that an interrupted run leaves what it has
+            if options.json is not None:  # after every model, so that an interrupted run keeps its results
                 options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"\n{report.legend_text(document['legend'])}")
     if options.chart is not None:
@@ -112,7 +112,7 @@ def _spec(options: argparse.Namespace) -> Spec:
 
 
 def _check(parser: argparse.ArgumentParser, spec: Spec, options: argparse.Namespace) -> None:
-    """Refuse what cannot be run before anything slow happens."""
+    """Refuse arguments that cannot work, before anything slow happens."""
     try:
         check_dims(spec.dims)
     except ValueError as error:
@@ -132,7 +132,7 @@ def _check(parser: argparse.ArgumentParser, spec: Spec, options: argparse.Namesp
 def _model(text: str) -> str:
     names = {name.lower(): name for name in NETWORKS}
     if text.lower() not in names:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(NETWORKS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(NETWORKS)}")
     return names[text.lower()]
 
 
@@ -141,7 +141,7 @@ def _amount(text: str) -> float:
         amount = float(text)
     except ValueError:
         amount = math.nan
-    if not 0 <= amount < 1:  # NaN is not either
+    if not 0 <= amount < 1:  # true for NaN too
         raise argparse.ArgumentTypeError(f"{text!r} is not a number in [0, 1)")
     return amount
 

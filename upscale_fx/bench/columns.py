@@ -1,4 +1,4 @@
-"""The columns of the benchmark: ways to run one model on one graph, each with the reference it must agree with."""
+"""The columns of the benchmark: ways to run one model on one graph, each with the reference it must match."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from upscale_fx.bench.work import Work, work_of
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.prepared import PreparedGraph
 
-#: What everything is compared with.
+#: The column that all others are compared with.
 BASELINE = "PyG edge_index"
-#: The other ways of PyG and torch to run the model as it is; the fastest of all three is "PyG's best".
+#: The other ways to run the dense model without upscale_fx; the fastest of the three is "PyG's best".
 RIVALS = ("PyG adj_t", "torch.compile")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one graph, and what several columns need of it, made when first asked for.
+    """One model on one graph, and values that several columns share, made at their first use.
 
     Attributes:
-        name: of the network.
+        name: the network's name.
         model: the network in ``eval()``; never touched.
-        graph: what it runs on.
+        graph: the graph it runs on.
         spec: what is measured.
     """
 
@@ -60,7 +60,7 @@ class Case:
         return logits
 
     def compiled(self, amount: float, constrained: bool = False, trainable: bool | None = None) -> CompiledGNN:
-        """The model as upscale_fx runs it, in ``eval()``; what it does for inference only is left out if trainable."""
+        """The model compiled by upscale_fx, in ``eval()``; if trainable, without the passes for inference only."""
         trainable = self.spec.trainable if trainable is None else trainable
         key = amount, constrained, trainable
         if key not in self._graphs:
@@ -74,7 +74,7 @@ class Case:
         return self._graphs[key]
 
     def prepared(self, compiled: CompiledGNN) -> PreparedGraph:
-        """What a compiled model takes in place of ``edge_index`` so as not to look at the graph again."""
+        """The handle that a compiled model takes in place of ``edge_index``, with the structure work done."""
         return upscale_fx.prepare(compiled, self.graph.edge_index, self.graph.num_nodes)
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class Case:
 
     @functools.cached_property
     def least_work(self) -> Work:
-        """The products without which there is no result."""
+        """The products of the optimised graph."""
         return work_of(functools.partial(self.compiled(0.0), self.graph.x, self.graph.edge_index))
 
 
@@ -94,11 +94,11 @@ class Built:
 
     Attributes:
         call: runs the model once and returns its logits ``[N, classes]``.
-        expected: computes what they must be, with the edges in any order.
-        model: whose parameters count.
+        expected: computes the right logits, with the edges in any order.
+        model: the model whose parameters are counted.
         work: counts the products of a call.
-        least_work: counts the products that no way of computing the same logits can do without.
-        prepared: bytes of the prepared graph it is given; None if there is none.
+        least_work: counts the products of the optimised graph that computes the same logits.
+        prepared: bytes of its prepared graph; None if there is none.
     """
 
     call: Callable[[], Tensor]
@@ -109,7 +109,7 @@ class Built:
     prepared: int | None = None
 
 
-#: Sets a column up, or says why there is none.
+#: Sets a column up, or returns the reason why it cannot.
 Builder = Callable[[Case], Built | str]
 
 
@@ -119,32 +119,34 @@ def columns(amounts: tuple[float, ...]) -> dict[str, Builder]:
     table: dict[str, Builder] = {BASELINE: _edge_index, RIVALS[0]: _adjacency, RIVALS[1]: _compiled}
     table |= {f"Torch-Pruning {text(amount)}": functools.partial(_peer, amount=amount) for amount in removing}
     table |= {f"upscale {text(amount)}": functools.partial(_upscale, amount=amount) for amount in amounts}
-    shown = the_shown(amounts)
-    if shown is not None:
-        table[f"upscale {text(shown)}, new graph"] = functools.partial(_upscale, amount=shown, prepared=False)
-        table[f"upscale {text(shown)}, constrained"] = functools.partial(_upscale, amount=shown, constrained=True)
+    featured = featured_amount(amounts)
+    if featured is not None:
+        table[f"upscale {text(featured)}, new graph"] = functools.partial(_upscale, amount=featured, prepared=False)
+        table[f"upscale {text(featured)}, constrained"] = functools.partial(_upscale, amount=featured, constrained=True)
     return table
 
 
-def the_shown(amounts: tuple[float, ...]) -> float | None:
-    """The amount that is shown in all ways: 75 % or, if nobody asked for that, the largest; None if it is 0."""
+def featured_amount(amounts: tuple[float, ...]) -> float | None:
+    """The amount with extra columns: 75 % if it is asked for, else the largest; None if that is 0."""
     return 0.75 if 0.75 in amounts else max(amounts) or None
 
 
 def legend(spec: Spec) -> dict[str, str]:
-    """What the columns and the figures mean."""
-    measured = "what prune() returns" if spec.trainable else "optimize(prune(...), inference=True)"
+    """The meaning of the columns and the figures."""
+    measured = "the result of prune()" if spec.trainable else "optimize(prune(...), inference=True)"
     lines = {
-        BASELINE: "the PyG model as it comes; its time over a column's is the column's speed-up, 'vs PyG'",
-        RIVALS[0]: "PyG with the transposed adjacency as a CSR matrix; normalisation and self loops done beforehand",
+        BASELINE: "the PyG model; its time divided by a column's is the column's speed-up, 'vs PyG'",
+        RIVALS[
+            0
+        ]: "PyG with the transposed adjacency as a CSR matrix; normalisation and self loops done before the calls",
         RIVALS[1]: "torch.compile(model, dynamic=True) with edge_index",
         "vs best": f"speed-up over the fastest of {BASELINE}, {' and '.join(RIVALS)}",
         "Torch-Pruning": "PyG Linears swapped for torch's, then pruned, then run as PyG adj_t",
-        "upscale": f"{measured}, on a graph prepared once; 'new graph': plain edge_index in every call",
+        "upscale": f"{measured}, on a graph prepared once; 'new graph': edge_index in every call",
         "constrained": "all readers of a tensor share one set of channels",
-        "limit": "times of the GEMMs and SpMMs of the optimised graph, each run alone in the same rounds, added up",
+        "limit": "sum of the times of the optimised graph's GEMMs and SpMMs, each run alone in the same rounds",
         "MACs": "multiply-adds of dense products and of sums over neighbours",
-        "peak": "most memory during one call, above what is held before it (inputs, weights, prepared graph)",
+        "peak": "peak memory during one call, above that before it (inputs, weights, prepared graph)",
         "off by": "largest difference to the reference, relative to a node's largest logit (or the median node's)",
     }
     if spec.train:

@@ -21,7 +21,7 @@ class Graph:
     """A graph whose nodes are classified.
 
     Attributes:
-        name: as printed.
+        name: its printed name.
         x: node features ``[N, C]``.
         edge_index: edges ``[2, E]``, sources first.
         y: classes ``[N]``.
@@ -54,12 +54,12 @@ def make_graph(spec: Spec) -> Graph:
         ValueError: there is no folder of stored graphs, or the graph is not in it.
     """
     graph = synthetic(spec.nodes, spec.edges, spec.dims, spec.seed) if spec.graph is None else stored(spec)
-    there = {name: getattr(graph, name).to(spec.device) for name in ("x", "edge_index", "y", "train_mask")}
-    return replace(graph, **there)
+    moved = {name: getattr(graph, name).to(spec.device) for name in ("x", "edge_index", "y", "train_mask")}
+    return replace(graph, **moved)
 
 
 def synthetic(nodes: int, edges: int, dims: Sequence[int], seed: int) -> Graph:
-    """A graph in which few nodes have most of the edges: both ends are drawn by Pareto-distributed weights."""
+    """A graph in which few nodes have most edges: both ends are drawn with Pareto-distributed weights."""
     rng = np.random.default_rng(seed)
     weight = rng.pareto(1.5, nodes) + 0.2
     chance = weight / weight.sum()
@@ -71,7 +71,7 @@ def synthetic(nodes: int, edges: int, dims: Sequence[int], seed: int) -> Graph:
 
 
 def stored(spec: Spec) -> Graph:
-    """A stored graph, with features normalised as usual; classes of unlabelled nodes are never trained on."""
+    """A stored graph, with features normalised as usual; unlabelled nodes are never trained on."""
     name = str(spec.graph)
     loader = _loader(Path(spec.data))
     known = [str(known) for known in loader["NODE_NAMES"]]

@@ -1,4 +1,4 @@
-"""The machine's limit for a model: the times of the products it cannot do without, each run alone on this machine."""
+"""The machine's limit for a model: the sum of the times of its products, each run alone on this machine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from upscale_fx.bench.work import Dense, Product, Sparse, Work
 from upscale_fx.operators import spmm
 
 _RUNS = 3
-#: Operands up to this many numbers are kept from one timing to the next; larger ones would take memory from models.
+#: Operands of at most this many numbers stay in memory between timings; larger ones would take it from models.
 _KEPT = 1 << 28
 
 
 def limit_of(work: Work, times: Mapping[Product, list[float]]) -> float:
-    """Seconds of all the products of a model, one after the other, from the seconds of each in several rounds."""
+    """Seconds of all products of a model, one after the other, from the median seconds of each."""
     return sum(count * median(times[product]) for product, count in work.items())
 
 
 @dataclass
 class Machine:
-    """What the machine at hand does in what time.
+    """Times products on this machine.
 
     Attributes:
-        graph: whose edges sums over neighbours are timed on.
+        graph: the graph whose edges are used for sums over neighbours.
     """
 
     graph: Graph
@@ -40,11 +40,11 @@ class Machine:
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """The device it computes on."""
         return self.graph.x.device.type
 
     def time(self, product: Product) -> float:
-        """Seconds of one product, with the kernel that was fastest when it was first asked for; operands are ready."""
+        """Seconds of one product, without making its operands; the first call chooses the fastest kernel."""
         runs = [self._dense(product)] if isinstance(product, Dense) else self._sparse(product)
         if product not in self._fastest:
             medians = [self.median_of(run) for run in runs]
@@ -52,7 +52,7 @@ class Machine:
         return seconds(runs[self._fastest[product]], self.device)
 
     def median_of(self, run: Callable[[], object]) -> float:
-        """Median seconds of a call that warms up first."""
+        """Median seconds of a call, after one to warm up."""
         run()
         return median(seconds(run, self.device) for _ in range(_RUNS))
 
@@ -93,7 +93,7 @@ class Machine:
         return [*runs, lambda: spmm(rowptr, source, scale, x, "sum")]
 
     def _array(self, name: str, *shape: int) -> Tensor:
-        """Numbers in a shape; those of one name share memory."""
+        """A tensor of random numbers; tensors of one name share memory."""
         count = torch.Size(shape).numel()
         kept = self._numbers.get(name)
         if kept is None or kept.numel() < count:
@@ -104,14 +104,14 @@ class Machine:
         return kept[:count].view(shape)
 
     def _matrix(self, edges: int) -> Tensor:
-        """That many edges as a sparse matrix ``[N, N]``."""
+        """The first edges of :meth:`_edges` as a sparse matrix ``[N, N]``."""
         if edges not in self._matrices:
             weight = torch.rand(edges, device=self.device)
             self._matrices[edges] = sparse_matrix(self._edges(edges), self.graph.num_nodes, weight)
         return self._matrices[edges]
 
     def _edges(self, count: int) -> Tensor:
-        """That many edges of the graph, with self loops (or, beyond these, its edges again) for those it has not."""
+        """``count`` edges: those of the graph, then self loops, then all of these again."""
         loops = torch.arange(self.graph.num_nodes, device=self.device).expand(2, -1)
         edges = torch.cat([self.graph.edge_index, loops], dim=1)
         while edges.size(1) < count:

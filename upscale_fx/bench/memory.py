@@ -1,8 +1,7 @@
-"""Peak memory of one call, in a process of its own: ``python -m upscale_fx.bench.memory`` asks standard input for it.
+"""Peak memory of one call, in a process of its own: ``python -m upscale_fx.bench.memory`` reads it from standard input.
 
-A process that did other things keeps what they allocated, so each column gets a fresh one. It calls the column once to
-warm up, hands freed memory back to the system, and then compares the largest size it has during a second call with its
-size before that.
+A process keeps memory that earlier work allocated, so each column gets a fresh one. It calls the column once to warm
+up, returns freed memory to the system, and then compares its largest size during a second call with its size before.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measure(spec: Spec, network: str, column: str) -> int | str:
-    """Peak bytes of a column in a fresh process, above what is held before the call, or why they are not known."""
+    """Peak bytes of a column in a fresh process, above those before the call, or the reason why they are not known."""
     if spec.device == "cpu" and not _CLEAR.exists():
-        return "peak memory is read from /proc, which this system has not"
+        return "peak memory is read from /proc, which this system does not have"
     job = json.dumps({"spec": spec.to_json(), "network": network, "column": column})
     command = [sys.executable, "-m", "upscale_fx.bench.memory"]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": _MAPPED, "MALLOC_TRIM_THRESHOLD_": _MAPPED}
@@ -48,7 +47,7 @@ def measure(spec: Spec, network: str, column: str) -> int | str:
 
 
 def peak_of(call: Callable[[], object], device: str) -> int:
-    """Most bytes held during a call, above those held before it."""
+    """The most bytes held during a call, above those held before it."""
     if device != "cpu":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -58,7 +57,7 @@ def peak_of(call: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    _CLEAR.write_text("5", encoding="ascii")  # forgets the largest size so far: man 5 proc
+    _CLEAR.write_text("5", encoding="ascii")  # resets the largest size: man 5 proc
     before = _status("VmRSS")
     call()
     return max(0, _status("VmHWM") - before)
@@ -66,10 +65,10 @@ def peak_of(call: Callable[[], object], device: str) -> int:
 
 def _status(name: str) -> int:
     """A figure of this process in bytes."""
-    found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
-    if found is None:
+    line = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+    if line is None:
         raise OSError(f"{_STATUS} has no {name}")
-    return 1024 * int(found[1])
+    return 1024 * int(line[1])
 
 
 def _answer(job: dict[str, str]) -> int | str:
@@ -83,7 +82,7 @@ def _answer(job: dict[str, str]) -> int | str:
             return built
         built.call()
         return peak_of(built.call, spec.device)
-    except Exception as error:  # code of others may raise anything; the table says what it was
+    except Exception as error:  # code of others may raise anything; the table shows the error
         return reason_of(error)
 
 

@@ -33,7 +33,7 @@ def _basic(dims: Sequence[int]) -> dict[str, float]:
     return {**widths, "num_layers": len(dims) - 1, "dropout": DROPOUT}
 
 
-#: Networks by name, each made from widths and the in-degrees ``[N]`` of the nodes.
+#: By name, functions that make a network from widths and the in-degrees ``[N]`` of the nodes.
 NETWORKS: dict[str, Callable[[Sequence[int], Tensor], nn.Module]] = {
     "GCN": lambda dims, _: GCN(**_basic(dims)),
     "SAGE": lambda dims, _: GraphSAGE(**_basic(dims)),
@@ -47,7 +47,7 @@ NETWORKS: dict[str, Callable[[Sequence[int], Tensor], nn.Module]] = {
 
 
 def check_dims(dims: Sequence[int]) -> None:
-    """Raise a ValueError unless the networks can have these widths."""
+    """Raise a ValueError if the networks cannot have these widths."""
     if len(dims) < 3:
         raise ValueError("a network needs at least three widths: input, hidden, output")
     if len(set(dims[1:-1])) != 1:
@@ -67,7 +67,7 @@ def make_network(name: str, graph: Graph, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def _roughen(model: nn.Module) -> nn.Module:
-    """Move biases off zero, so that a misplaced one shows in the output."""
+    """Make biases nonzero, so that a misplaced one changes the output."""
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -75,6 +75,6 @@ def _roughen(model: nn.Module) -> nn.Module:
 
 
 def output_layer(name: str, model: nn.Module) -> nn.Module:
-    """The layer that makes the logits, whose outputs must all stay."""
+    """The layer that computes the logits; it keeps all its outputs."""
     layers: nn.Module = model.lin if name == "JK-Net" else model.convs[-1]  # type: ignore[assignment, index]
     return layers

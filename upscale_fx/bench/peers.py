@@ -1,4 +1,4 @@
-"""Torch-Pruning, with every Linear of PyG, which it does not know, swapped for torch's."""
+"""Torch-Pruning. It does not know PyG's Linear, so each one is swapped for torch's."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def torch_pruning(name: str, model: nn.Module, amount: float, width: int) -> tup
         name: which network it is.
         model: the network; never touched.
         amount: share of the channels to remove.
-        width: of the node features.
+        width: the number of node features.
 
     Returns:
-        The pruned model and its reference, the dense model with all that is gone set to zero, or why there is none.
+        The pruned model and its reference (the dense model with all removed weights set to zero), or the reason why
+        there is none.
     """
     if importlib.util.find_spec(NAME) is None:
         return f"{NAME} is not installed"

@@ -1,4 +1,4 @@
-"""What people read of a run: a table per model, and everything as JSON."""
+"""Results of a run for people: a table per model, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = ("torch", "torch_geometric", "torch-pruning", "numba", "numpy")
 
 
 def machine_facts(graph: Graph) -> dict[str, Any]:
-    """What the figures depend on: machine, libraries, and two rates measured now."""
+    """Facts that the figures depend on: machine, libraries, and two rates measured now."""
     machine = Machine(graph)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,7 +41,7 @@ def machine_facts(graph: Graph) -> dict[str, Any]:
 
 
 def headline(facts: Mapping[str, Any], graph: Graph) -> str:
-    """What was measured where, in three lines."""
+    """Graph, machine and libraries, in three lines."""
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items() if number)
     widths = "-".join(map(str, graph.dims))
     return (
@@ -53,7 +53,7 @@ def headline(facts: Mapping[str, Any], graph: Graph) -> str:
 
 
 def table_of(title: str, cells: Cells) -> str:
-    """The table of one model, without columns that nothing was measured for; why figures are missing comes below it."""
+    """The table of one model, without empty columns; the reasons for missing figures are listed below it."""
     baseline, best = _median(cells, BASELINE), best_of(cells)
     rows = [{title: name, **_row(cell, baseline, best)} for name, cell in cells.items()]
     headers = [header for header in rows[0] if any(row[header] != "-" for row in rows)]
@@ -74,7 +74,7 @@ def table_of(title: str, cells: Cells) -> str:
 
 
 def _row(cell: Cell, baseline: float | None, best: float | None) -> dict[str, str]:
-    """The figures of a column; a column without times has none."""
+    """The figures of a column, "-" where there is none."""
     if cell.quartiles is None:
         names = ("spread", "vs PyG", "vs best", "x limit", "peak MB", "parameters", "MMACs")
         off = "-" if cell.difference is None else f"{cell.difference:.0e}"
@@ -94,13 +94,13 @@ def _row(cell: Cell, baseline: float | None, best: float | None) -> dict[str, st
 
 
 def legend_text(lines: Mapping[str, str]) -> str:
-    """What columns and figures mean, one a line."""
+    """The meaning of columns and figures, one per line."""
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {meaning}" for name, meaning in lines.items())
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Everything that was measured of a model, raw times included."""
+    """All measurements of a model, with raw times."""
     return {"inference": _cells_as_json(result.inference), "training": _cells_as_json(result.training)}
 
 

@@ -24,19 +24,19 @@ from upscale_fx.bench.work import Product, Work, macs_of
 
 @dataclass
 class Cell:
-    """What was measured of one column.
+    """The measurements of one column.
 
     Attributes:
         reason: why there are no times; None if there are.
-        wrong: whether that is because the output is not what it must be.
-        seconds: of every round.
-        difference: to the reference.
-        parameters: how many.
+        wrong: whether the reason is a wrong output.
+        seconds: the time of every round.
+        difference: the difference to the reference.
+        parameters: the number of parameters.
         macs: multiply-adds of one call.
-        limit: seconds that the products alone take.
-        peak: bytes held during a call above those held before.
-        prepared: bytes of the prepared graph, which calls are given.
-        notes: why another figure is missing, by its name.
+        limit: seconds of the products alone.
+        peak: peak bytes during a call, above those before it.
+        prepared: bytes of the prepared graph that calls take.
+        notes: by the name of a missing figure, why it is missing.
     """
 
     reason: str | None = None
@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def quartiles(self) -> tuple[float, float, float] | None:
-        """Of the seconds: a quarter of the rounds took less, half, three quarters; None without times."""
+        """First quartile, median and third quartile of the seconds; None without times."""
         if self.reason is not None or not self.seconds:
             return None
         low, middle, high = np.percentile(self.seconds, (25, 50, 75))
@@ -69,7 +69,7 @@ Cells = dict[str, Cell]
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one model: columns of inference, and of training if asked for."""
+    """The measurements of one model: columns of inference, and of training if asked for."""
 
     inference: Cells
     training: Cells
@@ -100,17 +100,17 @@ def run(
     Args:
         spec: what to measure.
         graph: the graph of that run.
-        step: told what was done, :func:`number_of_steps` times.
-        table: the columns; the usual ones if None.
+        step: called :func:`number_of_steps` times with the name of the step that was done.
+        table: the columns; by default those of :func:`columns`.
 
     Yields:
-        The name of a model, and what was measured of it.
+        The name of a model, and its measurements.
     """
     machine = Machine(graph)
     chosen = {name: builder for name, builder in (table or columns(spec.amounts)).items() if spec.wants(name)}
     for name in spec.models:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the peers; what went wrong is in the table
+            warnings.simplefilter("ignore")  # of the peers; the table shows errors
             case = Case(name, make_network(name, graph, spec.seed), graph, spec)
             with torch.no_grad():
                 inference = _measure(case, chosen, machine, step)
@@ -152,32 +152,32 @@ def _set_up(case: Case, builder: Builder, cell: Cell) -> Built | None:
         cell.parameters = sum(parameter.numel() for parameter in built.model.parameters())
         cell.prepared = built.prepared
         _check(case.graph, cell, built.call(), built.expected)
-    except Exception as error:  # code of others may raise anything; the table says what it was
+    except Exception as error:  # code of others may raise anything; the table shows the error
         cell.reason = reason_of(error)
         return None
     return None if cell.wrong else built
 
 
 def _count_work(built: Built, machine: Machine, cell: Cell) -> Work:
-    """The products whose times make the limit of a column, warmed up; none if that fails."""
+    """The products whose times make the limit of a column, warmed up; empty if that fails."""
     try:
         cell.macs = macs_of(built.work())
         work = built.least_work()
         for product in work:
             machine.time(product)
-    except Exception as error:  # as above; times are worth having without it
+    except Exception as error:  # as above; the times do not need it
         cell.notes["limit"] = reason_of(error)
         return Work()
     return work
 
 
-def _check(graph: Graph, cell: Cell, found: Tensor, expected: Callable[[Tensor], Tensor]) -> None:
-    """Compare with the reference; what the reference itself makes of another order of the edges is rounding."""
-    right = expected(graph.edge_index)
-    cell.difference = difference(found, right)
+def _check(graph: Graph, cell: Cell, output: Tensor, expected: Callable[[Tensor], Tensor]) -> None:
+    """Compare with the reference; its own change under another order of the edges counts as rounding."""
+    reference = expected(graph.edge_index)
+    cell.difference = difference(output, reference)
     if cell.difference > ROUNDING:
         order = torch.randperm(graph.num_edges, generator=torch.Generator().manual_seed(0))
-        rounding = difference(expected(graph.edge_index[:, order.to(right.device)]), right)
+        rounding = difference(expected(graph.edge_index[:, order.to(reference.device)]), reference)
         if cell.difference > 10 * rounding:
             cell.wrong, cell.reason = True, f"wrong output: off by {cell.difference:.1e}"
 
@@ -190,7 +190,7 @@ def _time(
     machine: Machine,
     products: Collection[Product] = (),
 ) -> dict[Product, list[float]]:
-    """Time calls in turns and put the times into the cells; products take turns with them."""
+    """Time calls and products in turns; the times of calls go into the cells, those of products are returned."""
     timers: dict[str | Product, Callable[[], float]] = {
         name: functools.partial(seconds, call, case.spec.device) for name, call in calls.items()
     }
@@ -225,7 +225,7 @@ def _set_up_training(case: Case, builder: TrainingBuilder, cell: Cell) -> Callab
             return None
         epoch = trainee.epoch()
         epoch()  # warms up
-    except Exception as error:  # code of others may raise anything; the table says what it was
+    except Exception as error:  # code of others may raise anything; the table shows the error
         cell.reason = reason_of(error)
         return None
     return epoch

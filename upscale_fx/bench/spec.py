@@ -1,4 +1,4 @@
-"""What one run of the benchmark measures: plain data, so that a child process can be told the same."""
+"""The settings of one run of the benchmark, as data that can be sent to a child process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STORED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 @dataclass(frozen=True)
 class Spec:
-    """One run.
+    """The settings of one run.
 
     Attributes:
         models: names of :data:`upscale_fx.bench.networks.NETWORKS`.
@@ -25,11 +25,11 @@ class Spec:
         edges: edges of the synthetic graph.
         dims: widths, input to output; a stored graph has its own first and last one.
         repeats: timed rounds.
-        columns: patterns of the columns to measure, upper and lower case alike; all if empty.
-        threads: threads of every library; None leaves what they choose.
-        seed: of graph and weights.
+        columns: patterns of the columns to measure, in any case; all if empty.
+        threads: threads of every library; None leaves their own choice.
+        seed: seed of graph and weights.
         device: ``"cpu"`` or ``"cuda"``.
-        trainable: measure what ``prune`` returns rather than what ``optimize(..., inference=True)`` makes of it.
+        trainable: measure the result of ``prune``, without ``optimize(..., inference=True)``.
         memory: measure peak memory, each column in a process of its own.
         train: also measure epochs of training.
     """
@@ -55,12 +55,12 @@ class Spec:
         return not self.columns or any(fnmatch(column.lower(), pattern.lower()) for pattern in self.columns)
 
     def to_json(self) -> str:
-        """Write it down for :func:`from_json`."""
+        """The settings as text for :func:`from_json`."""
         return json.dumps(asdict(self))
 
 
 def from_json(text: str) -> Spec:
-    """Read what :meth:`Spec.to_json` wrote."""
+    """The settings from the text of :meth:`Spec.to_json`."""
     values: dict[str, Any] = json.loads(text)
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return Spec(**values)

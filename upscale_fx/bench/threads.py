@@ -1,4 +1,4 @@
-"""How many threads the libraries use."""
+"""The number of threads of torch and numba."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def use_threads(count: int | None) -> None:
     torch.set_num_threads(count)
     if importlib.util.find_spec("numba") is not None:
         numba = importlib.import_module("numba")
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # it takes no more than it started with
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # numba takes no more than it started with

@@ -1,4 +1,4 @@
-"""Taking turns: every round runs each column once, so that a busy moment of the machine hits all of them alike."""
+"""Timing in turns: every round runs each column once, so that a busy moment of the machine slows all of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)
 
-#: A difference up to this, relative to the size of a node's logits, is rounding (float32, sums over many neighbours).
+#: The largest difference, relative to a node's logits, that is rounding (float32, sums over many neighbours).
 ROUNDING = 1e-3
 
 
 def seconds(call: Callable[[], object], device: str) -> float:
-    """How long one call takes, until the device is done."""
+    """Seconds of one call, until the device is done."""
     synchronize(device)
     start = time.perf_counter()
     call()
@@ -33,11 +33,11 @@ def synchronize(device: str) -> None:
 def take_turns(
     timers: Mapping[Key, Callable[[], float]], rounds: int, ended: Callable[[], object] = lambda: None
 ) -> tuple[dict[Key, list[float]], dict[Key, str]]:
-    """Time several things in turns; they have warmed up.
+    """Time several calls in turns, after they have warmed up.
 
     Args:
-        timers: each does one thing and returns its seconds.
-        rounds: how often.
+        timers: each makes one call and returns its seconds.
+        rounds: the number of rounds.
         ended: called after each round.
 
     Returns:
@@ -50,7 +50,7 @@ def take_turns(
             if name not in failures:
                 try:
                     times[name].append(timer())
-                except Exception as error:  # code of others may raise anything; the table says what it was
+                except Exception as error:  # code of others may raise anything; the table shows the error
                     failures[name] = reason_of(error)
         ended()
     return times, failures
@@ -62,13 +62,13 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of a row, relative to the largest entry of that row or of the median row (but zeros).
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference of a row, relative to the largest entry of that row, or of the median row if larger.
 
     Infinity if the shapes differ, or a number is not finite.
     """
-    if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+    if actual.shape != expected.shape or not bool(torch.isfinite(actual).all()):
         return float("inf")
     size = expected.abs().amax(dim=1)
     usual = size[size > 0].median() if bool(size.any()) else size.new_ones(())
-    return float(((found - expected).abs().amax(dim=1) / size.clamp(min=float(usual))).max())
+    return float(((actual - expected).abs().amax(dim=1) / size.clamp(min=float(usual))).max())

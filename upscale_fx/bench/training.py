@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale_fx.bench.adjacency import with_adjacency
-from upscale_fx.bench.columns import BASELINE, RIVALS, Case, text, the_shown
+from upscale_fx.bench.columns import BASELINE, RIVALS, Case, featured_amount, text
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Trainee:
     """A model that is ready to train.
 
     Attributes:
-        model: its parameters change in every epoch.
-        edges: what it takes in place of ``edge_index``.
-        reference: must have the same input gradients in ``eval()``.
+        model: the model; its parameters change in every epoch.
+        edges: the edges it takes: ``edge_index``, a sparse matrix or a prepared graph.
+        reference: a model with the same input gradients in ``eval()``.
         case: the features, classes and edges to train on.
     """
 
@@ -50,7 +50,7 @@ class Trainee:
         return self._gradient(self.model, self.edges)
 
     def expected(self, edges: Tensor) -> Tensor:
-        """What the gradient must be, computed with the edges in any order."""
+        """The right gradient, computed with the edges in any order."""
         return self._gradient(self.reference, edges)
 
     def _gradient(self, model: nn.Module, edges: Any) -> Tensor:
@@ -71,9 +71,9 @@ def training_columns(amounts: tuple[float, ...]) -> dict[str, TrainingBuilder]:
     """Every column by name, in the order of the table."""
     table: dict[str, TrainingBuilder] = {BASELINE: _edge_index, RIVALS[0]: _adjacency}
     table |= {f"upscale {text(amount)}": functools.partial(_upscale, amount=amount) for amount in amounts}
-    shown = the_shown(amounts)
-    if shown is not None:
-        table[f"upscale {text(shown)}, new graph"] = functools.partial(_upscale, amount=shown, prepared=False)
+    featured = featured_amount(amounts)
+    if featured is not None:
+        table[f"upscale {text(featured)}, new graph"] = functools.partial(_upscale, amount=featured, prepared=False)
     return table
 
 

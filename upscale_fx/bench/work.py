@@ -1,7 +1,7 @@
-"""What a model has to compute: its dense products, and its sums over neighbours.
+"""The work of a model: its dense products, and its sums over neighbours.
 
-Both are seen one level below Python, where whatever a model is made of calls ``mm`` for the one and scatters, or
-upscale_fx's own operators, for the other. Activations, normalisation and the scores of edges do not count.
+Both are counted in torch's dispatcher, where every model calls ``mm`` for dense products, and scatters or upscale_fx's
+operators for sums. Activations, normalisation and the scores of edges do not count.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import upscale_fx.operators  # noqa: F401 - registers torch.ops.upscale_fx
 
-aten, own = torch.ops.aten, torch.ops.upscale_fx
+aten, fused = torch.ops.aten, torch.ops.upscale_fx
 
-#: Dense products by the place of their left operand; it is followed by the right one.
+#: Dense products, with the position of their left operand; the right one follows it.
 _DENSE = {
     aten.mm.default: 0, aten.mm.out: 0, aten.bmm.default: 0,
     aten.addmm.default: 1, aten.addmm.out: 1, aten.addmm_.default: 1, aten.baddbmm.default: 1,
 }  # fmt: skip
-#: Scatters by the place of what is scattered.
+#: Scatters, with the position of the scattered values.
 _SCATTERS = {
     aten.scatter_add.default: 3, aten.scatter_add_.default: 3, aten.scatter_reduce.two: 3, aten.scatter_reduce_.two: 3,
     aten.index_add.default: 3, aten.index_add_.default: 3,
@@ -52,10 +52,10 @@ class Sparse:
     """A sum over neighbours.
 
     Attributes:
-        edges: how many rows are added up.
+        edges: the number of rows that are summed.
         width: channels of a row.
-        heads: by how many numbers every row is scaled; 0 for none.
-        gathered: whether the rows are those of nodes, named by the edges, or one per edge.
+        heads: the number of weights per row; 0 for none.
+        gathered: whether the rows are gathered from nodes; else there is one row per edge.
     """
 
     edges: int
@@ -70,7 +70,7 @@ class Sparse:
 
 
 Product = Dense | Sparse
-#: How often each product is computed in one call.
+#: The number of times that one call computes each product.
 Work = Counter[Product]
 
 
@@ -88,7 +88,7 @@ def macs_of(work: Work) -> int:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts products while it is entered; operations that it does not know run uncounted."""
+    """Counts products while it is entered; other operations run uncounted."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -115,7 +115,7 @@ def _product(func: Any, args: Sequence[Any]) -> Product | None:
         return Sparse(source.size(0), source[0].numel(), 0, False) if source.dim() > 1 and source.size(0) else None
     if func is aten._sparse_mm_reduce_impl.default:
         return _of_matrix(*args[:2])
-    if func in (own.spmm.default, own.attend.default):
+    if func in (fused.spmm.default, fused.attend.default):
         _, col, weight, x = args[:4]
         edges = x.size(0) if col is None else col.size(0)
         heads = 0 if weight is None else math.prod(weight.shape[1:])

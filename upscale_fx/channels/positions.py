@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Axes:
     @property
     def count(self) -> int:
         """Number of positions."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return prod(size for size in self.sizes if size is not None)
 
     @property
     def wide(self) -> list[int]:
@@ -59,12 +60,13 @@ class Axes:
 def axes_of(pair: tuple[Any, Any]) -> Axes | None:
     """Return the axes of a value from its two examples; None unless both are dense tensors of the same rank."""
     first, second = pair
-    if not isinstance(first, Tensor) or not isinstance(second, Tensor) or first.dim() != second.dim():
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor) or first.layout != torch.strided:
         return None
-    if first.layout != torch.strided:
+    one, other = tuple(first.shape), tuple(second.shape)
+    if len(one) != len(other):
         return None
-    sizes = tuple(a if a == b else None for a, b in zip(first.shape, second.shape, strict=True))
-    return Axes(sizes, tuple(zip(first.shape, second.shape, strict=True)))
+    sizes = one if one == other else tuple(a if a == b else None for a, b in zip(one, other, strict=True))
+    return Axes(sizes, tuple(zip(one, other, strict=True)))
 
 
 @dataclass(frozen=True)

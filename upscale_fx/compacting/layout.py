@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from upscale_fx.analysis.rectangles import Level
 from upscale_fx.channels.positions import Axes, Mask, Positions
+from upscale_fx.channels.rectangles import Level
 
 
 def layout_of(axes: Axes, mask: Mask, rank: Positions, level: Level, blocks: Positions | None) -> Positions | None:

@@ -38,8 +38,9 @@ class DeferredCode(fx.GraphModule):
 
     def make_code(self) -> None:
         """Make the code now if it does not exist yet."""
-        if type(self).forward is _first_call:
-            super().recompile()
+        for part in self.modules():  # a graph may call others
+            if isinstance(part, DeferredCode) and type(part).forward is _first_call:
+                fx.GraphModule.recompile(part)
 
     @property
     def code(self) -> str:

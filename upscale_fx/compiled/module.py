@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
-from upscale_fx.compiled.record.nodes import graph_of, record_nodes
+from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
@@ -47,8 +48,30 @@ class CompiledGNN(DeferredCode):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
-        body = {key: copy.deepcopy(value, memo) for key, value in self.__dict__.items() if key not in _DERIVED}
-        return _rebuild([node.copied() for node in record_nodes(self.graph)], body)
+        body = _copied_fields(self, memo)
+        root = nn.Module()
+        root.__dict__.update(body)
+        return make_module(root, copied_graph(self.graph), body["meta"], body["training"])
+
+
+def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
+    """Deep copies of all that a module holds; the containers in which FX keeps parameters are copied faster."""
+    fields: dict[str, Any] = {}
+    for key, value in module.__dict__.items():
+        if key == "_modules":
+            fields[key] = type(value)((name, _copied_container(part, memo)) for name, part in value.items())
+        elif key not in _DERIVED:
+            empty = type(value) in (dict, set, OrderedDict) and not value
+            fields[key] = type(value)() if empty else copy.deepcopy(value, memo)
+    return fields
+
+
+def _copied_container(module: Any, memo: dict[int, Any]) -> Any:
+    if type(module) is not nn.Module or id(module) in memo:
+        return copy.deepcopy(module, memo)
+    new = memo[id(module)] = nn.Module.__new__(nn.Module)
+    new.__dict__.update(_copied_fields(module, memo))
+    return new
 
 
 def _rebuild(records: Sequence[NodeRecord], body: dict[str, Any]) -> CompiledGNN:
@@ -105,6 +128,23 @@ def unfused(gm: CompiledGNN) -> CompiledGNN:
 
 def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
     """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so."""
+    module = _made_of(root, graph, meta)
+    record: GraphRecord | None = meta.get(RECORD)
+    only_eval = record is not None and bool(record.eval_only)
+    for part in module.modules():  # set directly: FX makes modules in train mode, and layers keep their own mode
+        if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
+            part.training = training and not only_eval
+    return module
+
+
+def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
+    """Make a module of another graph over the very parameters, buffers and modules of ``gm``: only to be analysed."""
+    module = _made_of(gm, graph, gm.meta)
+    module.training = gm.training
+    return module
+
+
+def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> CompiledGNN:
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
     record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
@@ -117,10 +157,6 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
             if full not in persistent:
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
-    only_eval = record is not None and bool(record.eval_only)
-    for part in module.modules():  # set directly: FX makes modules in train mode, and layers keep their own mode
-        if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
-            part.training = training and not only_eval
     return module
 
 

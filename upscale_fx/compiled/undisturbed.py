@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -14,7 +14,8 @@ from upscale_fx.operators import kernels
 
 def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
     """Return a context that restores the random number generators of the CPU and of the model's devices."""
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # else no parameter is there: look at none
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"} if in_use else set()
     return torch.random.fork_rng(devices=sorted(devices, key=str))
 
 
@@ -25,7 +26,12 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, mode in modes.items():
+        _set_modes(modes)
+
+
+def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    for module, mode in modes.items():
+        if module.training != mode:
             module.training = mode
 
 
@@ -33,8 +39,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put every module into one mode within the block, and restore the modes; ``train()`` could refuse."""
     with modes_kept(model):
-        for module in model.modules():
-            module.training = training
+        _set_modes(dict.fromkeys(model.modules(), training))
         yield
 
 

@@ -1,1 +1,1 @@
-"""What each consumer stops reading: consumers, their least important channels, and the refit of weights."""
+"""Masking: finds the consumers, chooses the channels that each stops reading, and refits the kept weights."""

@@ -1,4 +1,4 @@
-"""The amounts that users ask for, consumer by consumer: numbers, or numbers by names and patterns."""
+"""Amounts by consumer, from the user's number, or numbers by names and patterns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from upscale_fx.masking.options import Amount, check_amount
 
 
 def amounts_of(consumers: Sequence[Consumer], amount: Amount) -> dict[str, float]:
-    """By the names of consumers, the share of their channels to remove; 0 where no pattern says more.
+    """By the names of consumers, the share of their channels to remove; 0 where no pattern matches.
 
     Raises:
         AmountError: an amount is not a number in [0, 1).
@@ -30,10 +30,10 @@ def amounts_of(consumers: Sequence[Consumer], amount: Amount) -> dict[str, float
 
 
 def ignored_names(consumers: Sequence[Consumer], ignore: Any) -> set[str]:
-    """The names of consumers that a name, a pattern or a list of them says to ignore.
+    """The names of consumers to ignore, from a name, a pattern or a list of them.
 
     Raises:
-        PatternError: a pattern is no string, or matches no consumer.
+        PatternError: a pattern is not a string, or matches no consumer.
     """
     if isinstance(ignore, str):
         return _matching(consumers, [ignore], "ignore")
@@ -43,7 +43,7 @@ def ignored_names(consumers: Sequence[Consumer], ignore: Any) -> set[str]:
 
 
 def _matching(consumers: Sequence[Consumer], patterns: Sequence[Any], argument: str) -> set[str]:
-    """The names that any pattern matches: as a name, a module path above it, or with wildcards."""
+    """The names that match a pattern: the name itself, the path of a module around it, or wildcards."""
     names = [consumer.name for consumer in consumers]
     matched: set[str] = set()
     for pattern in patterns:

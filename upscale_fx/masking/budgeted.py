@@ -1,4 +1,4 @@
-"""Chooses what every consumer loses so that the model costs what a budget allows."""
+"""Chooses the channels that every consumer loses so that the model meets a budget."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from upscale_fx.masking.removals import nothing_to_prune, plan_removals
 
 
 def spend_budget(calibrated: Calibrated, budget: Budget, measured: Measured) -> list[Removal]:
-    """What every consumer loses for a budget.
+    """Choose the channels that every consumer loses for a budget.
 
     Args:
         calibrated: the analysed graph, with calibration data or without.
-        budget: what the model may cost.
-        measured: what the compacted model costs, given what goes.
+        budget: the limit on the cost of the model.
+        measured: computes the cost of the compacted model from the removed channels.
 
     Raises:
         AmountError: the budget is less than the least possible cost.
-        NothingToPruneError: no channel may go.
-        PatternError: another criterion than OBS was asked for, or multiply-adds without calibration data.
+        NothingToPruneError: no channel can be removed.
+        PatternError: a criterion other than OBS, or multiply-adds without calibration data.
     """
     options, root = calibrated.options, calibrated.flow.module
     _check_criterion(options)
@@ -55,7 +55,7 @@ def _check_criterion(options: MaskOptions) -> None:
 
 
 def _rank_within_heads(calibrated: Calibrated, removals: Sequence[Removal], pools: Sequence[Pool]) -> None:
-    """Set the scores by which channels of different heads are paired, where there are heads."""
+    """Set the scores by which channels of different heads are paired, if there are heads."""
     if any(len(pool.blocks) > 1 for pool in pools):
         for pool in pools:
             pool.amount = 1.0
@@ -63,7 +63,7 @@ def _rank_within_heads(calibrated: Calibrated, removals: Sequence[Removal], pool
 
 
 def _rows_of_call(calibrated: Calibrated, budget: Budget) -> CallRows:
-    """The rows of a call on the first batch, where multiply-adds are counted."""
+    """The row counts of a call on the first batch, if multiply-adds are counted."""
     if budget.unit != "macs":
         return CallRows()
     if calibrated.data is None:

@@ -1,4 +1,4 @@
-"""Ranks channels by what a model computes on calibration data."""
+"""Ranks channels by the activations of a model on calibration data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from upscale_fx.masking.reconstruction.study import Study
 
 @dataclass
 class Calibrated:
-    """An analysed graph with its calibration data, and what is worked out from both once.
+    """An analysed graph with its calibration data, and the study of both, made once.
 
     Attributes:
         flow: the analysed graph.
         survey: its consumers.
-        options: what was asked for.
-        data: the calibration data; None without.
+        options: the options of the call.
+        data: the calibration data, or None.
     """
 
     flow: Dataflow
@@ -39,12 +39,12 @@ class Calibrated:
 
     @property
     def allowed(self) -> dict[str, Mask] | None:
-        """By the names of consumers, which channels a scheme may take; None without a scheme."""
+        """By the names of consumers, the channels that a scheme can remove; None without a scheme."""
         scheme = self.options.scheme
         return None if scheme is None else eligible_channels(self.flow, self.survey, scheme)
 
     def study(self, removals: Sequence[Removal]) -> Study:
-        """The least-squares problems of the graph, found once; ``removals`` say what may go."""
+        """The least-squares problems of the graph, found once; ``removals`` hold the eligible channels."""
         if self._study is None:
             eligible = [removal.eligible for removal in removals]
             data, options = self.data if self.data is not None else (), self.options
@@ -52,7 +52,7 @@ class Calibrated:
         return self._study
 
     def rank(self, removals: Sequence[Removal], pools: Sequence[Pool]) -> None:
-        """Set the scores of all units by a calibrated criterion; leave them where the criterion reads weights alone."""
+        """Set the scores of all units by a calibrated criterion; one that reads only weights leaves them."""
         criterion = resolve_criterion(self.options.criterion, calibrated=True)
         if isinstance(criterion, ReconstructionCriterion):
             self.study(removals).observe()
@@ -67,13 +67,13 @@ class Calibrated:
         pools: Sequence[Pool],
         to_the_end: bool,
     ) -> None:
-        """Set the scores of all units by reconstruction errors, whose moments have been observed.
+        """Set the scores of all units by reconstruction errors; :meth:`Study.observe` comes first.
 
         Args:
             criterion: the criterion.
-            removals: what may go.
+            removals: the eligible channels.
             pools: the units; their scores are set.
-            to_the_end: rank units until one of each block is left, instead of as many as amounts ask for.
+            to_the_end: rank all units but one of each block, not only as many as the amounts remove.
         """
         study = self.study(removals)
         units, numbers = units_of(pools)
@@ -84,7 +84,7 @@ class Calibrated:
             unit.score = score
 
     def _rank_by_outputs(self, criterion: OutputCriterion, removals: Sequence[Removal], pools: Sequence[Pool]) -> None:
-        """Set the scores of all units by what a criterion sees when it runs the model."""
+        """Set the scores of all units by a criterion that runs the model."""
         assert self.data is not None
         bar = progress_bar(
             self.data.with_batches(),
@@ -95,14 +95,14 @@ class Calibrated:
             unit="batch",
         )
         scores = criterion.observe(self.flow, removals, bar, self.options.seed)
-        shared = self.options.constrained  # readers of a tensor count alike
+        shared = self.options.constrained  # all readers of a tensor have equal weight
         scale = [max(float(own.mean()), 1e-300) if shared else 1.0 for own in scores]
         for unit in (unit for pool in pools for block in pool.blocks for unit in block):
             unit.score = float(sum(scores[number][channel] / scale[number] for number, channel in unit.members))
 
 
 def _quotas(pools: Sequence[Pool], to_the_end: bool, round_to: int) -> Positions:
-    """For every block of every pool, how many of its units go."""
+    """For every block of every pool, how many of its units are removed."""
     quotas = []
     for pool in pools:
         for block in pool.blocks:

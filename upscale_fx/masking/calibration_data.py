@@ -12,11 +12,11 @@ from upscale_fx.masking.criteria.labels import without_labels
 
 
 class CalibrationData:
-    """Calibration batches as arguments by name; can be gone over any number of times.
+    """Calibration batches as arguments by name; can be iterated any number of times.
 
     Args:
         calibration: one batch, or an iterable of batches.
-        transform: from a batch to arguments; None: a batch holds the arguments.
+        transform: makes the arguments of a batch; None: the batch holds them.
         model: the traced graph that is called.
     """
 
@@ -30,7 +30,7 @@ class CalibrationData:
             yield arguments
 
     def with_batches(self) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-        """Every batch as the user gave it, and its arguments."""
+        """Every batch of the user, and its arguments."""
         for batch in self.batches:
             given = without_labels(batch, self._model) if self.transform is None else batch
             args, kwargs = arguments_of(given, self._model, self.transform)

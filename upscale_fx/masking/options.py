@@ -1,4 +1,4 @@
-"""What the user asked for. Options check themselves when they are made, so before anything slow happens."""
+"""The options of masking. They are checked when they are made, so before anything slow happens."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ CriterionChoice = str | Criterion | ReconstructionCriterion | OutputCriterion | 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions:
-    """Which channels are to go, and how they are chosen: the options of :func:`upscale_fx.mask`, under their names.
+    """How many channels to remove, and how to choose them: the options of :func:`upscale_fx.mask`, with its names.
 
-    ``calibration`` becomes a stream of batches that can be gone over any number of times.
+    ``calibration`` becomes a stream of batches that can be iterated any number of times.
 
     Raises:
-        AmountError: ``amount`` is not a number in [0, 1), ``round_to`` is no positive integer, ``budget`` is no Budget,
-            or there are both an amount and a budget.
-        PatternError: unknown criterion, scope or scheme, a switch is neither on nor off, or options exclude each other.
-        InputError: ``calibration`` is no batch and no stream of batches.
+        AmountError: ``amount`` is not a number in [0, 1), ``round_to`` is not a positive integer, ``budget`` is not a
+            Budget, or there are both an amount and a budget.
+        PatternError: unknown criterion, scope or scheme, a flag is not a bool, or options exclude each other.
+        InputError: ``calibration`` is neither a batch nor a stream of batches.
     """
 
     amount: Amount | None = None
@@ -69,18 +69,18 @@ def check_amount(amount: Any, name: str) -> float:
 
 
 def check_one_goal(options: MaskOptions, sought: bool = False) -> None:
-    """Check that one thing says how much is to go; ``sought``: the amount is searched for.
+    """Check that exactly one option says how much to remove; ``sought``: the amount is searched for.
 
     Raises:
-        AmountError: there is none, or more than one.
+        AmountError: no option does, or several do.
     """
     given = (options.amount is not None) + (options.budget is not None) + sought
     if given > 1:
         raise AmountError(
-            "pass one of amount, budget and evaluate (with max_drop): each of them says how much is to go"
+            "pass one of amount, budget and evaluate (with max_drop): each of them says how much to remove"
         )
     if not given:
-        raise AmountError("how much is to go? Pass an amount in [0, 1), a budget, or evaluate and max_drop; got None")
+        raise AmountError("how much to remove? Pass an amount in [0, 1), a budget, or evaluate and max_drop; got None")
 
 
 def _check_data(options: MaskOptions) -> None:
@@ -117,4 +117,4 @@ def _check_names(options: MaskOptions) -> None:
     if options.scheme is not None and options.scheme not in SCHEMES:
         raise PatternError(f"unknown scheme {options.scheme!r}: choose one of {', '.join(map(repr, SCHEMES))}")
     if options.scheme is not None and options.inputs:
-        raise PatternError("a scheme says which raw inputs may go: leave inputs out")
+        raise PatternError("a scheme chooses the raw inputs to remove: leave inputs out")

@@ -1,4 +1,4 @@
-"""The plan of what pruning does to a model: which channels go, and which values the weights that stay take."""
+"""The plan of pruning a model: the channels to remove, and the new values of kept weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from upscale_fx.masking.removals import plan_removals
 
 @dataclass
 class Plan:
-    """What pruning does to a model: removed channels, and parameters that take new values.
+    """The channels to remove from a model, and the new values of its parameters.
 
     Attributes:
-        removals: for each consumer, what it loses.
-        parameters: refitted parameters by name, removed channels zero.
+        removals: for each consumer, the channels it loses.
+        parameters: refitted parameters by name, with zeros for removed channels.
         notes: by the names of consumers, why their weights were not refitted.
-        chosen: how channels were chosen, for people.
+        chosen: how channels were chosen, as text.
     """
 
     removals: list[Removal]
@@ -38,7 +38,7 @@ class Plan:
     chosen: str = ""
 
     def apply(self, root: nn.Module) -> None:
-        """Do it, in place, to a traced graph or to the model it was traced from."""
+        """Apply the plan, in place, to a traced graph or to the model it was traced from."""
         for name, value in self.parameters.items():
             set_parameter(root, name, value)
         for removal in self.removals:
@@ -46,16 +46,16 @@ class Plan:
 
 
 def make_plan(flow: Dataflow, found: Survey, options: MaskOptions, measured: Measured | None = None) -> Plan:
-    """Choose what every consumer of an analysed graph loses, and refit what it keeps, if there is calibration data.
+    """Choose the channels that every consumer loses, and refit the kept weights if there is calibration data.
 
     Args:
         flow: the analysed graph.
         found: its consumers.
-        options: what was asked for.
-        measured: for a budget, what the compacted model costs, given what goes.
+        options: the options of the call.
+        measured: for a budget, computes the cost of the compacted model from the removed channels.
 
     Raises:
-        InputError: the calibration data gives nothing, does not fit the model or makes activations that are not finite.
+        InputError: the calibration data is empty, does not fit the model, or gives activations that are not finite.
         AmountError, PatternError, NothingToPruneError: see :func:`upscale_fx.mask`.
     """
     root = flow.module
@@ -77,7 +77,7 @@ def make_plan(flow: Dataflow, found: Survey, options: MaskOptions, measured: Mea
 
 
 def _how_chosen(options: MaskOptions) -> str:
-    """How channels are chosen, in words; nothing where weights alone decide, layer by layer."""
+    """How channels are chosen, as text; empty where only weights decide, layer by layer."""
     calibrated = options.calibration is not None
     if not calibrated and options.budget is None and options.scheme is None:
         return ""

@@ -1,4 +1,4 @@
-"""Which channels each consumer stops reading: amounts, what may go, scores, pools, the choice, and the reasons."""
+"""Which channels each consumer stops reading: from amounts, eligible channels, scores and pools, with reasons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from upscale_fx.masking.consumers.survey import Survey, Unmaskable
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.masking.weight_scores import weight_criterion, weight_scores
 
-#: Sets the scores of all units of the pools, given what may go.
+#: Sets the scores of all units of the pools; the removals hold the eligible channels.
 Ranking = Callable[[Sequence[Removal], Sequence[Pool]], None]
 
 
@@ -28,14 +28,15 @@ def plan_removals(
     ranking: Ranking | None = None,
     allowed: Mapping[str, Mask] | None = None,
 ) -> list[Removal]:
-    """Choose what every consumer of a traced graph loses; by ``ranking``, if given, instead of by weights alone.
+    """Choose the channels that every consumer of a traced graph loses.
 
-    ``allowed`` says by the names of consumers which channels may go, instead of ``inputs``.
+    ``ranking`` replaces the scores by weights. ``allowed`` replaces ``inputs``: by the names of consumers, it holds
+    the eligible channels.
 
     Raises:
         AmountError: an amount is not a number in [0, 1).
         PatternError: unknown criterion or scope, or a pattern that matches no consumer.
-        NothingToPruneError: something was asked and nothing can be removed.
+        NothingToPruneError: an amount is above 0 and no channel can be removed.
     """
     amounts = amounts_of(found.consumers, options.amount if options.amount is not None else 0.0)
     removals = _empty_removals(found.consumers, root, options, amounts, allowed)
@@ -56,13 +57,13 @@ def _empty_removals(
     amounts: Mapping[str, float],
     allowed: Mapping[str, Mask] | None,
 ) -> list[Removal]:
-    """One removal for each consumer, with nothing removed yet: what may go, and the reason where nothing may."""
+    """One removal for each consumer, with the eligible channels or the reason why there are none, and none removed."""
     ignored = ignored_names(consumers, options.ignore)
     compacted = isinstance(root, CompiledGNN) and record_of(root).compacted
     removals = []
     for consumer in consumers:
         eligible, reason = _eligible(consumer, options, allowed)
-        if compacted:  # zero columns are padding of heads or wider reads there, not channels of the model
+        if compacted:  # its zero columns are padding of heads or wider reads, not channels of the model
             eligible &= consumer.reads(root)
         if not reason and not eligible.any():
             reason = "all its weights are zero already"
@@ -74,7 +75,7 @@ def _empty_removals(
 
 
 def _eligible(consumer: Consumer, options: MaskOptions, allowed: Mapping[str, Mask] | None) -> tuple[Mask, str]:
-    """Which channels ``[in]`` the options let go, and the reason where they let none go."""
+    """The eligible channels ``[in]`` by the options, and the reason if there are none."""
     if allowed is not None:
         eligible, reason = allowed[consumer.name].copy(), f"stays whole (scheme={options.scheme!r})"
     elif options.inputs:
@@ -85,7 +86,7 @@ def _eligible(consumer: Consumer, options: MaskOptions, allowed: Mapping[str, Ma
 
 
 def _scores(removals: Sequence[Removal], root: nn.Module, options: MaskOptions) -> list[Scores]:
-    """For each consumer the scores of its channels ``[in]``, by weights."""
+    """For each consumer the scores of its channels ``[in]`` by weights."""
     criterion = weight_criterion(options)
     return [weight_scores(criterion, removal.consumer, root) for removal in removals]
 
@@ -105,26 +106,26 @@ def _explain(removals: Sequence[Removal]) -> None:
 
 
 def _reason(removal: Removal) -> str:
-    """Why a consumer loses no more than it does; nothing where it loses what was asked."""
+    """Why a consumer does not lose more; empty if it loses as many channels as asked."""
     count, gone = int(removal.eligible.sum()), int(removal.removed.sum())
     if removal.amount == 0:
         return "amount 0"
     if removal.asked == 0:
         return f"{removal.amount:g} of {count} channels rounds to none"
     if gone < removal.asked:
-        return "fewer go: one channel (of each head) stays, the rest is a multiple of round_to, sets are shared"
+        return "fewer removed: one channel (of each head) stays, the rest is a multiple of round_to, sets are shared"
     return ""
 
 
 def _check_anything_removed(removals: Sequence[Removal], refused: Sequence[Unmaskable], options: MaskOptions) -> None:
-    """Raise a NothingToPruneError where something was asked and nothing is removed."""
+    """Raise a NothingToPruneError if an amount is above 0 and no channel is removed."""
     asked = options.amount.values() if isinstance(options.amount, Mapping) else [options.amount or 0.0]
     if any(share > 0 for share in asked) and not any(removal.removed.any() for removal in removals):
         raise NothingToPruneError(nothing_to_prune(removals, refused))
 
 
 def nothing_to_prune(removals: Sequence[Removal], refused: Sequence[Unmaskable] = ()) -> str:
-    """The message of NothingToPruneError: every consumer that was looked at and why it keeps everything."""
+    """The message of NothingToPruneError: every consumer and why it keeps all channels."""
     if not removals and not refused:
         return (
             "nothing to prune: the model has no contraction over channels that can be masked (a linear layer or matrix "

@@ -1,4 +1,4 @@
-"""Scores of a consumer's channels by its weights alone."""
+"""Scores of a consumer's channels from its weights only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from upscale_fx.masking.options import MaskOptions
 
 
 def weight_criterion(options: MaskOptions) -> Criterion:
-    """The criterion by which weights are scored; for one that reads calibration data, the l2 norm."""
+    """The criterion that scores weights; the l2 norm if the chosen one reads calibration data."""
     criterion = resolve_criterion(options.criterion, options.calibration is not None)
     if isinstance(criterion, ReconstructionCriterion | OutputCriterion):
         return l2

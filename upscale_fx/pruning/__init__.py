@@ -1,1 +1,1 @@
-"""The calls put together: prune once, in steps, to a target, at many amounts."""
+"""Pruning: once, in steps, to a target, and at several amounts."""

@@ -1,4 +1,4 @@
-"""Compaction of a traced graph, and what it would cost under masks."""
+"""Compaction of a traced graph, and the cost of the graph that masks would leave."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from upscale_fx.passes.base import Callback
 
 
 def compacted(traced: CompiledGNN, callback: Callback | None, approximate_norms: bool) -> CompiledGNN:
-    """The graph without the channels that are not live."""
-    # What does not pay at full width may pay at the width that is left, so attention is looked at twice.
+    """The graph without its dead channels."""
+    # A fold that does not pay at full width may pay after compaction, so attention is tried twice.
     compaction: list[Pass] = [FoldAttention(), CompactChannels(), FoldAttention(), CompactChannels()]
     if approximate_norms:
         compaction = [ApproximateNorms(), *compaction, FixStatistics()]
     passes = Pipeline([ShareStructure(), RemoveZeroTerms(), FoldConstants(), *compaction, RemoveDeadNodes()], callback)
     with code_when_called():
-        found: CompiledGNN = passes(traced).graph_module
-    found.make_code()
-    return found
+        result: CompiledGNN = passes(traced).graph_module
+    result.make_code()
+    return result
 
 
 @dataclass(frozen=True)
 class CompactedCost:
-    """What a traced model costs when channels of its consumers have been masked and it has been compacted.
+    """The cost of a traced model once channels of its consumers are masked and it is compacted.
 
     Attributes:
         traced: the traced model.

@@ -1,4 +1,4 @@
-"""What a model is worth: one number from a function of the user's, asked for in ``eval()`` and checked."""
+"""The score of a model: one number from the user's function, computed in ``eval()`` and checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from upscale_fx.compiled.numbers import is_number
 from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import EvaluationError
 
-#: What a model is worth, such as its accuracy on validation nodes: higher is better.
+#: The score of a model, such as its accuracy on validation nodes: higher is better.
 Evaluate = Callable[[nn.Module], Any]
 
 
@@ -25,15 +25,15 @@ def check_evaluate(evaluate: Any) -> None:
 
 
 def score_of(evaluate: Evaluate, module: nn.Module, name: str) -> float:
-    """The number that ``evaluate`` gives a module, which is in ``eval()`` meanwhile; every layer gets its mode back.
+    """The number that ``evaluate`` gives a module in ``eval()``; every layer gets its mode back afterwards.
 
     Args:
         evaluate: returns a number, or a tensor of one element.
-        module: the model to evaluate. What ``evaluate`` does to it besides its mode stays done.
-        name: what the module is, for errors.
+        module: the model to evaluate. Only its modes are restored; other changes by ``evaluate`` stay.
+        name: how errors call the module.
 
     Raises:
-        EvaluationError: what came back is no number, NaN or infinite.
+        EvaluationError: the result is not a number, NaN or infinite.
     """
     check_evaluate(evaluate)
     with in_mode(module, training=False):
@@ -43,7 +43,7 @@ def score_of(evaluate: Evaluate, module: nn.Module, name: str) -> float:
         if returned.numel() != 1 or returned.is_complex():
             raise EvaluationError(
                 f"evaluate returned a tensor of shape {list(returned.shape)} and {returned.dtype} for {name}; expected "
-                f"one real number, as .mean() makes of one per node"
+                f"one real number: .mean() turns one per node into one"
             )
         value = returned.item()
     if not is_number(value):

@@ -1,4 +1,4 @@
-"""Pruning a traced graph once: what masks choose is made real, and a report says what became of it."""
+"""Pruning a traced graph once: mask, compact, optimise, and record it for the report."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ class CompactOptions:
 
 
 def plan_of(traced: CompiledGNN, options: MaskOptions) -> Plan:
-    """What every consumer of a traced graph loses."""
+    """The plan of which channels every consumer of a traced graph stops reading."""
     flow = analyse(traced)
     return make_plan(flow, survey(flow), options, CompactedCost(traced))
 
 
 def compact_once(traced: CompiledGNN, options: CompactOptions) -> CompiledGNN:
-    """Compact a traced graph by the zeros that are in it, with a report of what it was before."""
+    """Compact a traced graph by the zeros in its weights, with a record of the graph before."""
     flow = analyse(traced)
     return compact_recorded(traced, record_pruning(traced, flow, survey(flow), None), options)
 
 
 def compact_recorded(traced: CompiledGNN, history: PruningRecord, options: CompactOptions) -> CompiledGNN:
-    """Compact a traced graph, with a report of what it was before; warns of what it could not remove."""
-    found = compacted(traced, options.callback, options.approximate_norms)
-    note(found, pruning=history)
-    warn_of_leftovers(report(found))
-    return found
+    """Compact a traced graph and attach ``history``; warns of channels that it could not remove."""
+    compact = compacted(traced, options.callback, options.approximate_norms)
+    note(compact, pruning=history)
+    warn_of_leftovers(report(compact))
+    return compact
 
 
-def prune_once(model: nn.Module, options: MaskOptions, how: CompactOptions) -> CompiledGNN:
+def prune_once(model: nn.Module, options: MaskOptions, compact_options: CompactOptions) -> CompiledGNN:
     """Mask, compact and optimise a traced graph (or a model) by the amount or the budget of the options.
 
     Raises:
-        NothingToPruneError: something was asked to be removed, and the result is as large as before.
+        NothingToPruneError: masks remove channels, and the result is as large as before.
     """
     traced = copy.deepcopy(unfused(model)) if isinstance(model, CompiledGNN) else trace_model(model)
     before = {name: value.shape for name, value in traced.state_dict().items()}
     flow = analyse(traced)
-    found = survey(flow)
-    plan = make_plan(flow, found, options, CompactedCost(traced, how.approximate_norms))
+    consumers = survey(flow)
+    plan = make_plan(flow, consumers, options, CompactedCost(traced, compact_options.approximate_norms))
     plan.apply(traced)
     note(traced, compacted=False)
-    history = record_pruning(traced, flow, found, plan.removals, plan.chosen, plan.notes)
-    pruned = compact_recorded(traced, history, how)
+    history = record_pruning(traced, flow, consumers, plan.removals, plan.chosen, plan.notes)
+    pruned = compact_recorded(traced, history, compact_options)
     after = {name: value.shape for name, value in pruned.state_dict().items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
-        raise NothingToPruneError(nothing_to_prune(plan.removals, found.refused))
-    return optimized(unfused(pruned), how.callback)
+        raise NothingToPruneError(nothing_to_prune(plan.removals, consumers.refused))
+    return optimized(unfused(pruned), compact_options.callback)

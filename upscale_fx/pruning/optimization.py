@@ -1,8 +1,6 @@
-"""The passes behind ``optimize``: what only evaluation allows, message passing fused, another precision."""
+"""The passes behind ``optimize``: folds for inference, fused message passing, and another precision."""
 
 from __future__ import annotations
-
-import copy
 
 import torch
 
@@ -30,7 +28,7 @@ from upscale_fx.passes import (
 )
 from upscale_fx.passes.base import Callback
 
-#: What only evaluation allows.
+#: Passes whose result is for ``eval()`` only.
 FOLDING: list[Pass] = [
     ShareStructure(),
     RemoveDropout(),
@@ -38,7 +36,7 @@ FOLDING: list[Pass] = [
     FoldConstants(inference=True),
     CompactChannels(),
 ]
-#: What takes message passing together, once channels are settled.
+#: Passes that fuse message passing, after compaction.
 FUSING: list[Pass] = [SortEdges(), LiftToNodes(), FusePropagate(), FuseAttention(), Reassociate(), MergeSums()]
 
 
@@ -48,7 +46,7 @@ def optimized(
     inference: bool = False,
     dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
-    """A fused copy of an unfused graph, which stays as it is."""
+    """Fuse an unfused graph that nobody else holds: the result may be this very graph, or share its parameters."""
     with code_when_called():
         fused = _optimized(module, callback, inference, dtype)
     fused.make_code()
@@ -60,13 +58,11 @@ def _optimized(
 ) -> CompiledGNN:
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
-    cleaning = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module)
-    # What passes left alone is what the user holds, or shares its parameters.
-    cleaned: CompiledGNN = cleaning.graph_module if cleaning.modified else copy.deepcopy(module)
+    cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
     remember_unfused(cleaned)
-    # Casts come when messages are fused, which accumulate in float32 by themselves, and before anything is overwritten.
+    # Casts come after fusing (fused operators accumulate in float32) and before values are overwritten in place.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
     fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module
     return fused

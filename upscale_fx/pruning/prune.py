@@ -1,7 +1,8 @@
-"""The calls behind :mod:`upscale_fx.api`: each takes options that have checked themselves, and puts passes together."""
+"""The calls behind :mod:`upscale_fx.api`: each takes options, already checked, and runs the passes."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
@@ -26,7 +27,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Example:
-    """The arguments of one call of a model, by which it is traced; see :func:`upscale_fx.trace`."""
+    """The arguments of one call, with which a model is traced; see :func:`upscale_fx.trace`."""
 
     inputs: Any = None
     kwargs: Mapping[str, Any] | None = None
@@ -54,20 +55,22 @@ def optimize_model(
     dtype: torch.dtype | None = None,
 ) -> CompiledGNN:
     """A faster graph; see :func:`upscale_fx.optimize`."""
-    compiled = isinstance(model, CompiledGNN)
-    graph = unfused(model) if compiled else trace_model(model, example.inputs, example.kwargs)  # type: ignore[arg-type]
+    if isinstance(model, CompiledGNN):
+        graph = copy.deepcopy(unfused(model))
+    else:
+        graph = trace_model(model, example.inputs, example.kwargs)
     return optimized(graph, callback, inference, dtype)
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Everything that :func:`upscale_fx.prune` is asked for, checked.
+    """All options of :func:`upscale_fx.prune`, checked.
 
     Attributes:
-        mask: which channels are to go.
+        mask: how the channels to remove are chosen.
         compact: how the graph is compacted.
-        steps: in how many steps, and what happens between them.
-        target: by what the amount is searched for; None where the mask options have an amount or a budget.
+        steps: the number of steps, and what happens between them.
+        target: how the amount is searched for; None where the mask options have an amount or a budget.
         example: the arguments of one call.
 
     Raises:
@@ -83,7 +86,7 @@ class PruneOptions:
     def __post_init__(self) -> None:
         check_one_goal(self.mask, sought=self.target is not None)
         if self.target is not None and self.steps.steps != 1:
-            raise AmountError("steps go towards a given amount: leave them out, or pass an amount instead of evaluate")
+            raise AmountError("steps need a given amount: leave them out, or pass an amount instead of evaluate")
         if self.steps.steps != 1:
             check_in_steps(self.mask)
 
@@ -104,7 +107,7 @@ class PruneOptions:
         progress: bool = True,
         **mask: Any,
     ) -> PruneOptions:
-        """The keyword arguments of :func:`upscale_fx.prune`, whose defaults are those of the dataclasses.
+        """The options from the keyword arguments of :func:`upscale_fx.prune`.
 
         Raises:
             TypeError: ``prune`` has no argument of that name.
@@ -122,7 +125,7 @@ class PruneOptions:
 
 
 def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
-    """A smaller, faster graph: in one go, in steps, or by the largest amount that keeps an evaluation within a drop.
+    """A smaller, faster graph: in one call, in steps, or by the largest amount that keeps the score within a drop.
 
     Raises:
         NothingToPruneError, TraceError, InputError, TargetError, EvaluationError: see :func:`upscale_fx.prune`.
@@ -133,7 +136,7 @@ def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
         return _prune_to_target(model, traced, mask, options.compact, options.target)
     if options.steps.steps == 1:
         return prune_once(traced, mask, options.compact)
-    in_steps = replace(mask, ignore=())  # what is ignored has an amount of 0 in every step
+    in_steps = replace(mask, ignore=())  # ignored consumers have an amount of 0 in every step
 
     def prune_at(current: nn.Module, shares: Amount) -> CompiledGNN:
         return prune_once(current, replace(in_steps, amount=shares), options.compact)
@@ -142,12 +145,12 @@ def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
 
 
 def _prune_to_target(
-    model: nn.Module, traced: CompiledGNN, options: MaskOptions, how: CompactOptions, target: TargetOptions
+    model: nn.Module, traced: CompiledGNN, options: MaskOptions, compact_options: CompactOptions, target: TargetOptions
 ) -> CompiledGNN:
-    """The model of the largest amount within the drop; its report shows what was tried."""
+    """The model of the largest amount within the drop; its report shows all amounts tried."""
 
     def prune_at(amount: float) -> CompiledGNN:
-        return prune_once(traced, replace(options, amount=amount), how)
+        return prune_once(traced, replace(options, amount=amount), compact_options)
 
     best, trail = prune_to_target(prune_at, model, target)
     history = record_of(best).pruning

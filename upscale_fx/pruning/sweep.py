@@ -1,4 +1,4 @@
-"""Several amounts side by side: what a model is worth, and what it costs, at each."""
+"""Sweeps: the score and the cost of a model pruned by several amounts, side by side."""
 
 from __future__ import annotations
 
@@ -49,33 +49,33 @@ def sweep(
     """Prune at several amounts; evaluate, count and time every result beside the dense model.
 
     Args:
-        model: the dense model; never touched, but evaluated.
-        amounts: what ``prune`` takes as ``amount``, or as ``budget``, several times.
-        evaluate: what a model is worth, higher is better: a number or a tensor of one element. Models are in
+        model: the dense model; only evaluated, never changed.
+        amounts: values of ``amount`` or ``budget`` for ``prune``.
+        evaluate: the score of a model, higher is better: a number or a tensor of one element. Models are in
             ``eval()``.
-        example_inputs: positional arguments of one call, such as ``(x, edge_index)``: what is timed, and what tells
-            how many edges there are per node. They are passed to ``prune`` as well.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. Latencies are measured on it, and
+            the number of edges per node is taken from it. ``prune`` gets it too.
         example_kwargs: keyword arguments of that call.
-        timed: whether to measure latencies where there is an example: of all models in one run, in turns, after
-            warming up, without gradients. They are medians, with quartiles, in milliseconds; and ratios to the dense
-            model, compiled too (``optimize(trace(model))``), round by round. All models are held until then.
+        timed: whether to measure latencies, if there is an example. All models run in turns, after warming up, without
+            gradients. Latencies are medians, with quartiles, in milliseconds; ratios are to the dense model, compiled
+            too (``optimize(trace(model))``), round by round. All models stay in memory until then.
         progress: show a progress bar, where standard error is a terminal.
         **options: passed to ``prune`` as they are.
 
     Returns:
         A table: ``print`` it, or use ``.rows``, ``.to_markdown()``, ``.to_csv(path)``, ``.draw(path)``. Multiply-adds
-        are those of products with a weight, per node: all of one call on the example over its nodes, or, without one,
-        what is done per node. An amount that fails has a row that says why.
+        are those of products with a weight, per node: of one call on the example, divided by its nodes; without an
+        example, only the work per node counts. An amount that fails has a row that says why.
 
     Raises:
         AmountError: an amount is a number outside [0, 1).
         InputError: there are no amounts.
         EvaluationError: the dense model's evaluation is not one finite number.
         TraceError, InputError: the model cannot be traced; see :func:`upscale_fx.trace`.
-        NothingToPruneError and other errors of ``prune``: every single amount fails; this is the first one's.
+        NothingToPruneError and other errors of ``prune``: all amounts fail; the error of the first is raised.
     """
     asked = _checked(amounts)
-    if options.get("calibration") is not None:  # every amount goes over it, whatever it is
+    if options.get("calibration") is not None:  # an iterator too must last for all amounts
         options["calibration"] = Batches.replayed(options["calibration"])
     examples = {"example_inputs": example_inputs, "example_kwargs": example_kwargs}
     checked = [_options(amount, {**examples, **options}) for amount in asked]
@@ -84,11 +84,11 @@ def sweep(
         raise refused[0]
     traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
     dense = trainable(optimize_model)(traced, Example())
-    given = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
-    rows_per_call = rows_in_call(analyse(traced), given[0]) if given is not None else CallRows()
+    example = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
+    rows_per_call = rows_in_call(analyse(traced), example[0]) if example is not None else CallRows()
     models: list[CompiledGNN | None] = [dense]
     first = _row("dense", dense, score_of(evaluate, model, "the dense model"), rows_per_call)
-    rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # those that nobody reads too
+    rows = [replace(first, parameters=sum(p.numel() for p in model.parameters()))]  # unused parameters too
     errors = []
     with progress_bar(total=len(asked), desc="sweeping", unit="model", shown=progress) as bar:
         for amount, one in zip(asked, checked, strict=True):
@@ -104,13 +104,13 @@ def sweep(
                 models.append(None)
             else:
                 rows.append(_row(str(amount), compiled, score, rows_per_call))
-                models.append(compiled if timed and given is not None else None)
+                models.append(compiled if timed and example is not None else None)
             bar.update()
     if len(errors) == len(asked):
         raise errors[0]
-    if not timed or given is None:
+    if not timed or example is None:
         return Sweep(tuple(rows))
-    return _timed(rows, models, model, given, progress)
+    return _timed(rows, models, model, example, progress)
 
 
 def _checked(amounts: Iterable[Any]) -> list[Any]:
@@ -140,7 +140,7 @@ def _row(amount: str, compiled: CompiledGNN, score: float, rows_per_call: CallRo
 
 
 def _macs_per_node(size: Size, rows: CallRows) -> tuple[float, str]:
-    """Multiply-adds of a call over its nodes of all kinds, or, if no call is known, those per node and what is left."""
+    """Multiply-adds of a call divided by its nodes; without a call, those per node, and a note of the rest."""
     nodes = sum(count for symbol, count in rows.symbols.items() if symbol.startswith("N"))
     if nodes:
         return rows.multiply_adds(size) / nodes, ""
@@ -159,19 +159,19 @@ def _timed(
     rows: Sequence[SweepRow],
     models: Sequence[CompiledGNN | None],
     model: nn.Module,
-    given: tuple[Mapping[str, Any], ModelInputs],
+    example: tuple[Mapping[str, Any], ModelInputs],
     progress: bool,
 ) -> Sweep:
-    """The rows with latencies: all models that there are and the one that came, in turns."""
-    arguments, described = given
-    there: list[nn.Module] = [compiled for compiled in models if compiled is not None]
-    there.append(own_copy(model))  # PyG's layers may keep caches of what they are called with
-    calls = [partial(call_by_name, one, described, arguments) for one in there]
+    """The rows with latencies; all pruned models and the original one run in turns."""
+    arguments, described = example
+    modules: list[nn.Module] = [compiled for compiled in models if compiled is not None]
+    modules.append(own_copy(model))  # PyG's layers may cache what they are called with
+    calls = [partial(call_by_name, module, described, arguments) for module in modules]
     with ExitStack() as stack, progress_bar(desc="timing", unit="round", shown=progress) as bar:
-        for one in there:
-            stack.enter_context(in_mode(one, training=False))
-        *found, eager = latencies(calls, described.device, bar.update)
-    taken = iter(found)
+        for module in modules:
+            stack.enter_context(in_mode(module, training=False))
+        *measured, eager = latencies(calls, described.device, bar.update)
+    taken = iter(measured)
     return Sweep(
         tuple(
             row if compiled is None else replace(row, latency=next(taken))

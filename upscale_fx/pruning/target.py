@@ -1,4 +1,4 @@
-"""The largest amount that keeps an evaluation within a drop: a search over amounts that records what it tried."""
+"""Search for the largest amount that keeps the score within a drop; every amount tried is recorded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from upscale_fx.compiled.record.trail import Trail, Trial
 from upscale_fx.errors import AmountError, NothingToPruneError, TargetError
 from upscale_fx.pruning.evaluation import Evaluate, check_evaluate, score_of
 
-#: The first amount that is tried. Models pruned hard are made and evaluated in a fraction of the dense one's time.
+#: The first amount tried. Models pruned hard take a fraction of the dense model's time to make and evaluate.
 _FIRST = 7 / 8
-#: A drop that exceeds what is allowed by this share of the dense score is rounding: accuracies are float32 means.
+#: A drop may exceed ``max_drop`` by this share of the dense score: accuracies are float32 means, and those round.
 _ROUNDING = 1e-7
 
 
 @dataclass
 class _Search:
-    """What is tried, what came of it, and the best model so far; others are let go at once."""
+    """The state of a search: amounts tried with their scores, and the best model so far (others are freed at once)."""
 
     prune_at: Callable[[float], CompiledGNN]
     evaluate: Evaluate
@@ -35,7 +35,7 @@ class _Search:
     nothing: NothingToPruneError | None = None
 
     def within(self, amount: float) -> bool:
-        """Try one amount; amounts come in such an order that one within the drop is the largest so far."""
+        """Try one amount. The order of amounts is such that each one within the drop is the largest so far."""
         self.bar.set_postfix(amount=f"{amount:.4g}", refresh=True)
         try:
             compiled = self.prune_at(amount)
@@ -56,19 +56,19 @@ class _Search:
 
     @property
     def trail(self) -> Trail:
-        """What was tried so far."""
+        """The amounts tried so far."""
         return Trail(tuple(self.rows), self.dense.dense, self.dense.parameters, self.dense.max_drop)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions:
-    """What the largest amount is searched for by; see :func:`upscale_fx.prune`.
+    """Options of the search for the largest amount; see :func:`upscale_fx.prune`.
 
     Attributes:
-        evaluate: what a model is worth, higher is better: a number or a tensor of one element. It is given the dense
-            model and every pruned one, each in ``eval()``; all get their modes back.
-        max_drop: by how much the score may be lower, in units of the score; 0 allows none.
-        tolerance: how close to the next larger amount that is not within the drop the result has to be, in (0, 1).
+        evaluate: the score of a model, higher is better: a number or a tensor of one element. It is called with the
+            dense model and every pruned one, each in ``eval()``; all get their modes back.
+        max_drop: how much lower than the dense model's a score can be, in units of the score.
+        tolerance: the largest gap between the result and the next larger amount that exceeds the drop, in (0, 1).
         progress: show a progress bar with amount and value, where standard error is a terminal.
 
     Raises:
@@ -83,7 +83,7 @@ class TargetOptions:
 
     def __post_init__(self) -> None:
         check_evaluate(self.evaluate)
-        _check(self.max_drop, "max_drop", "by how much the score may be lower, a number of at least 0", math.inf)
+        _check(self.max_drop, "max_drop", "how much lower the score may be, a number of at least 0", math.inf)
         _check(self.tolerance, "tolerance", "how finely amounts are tried, a number in (0, 1)", 1.0)
         if self.tolerance == 0:
             raise TargetError("tolerance must be above 0: an amount cannot be found exactly; try 1/64")
@@ -92,10 +92,10 @@ class TargetOptions:
 def target_of(
     evaluate: Evaluate | None, max_drop: float | None, tolerance: float, progress: bool
 ) -> TargetOptions | None:
-    """What a search for an amount needs; None where none is asked for.
+    """The options of a search for an amount; None where no search is asked for.
 
     Raises:
-        AmountError: half of it is missing.
+        AmountError: only one of ``evaluate`` and ``max_drop`` is passed.
         TargetError, EvaluationError: see :class:`TargetOptions`.
     """
     if evaluate is None and max_drop is None:
@@ -114,24 +114,24 @@ def prune_to_target(
     Amounts are tried from 7/8 downwards, ``3/4, 1/2, 1/4, 1/8, ...``, until one is within the drop (or, where 7/8 is,
     upwards: ``15/16, ...``), and the gap to the next larger one is halved until it is no wider than ``tolerance``.
 
-    What is promised: the model that is handed back was itself evaluated and is within the drop, and no larger amount
-    that was tried is. Accuracy is not monotone in the amount, so that a larger one, never tried, may be within the
-    drop too; the trail tells which were. The score is chosen by, so what it is measured on (validation nodes) is not
-    what the result should be reported on.
+    The model that is returned was itself evaluated and is within the drop; every larger amount tried exceeds it.
+    Accuracy is not monotone in the amount, so a larger amount that was not tried may be within the drop too; the trail
+    lists the amounts tried. The score selects the model, so report the result on other nodes than those it is
+    measured on (validation nodes).
 
     Args:
         prune_at: makes the model of an amount in (0, 1).
         model: the dense model.
-        options: what models are worth, and what may be lost.
+        options: the score, and how far it may drop.
 
     Returns:
-        The pruned model, and what was tried.
+        The pruned model, and the amounts tried.
 
     Raises:
-        TargetError: every amount that removes something drops more, with the trail.
-        EvaluationError: ``evaluate`` returned something other than one finite number.
-        NothingToPruneError: nothing can be removed at any amount. A single amount that rounds to no channel counts
-            as within the drop.
+        TargetError: every amount that removes a channel exceeds the drop; the message has the trail.
+        EvaluationError: ``evaluate`` did not return one finite number.
+        NothingToPruneError: no amount removes a channel. An amount that rounds to no channel counts as within the
+            drop.
     """
     evaluate, step = options.evaluate, float(options.tolerance)
     score = score_of(evaluate, model, "the dense model")
@@ -148,7 +148,7 @@ def prune_to_target(
 
 
 def _probe(within: Callable[[float], bool], step: float) -> tuple[float, float]:
-    """The largest amount of the probe that is within the drop (0 if none is), and the next larger one, which is not."""
+    """The largest amount of the probe within the drop (0 if none is), and the next larger one, which exceeds it."""
     amount, high = _FIRST, 1.0
     if within(amount):
         low = amount
@@ -167,7 +167,7 @@ def _probe(within: Callable[[float], bool], step: float) -> tuple[float, float]:
 
 
 def _give_up(search: _Search) -> NoReturn:
-    """Raise what tells why there is no model to hand back."""
+    """Raise the error that says why there is no model to return."""
     trail = search.trail
     if search.nothing is not None and not any(row.removed for row in trail.rows):
         raise search.nothing

@@ -1,1 +1,1 @@
-"""What people read: diffs, reports, groups, costs, tables and pictures."""
+"""Reports for people: diffs, pruning reports, groups, costs, tables and pictures."""

@@ -1,4 +1,4 @@
-"""The graph diff: node by node, shape and parameters before -> after, what was inserted, what went."""
+"""The diff of two graphs, node by node: shapes and parameters before -> after, inserted and removed nodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HEADERS = ("", "node", "module", "op", "shape", "parameters")
 
 @dataclass(frozen=True)
 class DiffRow:
-    """One node: ``change`` is empty (as it was), ``~`` (other shape or parameters), ``+`` (new) or ``-`` (gone)."""
+    """One node; ``change`` is empty (as before), ``~`` (changed), ``+`` (new) or ``-`` (removed)."""
 
     change: str
     node: str
@@ -92,8 +92,8 @@ class Diff:
 def diff(before: nn.Module, after: nn.Module) -> Diff:
     """Compare two graphs, or a model with the graph compiled from it.
 
-    If one of them is fused and the other is not, the fused one is shown as it was before, with its channels, and the
-    operators that it runs on are counted below.
+    If only one of them is fused, the diff shows it as it was before fusing, and counts its fused operators below the
+    table.
 
     Raises:
         InputError: ``after`` is neither a graph nor traceable with the inputs of ``before``.
@@ -105,12 +105,12 @@ def diff(before: nn.Module, after: nn.Module) -> Diff:
     first, second = _graph(before, after), _graph(after, before)
     if is_fused(first) != is_fused(second):
         first, second = unfused(first), unfused(second)
-    one, two = analyse(first), analyse(second)
-    known = {node.name for node in one.nodes}
-    new = [node.meta.get("reorder") for node in two.nodes if node.name not in known]
-    rows = tuple(_rows(one, two))
+    flow, flow_after = analyse(first), analyse(second)
+    known = {node.name for node in flow.nodes}
+    new = [node.meta.get("reorder") for node in flow_after.nodes if node.name not in known]
+    rows = tuple(_rows(flow, flow_after))
     return Diff(
-        rows, size_of(first, one), size_of(second, two), new.count("view"), new.count("copy"), _operators(after)
+        rows, size_of(first, flow), size_of(second, flow_after), new.count("view"), new.count("copy"), _operators(after)
     )
 
 
@@ -198,16 +198,16 @@ def _shape(node: fx.Node, flow: Dataflow) -> str:
 
 def _first_uses(flow: Dataflow) -> dict[str, fx.Node]:
     """Parameter name -> the node it is counted at: its first user."""
-    found: dict[str, fx.Node] = {}
+    uses: dict[str, fx.Node] = {}
     for node in flow.nodes:
         for source in node.all_input_nodes:
             if source.op == "get_attr":
-                found.setdefault(str(source.target), _reader(node))
-    return found
+                uses.setdefault(str(source.target), _reader(node))
+    return uses
 
 
 def _reader(node: fx.Node) -> fx.Node:
-    """Who reads a parameter, past the reorders it is read through."""
+    """The node that reads a parameter, after any reorders."""
     while node.meta.get("reorder") and node.users:
         node = next(iter(node.users))
     return node

@@ -1,4 +1,4 @@
-"""The dependency analysis: which layers' channels are tied to each other, as a graph that prints and draws."""
+"""The dependency analysis: which layers share channels, as a graph that prints and draws."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _COLOURS = {"layer": "#4c72b0", "concat": "#dd8452", "barrier": "#c44e52", "valu
 
 @dataclass
 class TiedGroup:
-    """Values whose channels are the same channels.
+    """Values that share the same channels.
 
     Attributes:
         number: the group's number in the table.
         channels: how many channels it has.
-        producers: what makes them (layers, inputs, concatenations).
-        consumers: what contracts over them.
-        barriers: what reads them all, in place.
-        values: the values between, by node name.
+        producers: layers, inputs and concatenations that make them.
+        consumers: layers that contract over them.
+        barriers: calls that read all of them, in place.
+        values: node names of the values between producers and consumers.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
     """The analysis as a DiGraph of node names.
 
     Nodes have ``kind`` (input, layer, concat, barrier or value), ``shape``, ``module`` and ``group`` (the number of the
-    group of the channels they hold, None where there is one channel); edges lead from a value to what reads it.
+    group of their channels, None where there is one channel). Edges lead from a value to the nodes that read it.
     ``tied`` lists the groups.
     """
 
@@ -102,14 +102,14 @@ def groups(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping
 
 def group_channels(flow: Dataflow) -> Groups:
     """Group the values of an analysed graph by shared channels."""
-    ids = {node: own for node, own in channel_ids(flow).items() if _is_floating(flow, node)}
+    ids = {node: channels for node, channels in channel_ids(flow).items() if _is_floating(flow, node)}
     component = components(ids)
     sizes = Counter(component.values())
     names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
     tied: dict[int, TiedGroup] = {}
     graph = Groups()
-    for node, own in ids.items():
-        root = component[int(own[0])]
+    for node, channels in ids.items():
+        root = component[int(channels[0])]
         kind, shape, module = _kind(flow.relations[node]), shape_text(flow.axes[node]), node.meta.get("module", "")
         graph.add_node(node.name, kind=kind, shape=shape, module=module, group=None)
         if sizes[root] > 1:
@@ -129,7 +129,7 @@ def group_channels(flow: Dataflow) -> Groups:
 
 
 def _add_reader(group: TiedGroup | None, flow: Dataflow, node: fx.Node, names: Mapping[fx.Node, str]) -> None:
-    """Enter a node among the consumers or barriers of a group it reads."""
+    """Add a node to the consumers or barriers of a group it reads."""
     relation = flow.relations[node]
     if group is None:
         return

@@ -1,10 +1,10 @@
-"""What inference costs per node: multiply-adds over the full graph, and of one target node with sampled neighbours.
+"""Inference cost per node: multiply-adds over the full graph, and of one target node with sampled neighbours.
 
-Counted are contractions (``analysis.size.macs_of``), recurrent modules, and aggregations, one multiply-add
-per edge and channel; activations, norms, biases and softmax are not. That is the "#kMACs/node" of Zhou et al.,
-"Accelerating Large Scale Real-Time GNN Inference using Channel Pruning" (VLDB 2021, arXiv:2105.04528). Operations are
-counted in the model's own order: an aggregation before a linear layer has the layer's inputs as channels, one after it
-the layer's outputs.
+Contractions (``analysis.size.macs_of``), recurrent modules and aggregations count, with one multiply-add per edge and
+channel of an aggregation. Activations, norms, biases and softmax do not count. This is the "#kMACs/node" of Zhou et
+al., "Accelerating Large Scale Real-Time GNN Inference using Channel Pruning" (VLDB 2021, arXiv:2105.04528). Operations
+are counted in the model's own order: an aggregation before a linear layer has the layer's input channels, one after it
+the layer's output channels.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class InferenceCost:
         degree: edges per node of the full graph, without self loops that the model adds.
         full: full-graph inference, divided by the number of nodes.
         full_aggregation: how many of ``full`` are aggregation.
-        fanouts: neighbours per node at hop 0, 1, ...; empty where batched inference was not asked for.
-        batched: inference of one target node, None where not asked for.
-        batched_aggregation: how many of ``batched`` are aggregation, None where not asked for.
+        fanouts: neighbours per node at hop 0, 1, ...; empty without batched inference.
+        batched: batched inference of one target node; None without fan-outs.
+        batched_aggregation: how many of ``batched`` are aggregation; None without fan-outs.
         by_hop: ``batched`` by the distance from the target at which the work is done; work on an edge counts where
             the edge ends.
     """
@@ -65,7 +65,7 @@ def _line(title: str, asked: str, total: float, aggregation: float) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """Multiply-adds that an operation of the graph does for every row of a kind."""
+    """The multiply-adds of an operation for every row of a kind."""
 
     node: fx.Node
     rows: str
@@ -77,27 +77,26 @@ def cost_per_node(module: nn.Module, *, degree: float, fanouts: Sequence[float] 
     """Multiply-adds per node of a traced or compiled model, in full-graph and in batched inference.
 
     Full-graph: a row of nodes counts once, a row of edges ``degree`` times, and once more where the model adds self
-    loops. What has no rows, such as weights that are computed, is done once per call and does not count.
+    loops. Work on values without rows (computed weights, say) is done once per call and does not count.
 
     Batched: there is one target node at hop 0, ``fanouts[0]`` nodes at hop 1, ``fanouts[0] * fanouts[1]`` at hop 2 and
     so on, all distinct: a tree, as a neighbour sampler draws it. Walking backwards from the output, reading the row of
-    a neighbour adds a hop, and reading that of the node that aggregates adds none. A value is computed at each hop at
-    which it is needed, counts at each, and is computed nowhere else. So the first layer of a two-layer network works
-    for ``1 + fanouts[0]`` nodes: the target, which the self branch of the second layer reads, and its neighbours. At
-    hop h every layer aggregates over ``fanouts[h]`` edges; a self loop that the model adds is one edge more, which
-    reads the node itself.
+    a neighbour adds a hop; reading the row of the aggregating node adds none. A value is computed, and counts, at each
+    hop at which it is needed. So the first layer of a two-layer network runs for ``1 + fanouts[0]`` nodes: the target,
+    which the self branch of the second layer reads, and its neighbours. At hop h every layer aggregates over
+    ``fanouts[h]`` edges; a self loop that the model adds is one more edge, which reads the node itself.
 
     Args:
-        module: what ``trace``, ``compact``, ``optimize`` or ``prune`` returned. A fused graph is counted as it was
+        module: the result of ``trace``, ``compact``, ``optimize`` or ``prune``. A fused graph is counted as it was
             before fusing.
-        degree: edges per node; an undirected edge, which is stored twice, counts twice.
-        fanouts: neighbours of a node at hop 0, 1, ...; one number for every hop the output depends on.
+        degree: edges per node; an undirected edge is stored twice and counts twice.
+        fanouts: neighbours of a node at hop 0, 1, ...; one number for every hop that the output depends on.
 
     Raises:
-        InputError: not a traced graph; a degree or fan-out that is no positive number; not one fan-out per hop; nothing
-            goes along edges; or rows that no degree counts (a dense adjacency, pairs of edges, pooled graphs, several
-            kinds of nodes or edges), in batched inference also values over the whole graph (GraphNorm, nearest
-            neighbours by features).
+        InputError: not a traced graph; a degree or fan-out that is not a positive number; not one fan-out per hop; no
+            operation along edges; rows whose number does not follow from the degree (a dense adjacency, pairs of
+            edges, pooled graphs, several types of nodes or edges); and in batched inference values over the whole
+            graph (GraphNorm, nearest neighbours by features).
     """
     if not isinstance(module, CompiledGNN):
         raise InputError(
@@ -120,8 +119,8 @@ def cost_per_node(module: nn.Module, *, degree: float, fanouts: Sequence[float] 
     if len(numbers) != depth:
         raise InputError(f"the output depends on nodes {depth} hops away, so fanouts takes {depth} numbers, "
                          f"got {len(numbers)}: {list(numbers)}")  # fmt: skip
-    by_hop, gathered = _batched(work, hops, numbers)
-    return InferenceCost(degree, full, aggregation, numbers, sum(by_hop), gathered, tuple(by_hop))
+    by_hop, batched_aggregation = _batched(work, hops, numbers)
+    return InferenceCost(degree, full, aggregation, numbers, sum(by_hop), batched_aggregation, tuple(by_hop))
 
 
 def _positive(number: Any, name: str) -> float:
@@ -131,7 +130,7 @@ def _positive(number: Any, name: str) -> float:
 
 
 def _all_work(flow: Dataflow, edges: Edges) -> Iterator[_Work]:
-    """Contractions, recurrent modules and aggregations; raises InputError where rows are of no countable kind."""
+    """Contractions, recurrent modules and aggregations; raises InputError where their rows cannot be counted."""
     kept, called = data(flow), set()
     for node in flow.nodes:
         relation = flow.relations.get(node)
@@ -140,7 +139,7 @@ def _all_work(flow: Dataflow, edges: Edges) -> Iterator[_Work]:
             if rows != "call":
                 yield _Work(node, rows, macs_of(flow, node), False)
         elif isinstance(relation, Recurrence):
-            call, _ = call_of(node, flow.values)  # gives outputs and states, which are described one by one
+            call, _ = call_of(node, flow.values)  # outputs and states are nodes of their own
             if call not in called:
                 called.add(call)
                 yield _Work(call, _countable_rows(flow, node, relation), _recurrent_macs(flow, relation), False)
@@ -150,7 +149,7 @@ def _all_work(flow: Dataflow, edges: Edges) -> Iterator[_Work]:
 
 
 def _countable_rows(flow: Dataflow, node: fx.Node, relation: Relation) -> str:
-    """The rows of a result, which like those of the operands must be of one known kind."""
+    """The kind of the rows of a result; InputError unless its rows and those of all operands can be counted."""
     for value in (node, *relation.reads):
         rows = row_symbols(flow, value)
         if "*" in rows:
@@ -163,14 +162,14 @@ def _countable_rows(flow: Dataflow, node: fx.Node, relation: Relation) -> str:
 
 
 def _recurrent_macs(flow: Dataflow, relation: Recurrence) -> int:
-    """Multiply-adds of a recurrent module per row: every step of the sequence meets every weight once."""
+    """Multiply-adds of a recurrent module per row: each step of the sequence uses every weight once."""
     steps = flow.axes[relation.x].count // len(relation.columns)
     module = flow.module.get_submodule(relation.module)
     return steps * sum(p.numel() for p in module.parameters() if p.dim() > 1)
 
 
 def _rows_per_node(item: _Work, degree: float) -> float:
-    """How many rows there are for every node of the full graph."""
+    """The number of rows per node of the full graph."""
     kind = item.rows.lstrip("0123456789")
     times = int(item.rows.removesuffix(kind) or 1)
     if kind == "N":
@@ -184,10 +183,10 @@ def _rows_per_node(item: _Work, degree: float) -> float:
 
 
 def _depth(edges: Edges, hops: Mapping[fx.Node, set[int]]) -> int:
-    """How many hops away the farthest node is that is read."""
+    """The number of hops to the farthest node that is read."""
     crossings = [node for node in (*edges.gathers, *edges.aggregations) if node in hops]
     if not crossings:
-        raise InputError("the output reads nothing along edges, so there are no hops to sample; ask without fanouts")
+        raise InputError("the output reads nothing along edges, so there are no hops to sample; leave fanouts out")
     return 1 + max(max(hops[node]) for node in crossings)
 
 

@@ -10,7 +10,7 @@ from upscale_fx.operators import kernels
 
 
 def kernels_in_use(compiled: CompiledGNN) -> str:
-    """``"numba"`` or ``"torch"``, for values like the graph's parameters; empty for a graph without fused operators."""
+    """``"numba"`` or ``"torch"``, by dtype and device of the parameters; empty for a graph without fused operators."""
     fused = {getattr(operators, name) for name in operators.__all__}
     if not any(node.target in fused for node in all_nodes(compiled)):
         return ""

@@ -1,7 +1,7 @@
 """Latencies that can be compared: all models in one run, in turns, medians with their spread.
 
-A latency of one model alone says little on a machine that others use. Here every round runs every model once, starting
-with another one each time, and what is compared is the ratio to the first model *in the same round*.
+The latency of one model alone says little on a shared machine. Here every round runs every model once, each round
+starting with another model, and each time is compared with that of the first model *in the same round*.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-#: Every model runs this often before anything is timed: kernels are compiled, memory is taken.
+#: Untimed runs of every model: they compile kernels and allocate memory.
 _WARM_UPS = 2
-#: Rounds that are timed: as many as fit into the seconds, within the bounds.
+#: Timed rounds: as many as fit into the seconds, within these bounds.
 _SECONDS, _FEWEST, _MOST = 15.0, 7, 60
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one call takes, in milliseconds, and beside the dense model: medians and quartiles over rounds.
+    """The time of one call, in milliseconds and relative to the dense model: medians and quartiles over rounds.
 
     Attributes:
         median: milliseconds of a call.
         spread: first and third quartile of these.
-        ratio: time over the dense model's in the same round; below 1 is faster.
+        ratio: time divided by the dense model's in the same round; below 1 is faster.
         ratio_spread: first and third quartile of these.
         rounds: how many rounds there were.
     """
@@ -50,17 +50,17 @@ class Latency:
 def latencies(
     calls: Sequence[Callable[[], object]], device: torch.device, ended: Callable[[], object] = lambda: None
 ) -> list[Latency]:
-    """Time calls in turns, without gradients; the first is what the others are compared with.
+    """Time calls in turns, without gradients; all are compared with the first.
 
     Args:
         calls: each runs one model once.
-        device: where they run; a GPU is waited for.
+        device: where they run; a GPU is synchronised.
         ended: called after each round.
     """
     with torch.inference_mode():
         for _ in range(_WARM_UPS):
-            once = [_seconds(call, device) for call in calls]
-        rounds = int(np.clip(_SECONDS / max(sum(once), 1e-9), _FEWEST, _MOST))
+            warm_up = [_seconds(call, device) for call in calls]
+        rounds = int(np.clip(_SECONDS / max(sum(warm_up), 1e-9), _FEWEST, _MOST))
         times = np.empty((len(calls), rounds))
         for number in range(rounds):
             for place in range(len(calls)):
@@ -68,7 +68,7 @@ def latencies(
                 times[turn, number] = _seconds(calls[turn], device)
             ended()
     ratios = times / times[:1]
-    return [_summary(1e3 * own, ratio) for own, ratio in zip(times, ratios, strict=True)]
+    return [_summary(1e3 * taken, ratio) for taken, ratio in zip(times, ratios, strict=True)]
 
 
 def _summary(times: np.ndarray[Any, Any], ratios: np.ndarray[Any, Any]) -> Latency:

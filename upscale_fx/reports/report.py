@@ -1,4 +1,4 @@
-"""The report: per consumer what was asked, what it kept and why; and what the graph costs before and after."""
+"""The report: channels asked for and kept per consumer, with reasons, and the cost of the graph before and after."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from upscale_fx.reports.kernels_in_use import kernels_in_use
 
 @dataclass(frozen=True)
 class Entry:
-    """One consumer: input channels before, how many were asked to go, how many it reads now, and why not fewer.
+    """One consumer: input channels before, how many were asked to be removed, how many it reads now, and why not fewer.
 
-    ``leftover`` of those asked to go could not be removed; wider reads, which are chosen because they cost less than
-    copies, do not count.
+    ``leftover`` counts the channels that were asked to be removed and could not be. Wider reads do not count: they are
+    chosen because they cost less than copies.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Report:
 
     @property
     def asked(self) -> int:
-        """Channels that were asked to go, of all consumers."""
+        """Channels that were asked to be removed, of all consumers."""
         return sum(entry.asked for entry in self.entries)
 
     @property
     def leftover(self) -> int:
-        """Channels that were asked to go and could not be removed."""
+        """Channels that were asked to be removed and could not be."""
         return sum(entry.leftover for entry in self.entries)
 
     def __str__(self) -> str:
         rows = [(e.name, e.before, e.asked, e.kept, e.reason) for e in self.entries]
         table = tabulate(
             rows,
-            headers=["consumer", "channels", "asked to go", "kept", "why not fewer"],
+            headers=["consumer", "channels", "to remove", "kept", "why not fewer"],
             maxcolwidths=[36, 9, 11, 6, 48],
         )
         lines = [table, ""]
@@ -96,13 +96,13 @@ class Report:
 
 
 def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequence[int] | None = None) -> Report:
-    """What was asked of each consumer of a compiled model, what it kept, and the reason.
+    """Report for each consumer of a compiled model how many channels were to be removed, how many it kept, and why.
 
     Args:
-        compiled: what ``prune`` or ``compact`` returned.
-        degree: edges per node; with it the report also counts multiply-adds per node of full-graph inference,
-            aggregation included (:func:`upscale_fx.cost_per_node`).
-        fanouts: neighbours that are sampled per hop; with them also of batched inference.
+        compiled: the result of ``prune`` or ``compact``.
+        degree: edges per node. With it the report counts the multiply-adds per node of full-graph inference, with
+            aggregation (:func:`upscale_fx.cost_per_node`).
+        fanouts: sampled neighbours per hop. With them it counts those of batched inference too.
 
     Raises:
         InputError: the module was not made by prune or compact, or ``fanouts`` does not fit its layers.
@@ -115,7 +115,7 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
     record = record_of(compiled)
     flow = analyse(compiled)
     now = {consumer.name: consumer for consumer in find_consumers(flow)}
-    entries = [_entry(one, now.get(one.name)) for one in history.consumers]
+    entries = [_entry(before, now.get(before.name)) for before in history.consumers]
     entries += [Entry(r.name, r.channels, r.asked, r.channels, r.reason, r.asked) for r in history.refused]
     reorders = [node.meta.get("reorder") for node in compiled.graph.nodes]
     return Report(
@@ -128,8 +128,8 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
         record.unviewable,
         history.unused,
         [
-            f"{name}: statistics of the {one.kept} of {one.channels} channels that are kept"
-            for name, one in record.estimates.items()
+            f"{name}: statistics of the {norm.kept} of {norm.channels} channels that are kept"
+            for name, norm in record.estimates.items()
         ],
         "" if record.precision is None else str(record.precision),
         history.chosen,
@@ -149,14 +149,14 @@ def _inference(compiled: CompiledGNN, degree: float | None, fanouts: Sequence[in
 
 
 def _entry(before: ConsumerRecord, now: Consumer | None) -> Entry:
-    """One line of the report, from what was asked, how many were masked, and the consumer that is left."""
+    """One line of the report; ``now`` is the consumer in the compacted graph, None if it has none."""
     asked, reason = before.asked, before.reason
     if now is None:
-        return Entry(before.name, before.channels, asked, 0, "gone: nothing needs it any more, or it was folded")
+        return Entry(before.name, before.channels, asked, 0, "removed: no output needs it, or it was folded")
     kept, expected = now.count, before.channels - asked
     widened = sum(node.meta.get("widened", 0) for node in now.sites)
-    one = max(before.channels - before.masked, 1)  # where nothing is left, one channel stays for its rows
-    leftover = min(max(kept - one - widened, 0), asked)
+    needed = max(before.channels - before.masked, 1)  # where all are masked, one channel stays for its rows
+    leftover = min(max(kept - needed - widened, 0), asked)
     if kept < expected:
         reason = "others of its channels are dead too"
     elif leftover and not reason:
@@ -168,19 +168,19 @@ def _entry(before: ConsumerRecord, now: Consumer | None) -> Entry:
     return Entry(before.name, before.channels, asked, kept, reason, leftover)
 
 
-#: Share of what was asked that may be left without a warning.
-_UNTOLD = 0.1
+#: The share of the channels to remove that can be left without a warning.
+_TOLERATED = 0.1
 
 
-def warn_of_leftovers(found: Report) -> None:
-    """One warning where more than a tenth of the channels asked to go could not be removed."""
-    if found.leftover <= _UNTOLD * found.asked:
+def warn_of_leftovers(result: Report) -> None:
+    """Warn if more than a tenth of the channels to remove could not be removed."""
+    if result.leftover <= _TOLERATED * result.asked:
         return
-    worst = sorted((entry for entry in found.entries if entry.leftover), key=lambda entry: -entry.leftover)
+    worst = sorted((entry for entry in result.entries if entry.leftover), key=lambda entry: -entry.leftover)
     named = "; ".join(f"{entry.name} ({entry.leftover} of {entry.asked}: {entry.reason})" for entry in worst[:3])
     more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
     warn(
-        f"{found.leftover} of {found.asked} channels that were asked to go could not be removed: {named}{more}. "
+        f"{result.leftover} of {result.asked} channels to remove could not be removed: {named}{more}. "
         f"print(upscale_fx.report(compiled)) shows every consumer"
     )
 
@@ -188,31 +188,31 @@ def warn_of_leftovers(found: Report) -> None:
 def record_pruning(
     gm: CompiledGNN,
     flow: Dataflow,
-    found: Survey,
+    surveyed: Survey,
     removals: Sequence[Removal] | None,
     chosen: str = "",
     not_refitted: Mapping[str, str] | None = None,
 ) -> PruningRecord:
-    """What a report needs to know of the graph before compaction.
+    """Record what the report needs of the graph before compaction.
 
     Args:
         gm: the graph.
         flow: its analysis.
-        found: its consumers.
-        removals: what each consumer loses; None where the zeros in the graph say it.
-        chosen: how channels were chosen, for people.
+        surveyed: its consumers.
+        removals: what each consumer loses; None where the zeros in its weights decide.
+        chosen: how channels were chosen, as text.
         not_refitted: by the names of consumers, why their weights were not refitted.
     """
     share = float(np.mean([r.amount for r in removals])) if removals else 0.0
     if removals is not None:
         consumers = [_asked(removal) for removal in removals]
     else:
-        zeros = ((c, int((~c.reads(gm)).sum())) for c in found.consumers)
+        zeros = ((c, int((~c.reads(gm)).sum())) for c in surveyed.consumers)
         consumers = [ConsumerRecord(c.name, c.count, zero, zero) for c, zero in zeros]
-    refused = [UnmaskableRecord(u.name, u.channels, round(share * u.channels), u.reason) for u in found.refused]
+    refused = [UnmaskableRecord(u.name, u.channels, round(share * u.channels), u.reason) for u in surveyed.refused]
     before, model = size_of(gm, flow), record_of(gm).model
     unused: tuple[str, ...] = ()
-    if record_of(gm).pruning is None and model is not None:  # what tracing found nobody needs counts as removed
+    if record_of(gm).pruning is None and model is not None:  # parameters that no output needs count as removed
         before, unused = replace(before, parameters=model.parameters, bytes=model.bytes), model.unused
     return PruningRecord(consumers, refused, before, unused, chosen, not_refitted or {})
 

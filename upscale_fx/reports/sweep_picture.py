@@ -1,4 +1,4 @@
-"""The picture of a sweep: what a model is worth against what it costs, in one panel per cost."""
+"""The picture of a sweep: score against cost, with one panel per cost."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ class SweepRow:
     """One amount.
 
     Attributes:
-        amount: as people write it; ``"dense"`` for the model with nothing pruned, compiled all the same.
-        score: what the evaluation gave; None where there is no model.
-        parameters: how many are left; None likewise.
+        amount: as text; ``"dense"`` for the unpruned model, which is compiled too.
+        score: the result of ``evaluate``; None where there is no model.
+        parameters: how many are left; None where there is no model.
         macs: multiply-adds by row symbol, as in the report: ``{"N": 1000}`` is 1000 per node.
-        macs_per_node: of one call on the example, over its nodes; without an example, those in ``macs["N"]`` alone.
+        macs_per_node: of one call on the example, divided by its nodes; without an example, ``macs["N"]``.
         latency: of one call on the example; None where nothing was timed.
         note: why there is no model, or what the numbers leave out.
     """

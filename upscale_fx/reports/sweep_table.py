@@ -21,11 +21,11 @@ _HEADERS = ("amount", "score", "parameters", "MACs per node", "ms [quartiles]", 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What several amounts give and cost; prints as a table.
+    """Score and cost at several amounts; prints as a table.
 
     Attributes:
-        rows: the dense model, and one row per amount in the order in which they were given.
-        eager: the latency of the model as it came, not compiled; None where nothing was timed.
+        rows: the dense model, then one row per amount, in their order.
+        eager: the latency of the original model, not compiled; None where nothing was timed.
     """
 
     rows: tuple[SweepRow, ...]
@@ -45,13 +45,13 @@ class Sweep:
             writer = csv.writer(file)
             writer.writerow([*names, "ratio_q3", "rounds", "macs", "note"])
             for row in self.rows:
-                one = row.latency
+                latency = row.latency
                 timed = [""] * 7
-                if one is not None:
-                    values = (one.median, *one.spread, one.ratio, *one.ratio_spread, one.rounds)
+                if latency is not None:
+                    values = (latency.median, *latency.spread, latency.ratio, *latency.ratio_spread, latency.rounds)
                     timed = [str(value) for value in values]
                 macs = "; ".join(f"{count} per {symbol}" for symbol, count in (row.macs or {}).items())
-                cells = [_plain(value) for value in (row.score, row.parameters, row.macs_per_node)]
+                cells = [_number_text(value) for value in (row.score, row.parameters, row.macs_per_node)]
                 writer.writerow([row.amount, *cells, *timed, macs, row.note])
         return Path(path)
 
@@ -89,5 +89,5 @@ class Sweep:
         return [f"the model as it came: {self.eager} ms, {dense}"]
 
 
-def _plain(value: float | None) -> str:
+def _number_text(value: float | None) -> str:
     return "" if value is None else repr(value)

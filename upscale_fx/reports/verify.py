@@ -1,4 +1,4 @@
-"""Verification: two models compared on the given graph and on one of another size."""
+"""Verification: compare two models on the given graph and on graphs of other sizes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def verify(
     *,
     tolerance: float | None = None,
 ) -> float:
-    """Compare two models in eval mode on the example inputs and on graphs of other sizes made in their likeness.
+    """Compare two models in eval mode on the example inputs and on similar graphs of other sizes.
 
     Args:
-        reference: the model that says what is right, such as ``upscale_fx.mask(model, 0.5)``.
+        reference: the model whose outputs are right, such as ``upscale_fx.mask(model, 0.5)``.
         compiled: the model to check.
         example_inputs: positional arguments of one call, as for ``trace``.
         example_kwargs: keyword arguments of one call.
@@ -51,8 +51,8 @@ def verify(
     """
     check_model(reference)
     check_model(compiled)
-    given, inputs = bind_examples(reference, example_inputs, example_kwargs)
-    graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", given)]
+    example, inputs = bind_examples(reference, example_inputs, example_kwargs)
+    graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", example)]
     inputs = _accepted(reference, inputs)
     graphs += [(f"a graph of {n} nodes and {e} edges", _graph(inputs, n, e)) for n, e in _SIZES]
     worst = 0.0
@@ -62,11 +62,11 @@ def verify(
         except (RuntimeError, ValueError, IndexError) as error:
             shapes = {key: list(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
             raise InputError(f"the reference does not accept {name} {shapes}: {expected_width(error)}") from error
-        found = _run(compiled, inputs, arguments)
+        actual = _run(compiled, inputs, arguments)
         limit = tolerance if tolerance is not None else _default_tolerance(expected)
-        gap = largest_difference(expected, found)
+        gap = largest_difference(expected, actual)
         if not gap <= limit:
-            raise VerificationError(_message(expected, found, name, gap, limit))
+            raise VerificationError(_message(expected, actual, name, gap, limit))
         worst = max(worst, gap)
     return worst
 
@@ -76,7 +76,7 @@ def _graph(inputs: ModelInputs, nodes: int, edges: int) -> dict[str, Any]:
 
 
 def _accepted(reference: nn.Module, inputs: ModelInputs) -> ModelInputs:
-    """The first description of other graphs that the reference accepts, the likeliest if it accepts none."""
+    """The first description of other graphs that the reference accepts; ``inputs`` if it accepts none."""
     for candidate in (inputs, *inputs.variants()):
         try:
             _run(reference, candidate, _graph(candidate, *_SIZES[0]))
@@ -96,8 +96,8 @@ def _default_tolerance(expected: Any) -> float:
     return max((_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes), default=1e-4)
 
 
-def _message(expected: Any, found: Any, graph: str, gap: float, limit: float) -> str:
-    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=False)
+def _message(expected: Any, actual: Any, graph: str, gap: float, limit: float) -> str:
+    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(actual), strict=False)
     for number, (a, b) in enumerate(pairs):
         if largest_difference(a, b) > limit or getattr(a, "shape", None) != getattr(b, "shape", None):
             shapes = f"shape {list(getattr(a, 'shape', []))} against {list(getattr(b, 'shape', []))}"

@@ -1,1 +1,1 @@
-"""Training what is left: fine-tuning, distillation, optimizer state carried over."""
+"""Training pruned models: fine-tuning, distillation, and transfer of optimizer state."""

@@ -1,4 +1,4 @@
-"""What a model is trained towards: a loss of the user's, the outputs of a teacher, or both.
+"""Training objectives: the user's loss, the outputs of a teacher, or both.
 
 Distillation is that of Hinton et al. (2015, arXiv:1503.02531, section 2): with temperature ``T``, the loss of a row is
 ``T^2 KL(softmax(t / T) || softmax(s / T))`` of the teacher's logits ``t`` and the student's ``s``.
@@ -22,26 +22,26 @@ Loss = Callable[[Any, Any], Tensor]
 
 
 def distillation(student: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
-    """The loss of one output towards another of the same structure, summed over all its floating-point tensors.
+    """The distance of an output from a teacher's, summed over all floating-point tensors in it.
 
-    It is the mean over rows of the divergence at the head of this module for tensors ``[..., C > 1]``, of the squared
-    difference for ``C = 1`` and for vectors.
+    For tensors ``[..., C > 1]`` it is the mean over rows of the loss in the module docstring; for ``C = 1`` and for
+    vectors the mean squared difference.
 
     Args:
         student: a tensor ``[..., C]``, or tuples, lists and dictionaries of them.
-        teacher: what it should be like.
+        teacher: the output to match, of the same structure.
         temperature: ``T``.
 
     Raises:
-        InputError: the outputs have other tensors, other shapes, or no floating-point tensor.
+        InputError: the outputs differ in the number or shapes of their tensors, or have no floating-point tensor.
     """
-    found, wanted = pytree.tree_leaves(student), pytree.tree_leaves(teacher)
-    shapes = [[list(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (found, wanted)]
-    if len(found) != len(wanted) or shapes[0] != shapes[1]:
+    outputs, targets = pytree.tree_leaves(student), pytree.tree_leaves(teacher)
+    shapes = [[list(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (outputs, targets)]
+    if len(outputs) != len(targets) or shapes[0] != shapes[1]:
         raise InputError(
             f"the outputs have shapes {shapes[0]}, those of the teacher {shapes[1]}: they cannot be matched"
         )
-    losses = [_divergence(s, t, temperature) for s, t in zip(found, wanted, strict=True) if _is_matched(s)]
+    losses = [_divergence(s, t, temperature) for s, t in zip(outputs, targets, strict=True) if _is_matched(s)]
     if not losses:
         raise InputError(
             "the model returns no floating-point tensor that could be matched to a teacher's; pass loss_fn"
@@ -80,23 +80,23 @@ class Objective:
 
     def __call__(self, batch: Any) -> Tensor:
         """The loss of one batch, a tensor without axes."""
-        given = batch if self.transform is None else self.transform(batch)  # once, should it draw random numbers
-        args, kwargs = arguments_of(given, self.model)
+        inputs = batch if self.transform is None else self.transform(batch)  # once: it may draw random numbers
+        args, kwargs = arguments_of(inputs, self.model)
         output = self.model(*args, **kwargs)
-        own = None if self.loss_fn is None else _scalar(self.loss_fn(output, batch))
+        task_loss = None if self.loss_fn is None else _scalar(self.loss_fn(output, batch))
         if self.teacher is None:
-            assert own is not None
-            return own
-        args, kwargs = arguments_of(given, self.teacher)
+            assert task_loss is not None
+            return task_loss
+        args, kwargs = arguments_of(inputs, self.teacher)
         with torch.no_grad():
-            wanted = self.teacher(*args, **kwargs)
-        matched = distillation(output, wanted, self.temperature)
-        return matched if own is None else (1 - self.teacher_weight) * own + self.teacher_weight * matched
+            target = self.teacher(*args, **kwargs)
+        matched = distillation(output, target, self.temperature)
+        return matched if task_loss is None else (1 - self.teacher_weight) * task_loss + self.teacher_weight * matched
 
 
 def _scalar(value: Any) -> Tensor:
-    """A loss without axes; raises InputError where it has more than one number."""
+    """A loss as a tensor without axes; raises InputError unless it is one number."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.reshape(())
-    found = f"one of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-    raise InputError(f"loss_fn must return a tensor with one number, got {found}")
+    kind = f"one of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise InputError(f"loss_fn must return a tensor with one number, got {kind}")

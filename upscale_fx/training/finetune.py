@@ -1,4 +1,4 @@
-"""Training a pruned graph further, on its own loss or towards the outputs of the model it was pruned from."""
+"""Fine-tuning a pruned graph on a loss, or towards the outputs of the model it was pruned from."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from upscale_fx.training.loop import Epoch, Training
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What :func:`finetune` did.
+    """The result of :func:`finetune`.
 
     Attributes:
-        model: the model that was trained, in the state it had after the best epoch.
-        history: every epoch, from 0, the state before.
-        best: number of the epoch that was kept.
+        model: the trained model, in its state after the best epoch.
+        history: all epochs; epoch 0 is the state before training.
+        best: the number of the epoch whose state was kept.
     """
 
     model: nn.Module
@@ -58,40 +58,39 @@ def finetune(
     transform: Transform | None = None,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Train a pruned graph, or any module, in place, and leave it in the best state it went through.
+    """Train a pruned graph, or any module, in place, and leave it in its best state.
 
-    That is the one after the epoch with the highest score, where the state before the first step counts as epoch 0:
-    judged by ``validate``, the result is never worse than the start. The model's mode is put back as it was, also where
-    training stops with an error, and frozen parameters stay as they are. Batch norm and dropout do what they do in
-    ``train()``; a graph that is for ``eval()`` only is trained in ``eval()``, with a warning.
+    The best state is the one after the epoch with the highest score. The state before the first step counts as epoch
+    0, so the result never scores lower than the start. The model's mode is restored, also when training stops with an
+    error, and frozen parameters stay as they are. Batch norm and dropout are in ``train()``; a graph that is for
+    ``eval()`` only is trained in ``eval()``, with a warning.
 
     Random numbers come from torch's global generators: dropout draws from them, and so do loaders that shuffle or
-    sample; evaluation and the teacher, both in ``eval()``, draw none. ``torch.manual_seed`` before makes it repeatable.
+    sample; evaluation and the teacher run in ``eval()`` and draw none. ``torch.manual_seed`` makes a run repeatable.
 
     Args:
-        compiled: the module to train, which is changed.
-        batches: one batch (a tuple, dictionary or ``Data``), or an iterable of batches (a list, a loader), gone over
-            once per epoch, and once more to score it where there is no ``validate``. Batches are used where they lie:
-            bring them to the model's device.
-        loss_fn: ``loss_fn(output, batch)``, a scalar; ``batch`` is what ``batches`` gave.
-        epochs: most epochs to train for.
-        teacher: a model, such as the one that was pruned, whose outputs are to be matched: the loss is
-            ``training.distillation.distillation``, a divergence of softmaxes for outputs ``[..., C > 1]`` and a
+        compiled: the module to train; it is changed.
+        batches: one batch (a tuple, dictionary or ``Data``), or an iterable of batches (a list, a loader). An epoch is
+            one pass over them; without ``validate`` a second pass scores it. They must be on the model's device.
+        loss_fn: ``loss_fn(output, batch)``, a scalar; ``batch`` is one element of ``batches``.
+        epochs: the largest number of epochs.
+        teacher: a model whose outputs are to be matched, such as the model before pruning. The loss is
+            ``training.distillation.distillation``: a divergence of softmaxes for outputs ``[..., C > 1]``, and a
             squared difference for ``C = 1`` and for vectors. The teacher is called in ``eval()``, without gradients,
             and gets its mode back.
         teacher_weight: with both, the loss is ``(1 - teacher_weight) * loss_fn + teacher_weight * distillation``.
         temperature: ``T``; above 1, small logits count for more.
-        optimizer: what makes the steps, such as :func:`transfer_optimizer` gives; else Adam with ``lr``.
+        optimizer: takes the steps, such as one from :func:`transfer_optimizer`; by default Adam with ``lr``.
         lr: learning rate of that Adam.
         validate: ``validate(compiled)``, a number, higher is better; called in ``eval()``, without gradients.
-        patience: stop after so many epochs in a row without a better score; None: never.
-        transform: from a batch to a tuple of positional or a dictionary of keyword arguments; without, see
+        patience: stop after this many epochs in a row without a better score; None: never.
+        transform: makes of a batch a tuple of positional or a dictionary of keyword arguments; by default see
             :func:`upscale_fx.compiled.batches.arguments_of`.
         progress: show a bar, where standard error is a terminal.
 
     Raises:
         InputError: neither a loss nor a teacher; no batches, or a generator where several passes are needed; a batch
-            that does not fit; nothing to train; an optimizer of other parameters; numbers out of range.
+            that does not fit; no parameter to train; an optimizer of other parameters; a number out of range.
         UpscaleError: the loss became infinite or NaN.
     """
     _check_numbers(epochs, patience, teacher_weight, temperature)
@@ -119,7 +118,7 @@ def _check_numbers(epochs: int, patience: int | None, teacher_weight: float, tem
 
 
 def _stream(batches: Any, epochs: int, scored: bool) -> Batches:
-    """The batches; those of a generator are spooled where its one epoch is also scored."""
+    """The batches; those of a generator are stored if its only epoch is also scored on them."""
     stream = Batches(batches, replay=epochs == 1 and scored)
     if stream.one_shot and epochs > 1:
         raise InputError(
@@ -147,7 +146,7 @@ def _optimizer(compiled: nn.Module, optimizer: Optimizer | None, lr: float) -> O
 
 
 def _can_train(model: nn.Module) -> bool:
-    """Whether a model has a ``train()``; a warning says where it has none."""
+    """Whether a model can be trained in ``train()``; warns if it cannot."""
     with modes_kept(model):
         try:
             model.train()

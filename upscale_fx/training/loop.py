@@ -1,4 +1,4 @@
-"""The loop of :func:`upscale_fx.training.finetune.finetune`: steps, scores, and the best state a model went through."""
+"""The loop of :func:`upscale_fx.training.finetune.finetune`: steps, scores, and the best state of the model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Epoch:
 
     Attributes:
         number: 0 is the state before any step.
-        loss: mean over the batches of the loss, as it was when each was trained on; None in epoch 0.
-        score: what ``validate`` gave after the epoch, higher is better; without it minus the mean loss in ``eval()``.
+        loss: the mean loss over the batches, each at its training step; None in epoch 0.
+        score: the result of ``validate``, higher is better; without it, minus the mean loss in ``eval()``.
     """
 
     number: int
@@ -45,7 +45,7 @@ class Training:
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self, epochs: int, patience: int | None, bar: Any) -> None:
-        """Train; whatever ends it, the best state is left in place."""
+        """Train, and leave the model in its best state, also after an error."""
         model = self.objective.model
         self.record(Epoch(0, None, self.score(0)))
         try:
@@ -63,7 +63,7 @@ class Training:
                     value.copy_(self.state[name])
 
     def record(self, epoch: Epoch) -> None:
-        """Note an epoch, and its state if it is the best; NaN is worse than any number."""
+        """Add an epoch to the history, and keep its state if it is the best; NaN is worse than any number."""
         if not self.history or _rank(epoch) > _rank(self.history[self.best]):
             self.best = epoch.number
             self.state = {name: value.detach().clone() for name, value in _tensors(self.objective.model).items()}
@@ -86,7 +86,7 @@ class Training:
         return total / count
 
     def score(self, number: int) -> float:
-        """How good the model is now, higher is better."""
+        """The score of the model now, higher is better."""
         self.objective.model.eval()
         with torch.no_grad():
             if self.validate is not None:
@@ -103,7 +103,7 @@ def _finite(loss: Tensor, number: int) -> float:
     """The loss as a number.
 
     Raises:
-        UpscaleError: it is none.
+        UpscaleError: it is infinite or NaN.
     """
     value = float(loss.detach())
     if math.isfinite(value):

@@ -1,8 +1,8 @@
-"""An optimizer's state carried over to a pruned graph: cut and reordered as compaction cut and reordered parameters.
+"""Transfer of an optimizer to a pruned graph: its state is cut and reordered like the parameters.
 
-A moment estimate belongs to an entry of a parameter. Training that goes on after pruning would lose all of them with a
-new optimizer, and with them the step sizes that Adam (Kingma and Ba, ICLR 2015, algorithm 1) and the direction that
-momentum had found. Here every entry that is left keeps its own.
+A moment estimate belongs to an entry of a parameter. A new optimizer would lose these estimates, and with them the step
+sizes of Adam (Kingma and Ba, ICLR 2015, algorithm 1) and the direction of momentum. Here every entry that is kept keeps
+its estimates.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from upscale_fx.compacting.rewrite.origins import FOLDED, origin_of
 from upscale_fx.compiled.record.origin import Origin
 from upscale_fx.errors import InputError
 
-_SUFFIX = "_orig"  # what torch.nn.utils.prune calls the parameter behind a masked weight
+_SUFFIX = "_orig"  # torch.nn.utils.prune appends it to the name of a masked parameter
 
 
 def transfer_optimizer(old: Optimizer, model: nn.Module, compiled: nn.Module) -> Optimizer:
-    """A new optimizer over the parameters of a pruned graph that goes on where the old one is.
+    """A new optimizer for a pruned graph, which continues where the old one is.
 
     It has the class, the hyperparameters and the param groups of the old one, in the same order. State tensors of the
     shape of their parameter (``exp_avg``, ``momentum_buffer``, ...) are cut and reordered like the parameter; those
-    that share an axis among all its entries (Adafactor's ``row_var [O, 1]``) along the others; scalars such as ``step``
-    are copied. Parameters that are gone leave their group. What a fold computed from several parameters (its name ends
-    in ``_folded``; with ``optimize(inference=True)`` also the layers that took a batch norm) starts without state, in
-    the group of the parameter it is named after. A bias that took constants in keeps its state: its gradient is the
-    same. Parameters of other modules that ``old`` optimises too (a decoder that was not pruned) stay, with their state.
+    with one number for a whole axis (Adafactor's ``row_var [O, 1]``) along the other axes; scalars such as ``step`` are
+    copied. Removed parameters leave their group. A parameter that a fold computed from several others (its name ends in
+    ``_folded``; with ``optimize(inference=True)`` also layers that took in a batch norm) starts without state, in the
+    group of the parameter it is named after. A bias that took in constants keeps its state: its gradient is the same.
+    Parameters of other modules that ``old`` optimises too (a decoder that was not pruned) stay, with their state.
 
-    Learning rate schedulers and hooks refer to the old optimizer and are not taken along: make a new scheduler, with
+    Learning rate schedulers and hooks refer to the old optimizer and are not transferred: make a new scheduler, with
     ``last_epoch`` (the groups keep ``initial_lr``).
 
     Args:
         old: the optimizer of ``model``; not changed.
         model: what was pruned: the model, its masked copy if that was trained, or a graph that was pruned again.
-        compiled: what :func:`prune`, ``compact`` or ``optimize`` made of it.
+        compiled: the graph that :func:`prune`, ``compact`` or ``optimize`` made of ``model``.
 
     Raises:
-        InputError: ``old`` is no optimizer or optimises no parameter of ``model``; ``compiled`` has parameters that
-            ``model`` has not, by name and shape (that it was made from another instance nobody can tell); state that is
+        InputError: ``old`` is not an optimizer, or optimises no parameter of ``model``; ``compiled`` has parameters
+            that ``model`` lacks, by name and shape (another instance of the same model is not detected); state that is
             neither one number per entry nor a scalar (LBFGS); a class whose constructor does not take its defaults.
     """
     if not isinstance(old, Optimizer):
@@ -74,9 +74,10 @@ def transfer_optimizer(old: Optimizer, model: nn.Module, compiled: nn.Module) ->
 
 @dataclass(frozen=True)
 class _Match:
-    """A parameter of the new graph: where its entries are in a parameter of the old model, and whose group it joins.
+    """A parameter of the new graph, and the positions of its entries in a parameter of the old model.
 
-    ``index`` are flat places in ``source``; both are None where a fold made the parameter.
+    It joins the param group of ``owner``. ``index`` holds flat positions in ``source``; both are None where a fold made
+    the parameter.
     """
 
     name: str
@@ -87,7 +88,7 @@ class _Match:
 
 
 class _Sources:
-    """The parameters of the old model, by the homes of their entries."""
+    """The parameters of the old model, by id, by name, and by the original parameter that their entries come from."""
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters: dict[int, nn.Parameter] = {}
@@ -95,11 +96,11 @@ class _Sources:
         self.by_home: dict[str, list[tuple[nn.Parameter, Origin]]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             origin = origin_of(model, name)
-            plain = _without_mask(model, name)
-            home = plain if origin.name == name else origin.name
+            unmasked = _without_mask(model, name)
+            original = unmasked if origin.name == name else origin.name
             self.parameters[id(parameter)] = parameter
-            self.by_name[plain] = parameter
-            self.by_home.setdefault(home, []).append((parameter, origin))
+            self.by_name[unmasked] = parameter
+            self.by_home.setdefault(original, []).append((parameter, origin))
 
     def named_after(self, name: str) -> nn.Parameter | None:
         """The parameter a fold is named after, or another one of the same layer."""
@@ -122,45 +123,45 @@ def _without_mask(model: nn.Module, name: str) -> str:
 
 
 def _matches(sources: _Sources, model: nn.Module, compiled: nn.Module) -> list[_Match]:
-    """What became of every parameter; raises InputError where one graph was not made from the other."""
+    """The match of every parameter; raises InputError where ``compiled`` was not made from ``model``."""
     matches = []
     for name, parameter in compiled.named_parameters():
         origin = origin_of(compiled, name)
         candidates = sources.by_home.get(origin.name, [])
         match = next(filter(None, (_match(name, parameter, origin, *known) for known in candidates)), None)
         if match is None and not origin.name.endswith(FOLDED):
-            found = ", ".join(str(list(source.shape)) for source, _ in candidates) or "no such parameter"
+            shapes = ", ".join(str(list(source.shape)) for source, _ in candidates) or "no such parameter"
             raise InputError(
                 f"'{name}' of the compiled graph comes from '{origin.name}' {list(origin.shape)}, but the "
-                f"{type(model).__name__} given has {found}; pass the model that the graph was made from"
+                f"{type(model).__name__} given has {shapes}; pass the model that the graph was made from"
             )
         matches.append(match or _Match(name, parameter, sources.named_after(name)))
     return matches
 
 
-def _match(name: str, parameter: nn.Parameter, wanted: Origin, source: nn.Parameter, have: Origin) -> _Match | None:
-    """Where entries of a new parameter are in an old one; None unless all are there."""
-    if wanted.shape != have.shape:
+def _match(name: str, parameter: nn.Parameter, new: Origin, source: nn.Parameter, old: Origin) -> _Match | None:
+    """The match of a new parameter with an old one; None unless the old one has all its entries."""
+    if new.shape != old.shape:
         return None
-    index = wanted.places
-    if have.picks is not None:
-        held = have.places.reshape(-1)
-        place = torch.full((int(torch.Size(have.shape).numel()),), -1)
+    index = new.places
+    if old.picks is not None:
+        held = old.places.reshape(-1)
+        place = torch.full((int(torch.Size(old.shape).numel()),), -1)
         place[torch.from_numpy(held)] = torch.arange(len(held))
         index = place.numpy()[index]
     return None if index.size and index.min() < 0 else _Match(name, parameter, source, source, index)
 
 
 def _group(group: dict[str, Any], matches: list[_Match], sources: _Sources) -> dict[str, Any]:
-    """A param group over what became of its parameters, in their order; folds behind what they are named after."""
+    """A param group with the new parameters in the order of the old; folds follow their namesakes."""
     members: list[tuple[str, nn.Parameter]] = []
     names = group.get("param_names", [""] * len(group["params"]))
     for name, parameter in zip(names, group["params"], strict=True):
         if id(parameter) not in sources.parameters:
             members.append((name, parameter))
             continue
-        heirs = [match for match in matches if match.owner is parameter]
-        members += [(m.name, m.parameter) for m in sorted(heirs, key=lambda match: match.source is None)]
+        successors = [match for match in matches if match.owner is parameter]
+        members += [(m.name, m.parameter) for m in sorted(successors, key=lambda match: match.source is None)]
     options = {key: _copied(value) for key, value in group.items() if key not in ("params", "param_names")}
     return {"params": members if "param_names" in group else [parameter for _, parameter in members], **options}
 
@@ -184,7 +185,7 @@ def _like(old: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def _cut_state(old: Optimizer, match: _Match) -> dict[str, Any]:
-    """The state of one parameter, for the entries that are left."""
+    """The state of one parameter, for its kept entries."""
     assert match.source is not None
     return {key: _cut_value(type(old).__name__, key, value, match) for key, value in old.state[match.source].items()}
 
@@ -209,8 +210,8 @@ def _cut_value(kind: str, key: str, value: Any, match: _Match) -> Any:
         line = cut.narrow(axis, 0, 1) if cut.shape[axis] else cut
         if not torch.equal(line.expand_as(cut), cut):
             raise InputError(
-                f"state '{key}' of {kind} has one number for a whole line of '{match.name}', in which entries of "
-                f"several lines were put together; start the optimizer anew"
+                f"state '{key}' of {kind} has one number per line of '{match.name}', and pruning joined entries of "
+                f"several lines; start the optimizer anew"
             )
         cut = line
     target = match.parameter

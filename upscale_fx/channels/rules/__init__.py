@@ -19,7 +19,7 @@ from upscale_fx.channels.rules import (
 )
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.pointwise import per_channel
-from upscale_fx.channels.rules.registry import REGISTRY, register, relation_of
+from upscale_fx.channels.rules.registry import REGISTRY, register, relation_of, relations_of
 
 __all__ = [
     "REGISTRY",
@@ -37,5 +37,6 @@ __all__ = [
     "register",
     "regrouping",
     "relation_of",
+    "relations_of",
     "shape",
 ]

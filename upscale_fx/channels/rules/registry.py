@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.channels.positions import Flow, axes_of
+from upscale_fx.channels.positions import Axes, Flow, axes_of
 from upscale_fx.channels.relations import Barrier, Movement, Relation, Source, Structure
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.remembered import Rule, remembered
@@ -72,13 +72,34 @@ def _names_in_graphs(operation: Any) -> list[Any]:
     return [target]
 
 
+def relations_of(
+    values: Mapping[fx.Node, Pair], axes: Mapping[fx.Node, Axes], root: nn.Module
+) -> dict[fx.Node, Relation]:
+    """The relation of every node of a graph but its output; ``axes`` are those of all values that have some."""
+    described: dict[fx.Node, Any] = {}
+    return {
+        # Not one tensor: a size, a flag, or a tuple whose elements are described at their getitem.
+        node: _relation(node, values, root, described) if node in axes or node.op in _GIVEN else Structure()
+        for node in values
+        if node.op != "output"
+    }
+
+
 def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Relation:
-    """Return the relation of a node by its rule; without a rule that covers it, a barrier with a reason."""
-    if node.op in ("placeholder", "get_attr"):
-        return Source()
-    if axes_of(values[node]) is None:
-        # A size, a flag, or a tuple; for elements of a tuple, their getitem nodes are described.
+    """The relation of a node, by the registry; a barrier with a reason where no rule fits."""
+    if node.op not in _GIVEN and axes_of(values[node]) is None:
         return Structure()
+    return _relation(node, values, root, {})
+
+
+_GIVEN = ("placeholder", "get_attr")
+
+
+def _relation(
+    node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module, described: dict[fx.Node, Any]
+) -> Relation:
+    if node.op in _GIVEN:
+        return Source()
     call, path = call_of(node, values)
     if call.op == "placeholder":
         return Source()
@@ -96,7 +117,7 @@ def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) 
     rule = _find(call, operation.module) if not deep else None
     if rule is None:
         return Barrier(tuple(operation.tensors), _MIXING.get(operation.name, _UNKNOWN))
-    relation = remembered(rule, operation, _applied)
+    relation = remembered(rule, operation, _applied, described)
     if relation is None:
         return Barrier(tuple(operation.tensors), "this form of the operation is not covered by its rule")
     return relation
@@ -156,6 +177,11 @@ def _takes_element(node: fx.Node, values: Mapping[fx.Node, Pair]) -> bool:
     if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
         return False
     return isinstance(values[node.args[0]][0], tuple | list | dict)
+
+
+def rule_of(node: fx.Node, root: nn.Module) -> Rule | None:
+    """The rule of the call that a node makes, if there is one."""
+    return _find(node, root.get_submodule(str(node.target)) if node.op == "call_module" else None)
 
 
 def _find(call: fx.Node, module: nn.Module | None) -> Rule | None:

@@ -15,7 +15,7 @@ ROUNDING = 1e-9
 
 def move_atoms(group: Group, order: Sequence[int]) -> list[int]:
     """Move single atoms to better places, up to three times each."""
-    state, least = _Arrangement(group, np.array(order)), group.cost(order)
+    state, least = Arrangement(group, np.array(order)), group.cost(order)
     for _ in range(3):
         before = least
         for atom in range(len(order)):
@@ -30,7 +30,7 @@ def move_atoms(group: Group, order: Sequence[int]) -> list[int]:
     return found
 
 
-class _Arrangement:
+class Arrangement:
     """Atoms in an order, and what the group pays if one of them stands elsewhere.
 
     Between ``n`` atoms there are ``n + 1`` slots. A reader of the atom pays more the farther a slot is from its other

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record.nodes import NodeRecord
@@ -47,3 +48,6 @@ class GraphRecord:
     precision: Precision | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     plain: tuple[NodeRecord, ...] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphRecord:
+        return self  # nothing in it is ever changed in place

@@ -83,6 +83,22 @@ def graph_of(records: Sequence[NodeRecord]) -> fx.Graph:
     return graph
 
 
+def copied_graph(graph: fx.Graph) -> fx.Graph:
+    """A graph of the same calls, with the same names."""
+    new = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        copied = new.create_node(node.op, node.target, name=node.name)
+        # Set afterwards: what create_node is given as arguments it maps over once more.
+        if node.args:
+            copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
+        if node.kwargs:
+            copied.kwargs = fx.node.map_arg(node.kwargs, nodes.__getitem__)
+        copied.meta.update(node.meta)
+        nodes[node] = copied
+    return new
+
+
 def _map(value: Any, kind: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
     """Map a function over the leaves of some types in nested arguments; FX's own map does not know ``_Reference``."""
     if isinstance(value, kind):

@@ -1,1 +1,1 @@
-"""Budgets: how much each consumer loses, and where consumers share channels, for what a model may cost."""
+"""Budgets: how much each consumer loses, and where consumers share channels, for a limit on the cost."""

@@ -1,13 +1,14 @@
-"""Spends a budget: finds the reads to drop so that what is left costs what was asked, at the least predicted error.
+"""Spends a budget: finds the reads to drop so that the model meets the budget with the least predicted error.
 
-1. ``Descent`` drops reads one by one, whatever costs least error for what it saves, down to one channel everywhere.
-2. ``choices`` makes sets of reads that meet the budget from that order; the one that errs least is taken.
-3. Compaction measures what that leaves; the budget is corrected by the difference, and 2 repeated until it is met.
-4. Where prices say too little (a whole branch goes with its last reader), the order is searched by liveness.
+1. ``Descent`` drops reads one by one, by the least error per saving, down to one channel everywhere.
+2. ``choices`` makes sets of reads that meet the budget from that order; the set with the least error is taken.
+3. Compaction measures its cost; the target is corrected by the difference, and 2 repeated until the budget is met.
+4. Where the prices are far off (a whole branch is removed with its last reader), the order is searched with costs from
+   liveness.
 
-What this cannot see: errors of different layers are added up as if they were independent and equally bad for the
-outputs (weighing them by how sensitive outputs are did harm), weights are refitted only when all is chosen, and a
-budget of a few channels for each layer is met no closer than the largest channel's cost.
+Limits: errors of different layers are added as if they were independent and equally bad for the outputs (weighting
+them by the sensitivity of the outputs made results worse); weights are refitted only after the choice; and a budget of
+a few channels for each layer is met no closer than the largest channel's cost.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from upscale_fx.masking.reconstruction.errors import ReconstructionError, energi
 from upscale_fx.masking.reconstruction.problem import consumers_of
 from upscale_fx.masking.reconstruction.study import Study
 
-#: How far from its budget a model may be, as a share of it.
+#: The largest difference to the budget, as a share of it.
 TOLERANCE = 0.01
-#: How often the target is corrected by what compaction leaves.
+#: How often the target is corrected by the measured cost.
 _ROUNDS = 6
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A set of reads that are left ``[R]``, and how far from the target it costs, as a share of the target."""
+    """A set of live reads ``[R]``, and the difference of its cost to the target, as a share of the target."""
 
     gap: float
     alive: Mask
@@ -53,12 +54,12 @@ class _Tried:
 
 @dataclass
 class Allocation:
-    """One budget on its way to being spent.
+    """The allocation of one budget.
 
     Attributes:
         study: the least-squares problems of the model; without moments reads are compared by magnitudes.
-        removals: what every consumer may lose; ``spend`` sets what it loses.
-        pools: the channels of every tensor, with scores by which those of its heads are paired.
+        removals: the eligible channels of every consumer; ``spend`` sets the removed ones.
+        pools: the channels of every tensor, with scores by which channels of its heads are paired.
         budget: the budget.
         ridge: see :func:`upscale_fx.masking.reconstruction.errors.reconstruction_errors`.
         rows: the row counts of one call.
@@ -76,10 +77,10 @@ class Allocation:
         self.liveness = Liveness(self.study.root, self.consumers, self.rows)
 
     def spend(self, measured: Measured) -> None:
-        """Set what every consumer loses. Nothing, if the dense model costs no more than the budget.
+        """Set the channels that every consumer loses: none if the dense model costs no more than the budget.
 
         Args:
-            measured: what the compacted model costs, given what goes.
+            measured: computes the cost of the compacted model from the removed channels.
 
         Raises:
             AmountError: the budget is less than the least possible cost.
@@ -98,7 +99,7 @@ class Allocation:
                 removal.reason = "" if mask.any() else "the budget leaves it whole"
 
     def _within(self, target: float, traced: float, measured: Measured) -> list[Mask]:
-        """What goes so that the target is met, by the bill, which is corrected by what compaction really leaves."""
+        """The removed channels that meet the target, by the bill, corrected by the measured cost."""
         reads = self.reads()
         bill, errors = self.bill(reads), self._errors(reads)
         order = Descent(bill, errors, self.budget.sharing, self.study.progress).run()
@@ -121,7 +122,7 @@ class Allocation:
             window = Window(target * (1 - TOLERANCE), target * (1 + TOLERANCE))
             alive = bisected(lambda own: self._estimate(reads, own), reads, order, window)
             tried.append(_Tried((real(alive) - target) / target, alive))
-        # Rather below a budget than above it: steps may be larger than what is tolerated.
+        # Rather below a budget than above it: one step may exceed the tolerance.
         best = min(tried, key=lambda one: (one.gap > 2 * TOLERANCE, abs(one.gap)))
         if abs(best.gap) > 2 * TOLERANCE:
             self._check_possible(target, real(reads.left_by(order)))
@@ -133,30 +134,30 @@ class Allocation:
             dense = dense_cost(self.study.root, self.rows).of(unit)
             raise AmountError(
                 f"Budget({self.budget}) cannot be met: with one channel left everywhere the model still costs "
-                f"{least:,.0f} {unit} of {dense:,.0f} ({least / dense:.2%}); ask for more, or let more go "
+                f"{least:,.0f} {unit} of {dense:,.0f} ({least / dense:.2%}); raise it, or prune more channels "
                 f"(inputs=True, a shorter ignore)"
             )
 
     def reads(self) -> Reads:
-        """The reads, and which channels something other than a consumer reads."""
+        """The reads; a channel that something other than a consumer reads is not free."""
         flow = self.study.flow
         ids = channel_ids(flow, through_cat=True)
         named = {node.name: node for node in flow.nodes}
         held: set[int] | None = None
-        for last in (False, True):  # what stays whichever channel each consumer is left with
+        for last in (False, True):  # what is kept whichever channel each consumer has left
             kept = self.liveness.kept([_all_but_one(removal, last) for removal in self.removals])
             own = set()
             for node, mask in kept.items():
                 old = named.get(node.name)
                 if isinstance(self.liveness.flow.relations[node], Source):
-                    continue  # an input, or zeros that others are added to: kept whole, though nothing reads it
+                    continue  # an input, or zeros that are added into: it keeps all channels, though none is read
                 if old is not None and old in ids and len(ids[old]) == len(mask):
                     own.update(ids[old][mask].tolist())
             held = own if held is None else held & own
         return find_reads(flow, self.removals, self.pools, held or set())
 
     def _errors(self, reads: Reads) -> Errors:
-        """The layers' errors, and for reads that are part of none of them, magnitudes."""
+        """The errors of the layers, and magnitudes for reads that are in none of these errors."""
         study, units = self.study, reads.units
         layers = [self._scaled(e) for e in reconstruction_errors(study, units, self.ridge)] if study.moments else []
         unseen = magnitudes(energies(self.removals, study.root), units)
@@ -166,10 +167,10 @@ class Allocation:
         return Errors(reads, layers, makers, unseen)
 
     def _scaled(self, error: ReconstructionError) -> ReconstructionError:
-        """Errors of attention's logits divided by how many logits there are, where logits spread by less than 1.
+        """An error of attention's logits, as a share of an energy of at least 1 per logit; other errors as they are.
 
-        A softmax turns an error of a logit into an equally large relative error of a weight, even where logits spread
-        little. As shares of a small spread, such errors would count as much as lost features.
+        A softmax turns an error of a logit into an equally large relative error of an attention weight, even where
+        logits vary little. As shares of a small variance, such errors would count as much as lost features.
         """
         problem, moments = self.study.problems[error.problem], self.study.moments[error.problem]
         if not problem.logits or moments is None:
@@ -177,7 +178,7 @@ class Allocation:
         return replace(error, scale=max(error.scale, moments.rows * moments.cross[:, 0].numel()))
 
     def bill(self, reads: Reads) -> Bill:
-        """The prices, with what a slot costs beside weights measured for one slot of every tensor."""
+        """The prices; the cost of a slot besides weights is measured for one slot of every tensor."""
         price = np.array([self._price(removal) for removal in self.removals])
         rates = np.where(reads.outputs > 0, price / np.maximum(reads.outputs, 1.0), 0.0)
         several = np.array([c.kind == "weight" for c in self.consumers]) & (reads.outputs == 0)
@@ -195,7 +196,7 @@ class Allocation:
         return self.liveness.cost(reads.removed(alive, self.consumers)).of(self.budget.unit)
 
     def _price(self, removal: Removal) -> float:
-        """What one input channel of a consumer costs."""
+        """The cost of one input channel of a consumer."""
         consumer, root, flow = removal.consumer, self.study.root, self.study.flow
         entries = {cut.target: cut.entries.shape[1] for cut in consumer.cuts}
         if self.budget.unit == "macs":
@@ -207,7 +208,7 @@ class Allocation:
 
 
 def _alike(reads: Reads) -> list[Positions]:
-    """The free slots of every tensor: those that the same layers make and read."""
+    """The free slots in groups that the same layers make and read."""
     rows = reads.rows
     layers: list[list[tuple[int, int]]] = [[] for _ in reads.ids]
     for slot, maker in zip(rows.slot.tolist(), rows.maker.tolist(), strict=True):

@@ -1,9 +1,9 @@
-"""What reads cost: one formula over a model's layers, so that thousands of choices can be priced.
+"""The bill: a formula for the cost of reads, so that thousands of choices can be priced.
 
-A layer pays for every pair of an input channel that it still reads and an output channel that is still needed, by
-its rate; a slot that is read pays for what else goes with it (biases, batch norms, attention's own products). The rest
-of a model costs the same whatever goes. Compaction may leave a little more than that, where a copy would cost more than
-a channel too many: what it really leaves is measured, and the formula corrected by the difference.
+A layer costs its rate for every pair of a live input channel and a needed output channel. A slot that is read has an
+extra cost (biases, batch norms, attention's own products). The cost of the rest of a model is constant. Compaction can
+leave a little more, where a copy would cost more than an extra channel: its result is measured, and the formula
+corrected by the difference.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Bill:
     Attributes:
         reads: the reads.
         rates: ``[C]``, cost of one pair of an input and an output channel of each consumer.
-        flat: ``[C]``, cost of one input channel of a consumer whose outputs are no channels (attention's vectors).
-        fixed: ``[C]``, input channels that may not go.
-        extra: ``[S]``, cost of a slot beside its rows and its readers' columns.
+        flat: ``[C]``, cost of one input channel of a consumer whose outputs are not channels (attention's vectors).
+        fixed: ``[C]``, input channels that must be kept.
+        extra: ``[S]``, cost of a slot besides its rows and its readers' columns.
     """
 
     reads: Reads
@@ -40,13 +40,13 @@ class Bill:
         return self.fixed + np.bincount(reads.consumer[alive], reads.sizes[alive], minlength=len(self.fixed))
 
     def gone(self, alive: Mask) -> Mask:
-        """``[K]``: rows that no read needs any more."""
+        """``[K]``: rows that no live read needs."""
         return self._settled(alive)[1]
 
     def _settled(self, alive: Mask) -> tuple[Mask, Mask]:
-        """The live reads, and the rows that are dead: a layer whose outputs are all dead reads nothing.
+        """The live reads, and the dead rows. A layer whose outputs are all dead reads nothing.
 
-        So a whole branch is dead with the last read of what it makes.
+        So a whole branch dies with the last read of its outputs.
         """
         reads, rows = self.reads, self.reads.rows
         while True:
@@ -58,14 +58,14 @@ class Bill:
             alive = alive & ~dead
 
     def outputs(self, gone: Mask) -> Numbers:
-        """``[C]``: output channels of each consumer that are still made."""
+        """``[C]``: live output channels of each consumer."""
         rows = self.reads.rows
         lost = np.bincount(rows.maker[gone], rows.sizes[gone], minlength=len(self.fixed))
         made: Numbers = self.reads.outputs - lost
         return made
 
     def cost(self, alive: Mask) -> float:
-        """What the reads that are left cost."""
+        """The cost of the live reads."""
         reads = self.reads
         alive, gone = self._settled(alive)
         layers = (self.rates * self.outputs(gone) + self.flat) @ self.inputs(alive)
@@ -73,7 +73,7 @@ class Bill:
         return float(layers + self.extra[read & reads.free].sum())
 
     def savings(self, alive: Mask) -> tuple[Numbers, Numbers]:
-        """What each read ``[R]`` saves if it alone goes, and each slot ``[S]`` if all its reads go."""
+        """The saving of dropping each read ``[R]`` alone, and each slot ``[S]`` with all its reads."""
         reads, rows, slots = self.reads, self.reads.rows, len(self.reads.ids)
         column = reads.sizes * (self.rates * self.outputs(self.gone(alive)) + self.flat)[reads.consumer]
         row = np.where(reads.free[rows.slot], rows.sizes * (self.rates * self.inputs(alive))[rows.maker], 0.0)

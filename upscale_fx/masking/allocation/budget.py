@@ -1,4 +1,4 @@
-"""A budget: how much of a model's cost may be left, in the unit that matters."""
+"""A budget: a limit on the cost of a pruned model, in multiply-adds, parameters or bytes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ CostUnit = Literal["macs", "params", "bytes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a pruned model may cost at most: exactly one of ``macs``, ``params`` and ``bytes``.
+    """The largest cost of a pruned model: exactly one of ``macs``, ``params`` and ``bytes``.
 
-    It is met within 2 %, or from below within what the dearest channel costs. From a model that costs no more than its
-    budget nothing is removed.
+    It is met within 2 %, or else the cost is below it by less than one channel. A model that costs no more than its
+    budget loses no channels.
 
     Attributes:
         macs: multiply-adds of one call on the calibration data, as a share of the dense model's (at most 1), or as a
             number.
-        params: entries of parameters, likewise.
-        bytes: bytes of parameters and persistent buffers, likewise.
-        sharing: ``"auto"``: for every channel, whichever costs less error for what it saves: all readers of the tensor
-            drop it together, which shrinks the layer that makes it, or one reader alone does. ``"always"``: readers
-            of a tensor share one set of channels (constrained). ``"never"``: every reader chooses alone.
+        params: entries of parameters, as a share or a number.
+        bytes: bytes of parameters and persistent buffers, as a share or a number.
+        sharing: ``"auto"``: for every channel the choice with less error per saving: all readers of the tensor drop
+            it, which shrinks the layer that makes it, or one reader does. ``"always"``: readers of a tensor share one
+            set of channels (constrained). ``"never"``: every reader chooses alone.
 
     Raises:
-        AmountError: not exactly one of them is given, or it is not a positive number.
+        AmountError: not exactly one of them is set, or it is not a positive number.
     """
 
     macs: float | None = None
@@ -54,11 +54,11 @@ class Budget:
 
     @property
     def unit(self) -> CostUnit:
-        """What is counted."""
+        """The unit of the cost."""
         return "macs" if self.macs is not None else "params" if self.params is not None else "bytes"
 
     def target(self, dense: float) -> float:
-        """The cost that may be left, of a dense model that costs ``dense``."""
+        """The largest cost, for a dense model that costs ``dense``."""
         value = float(getattr(self, self.unit))
         return value * dense if value <= 1 else value
 

@@ -1,4 +1,4 @@
-"""How many rows every axis of a graph has in one call, also those that are neither nodes, edges nor graphs."""
+"""The row counts of one call, for all axes of a graph: also those that are neither nodes, edges nor graphs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class CallRows:
     """Row counts of one call.
 
     Attributes:
-        symbols: of nodes (``N``), edges (``E``), graphs (``B``), and of whatever else arguments name.
-        seen: of other row axes, known by their sizes in the two example graphs: further kinds of nodes, what pooling
-            leaves.
+        symbols: counts of nodes (``N``), edges (``E``), graphs (``B``), and other rows of arguments.
+        seen: counts of other row axes (further types of nodes, nodes after pooling), by their sizes in the two
+            example graphs.
     """
 
     symbols: Mapping[str, float] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class CallRows:
         return total
 
     def multiply_adds(self, size: Size) -> float:
-        """Those of the whole call, for a graph of a size."""
+        """The multiply-adds of the whole call, for a graph of a size."""
         return sum(count * self.of(axes) for axes, count in size.by_rows.items())
 
     def find(self, pair: tuple[int, int]) -> float | None:
@@ -51,7 +51,7 @@ class CallRows:
 
 
 def rows_in_call(flow: Dataflow, arguments: Mapping[str, Any]) -> CallRows:
-    """The row counts of a call; the model is run on it if its arguments do not tell them all.
+    """The row counts of a call; the model is run if its arguments do not determine all of them.
 
     Args:
         flow: the analysed graph.

@@ -1,4 +1,4 @@
-"""What a model costs, in the units of a budget."""
+"""The cost of a model, in the units of a budget."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Cost:
         return {"params": self.params, "bytes": self.bytes, "macs": self.macs}[unit]
 
 
-#: What a compacted model costs: its consumers, what they lose, and the rows of one call.
+#: Computes the cost of a compacted model from its consumers, their removed channels, and the rows of one call.
 Measured = Callable[[Sequence[Consumer], Sequence[Mask], CallRows], Cost]
 
 
 def cost_of(module: CompiledGNN, rows: CallRows) -> Cost:
-    """What a graph costs, with ``rows`` in one call."""
+    """The cost of a graph, with ``rows`` in one call."""
     size = size_of(module)
     return Cost(size.parameters, size.bytes, rows.multiply_adds(size))
 
 
 def dense_cost(root: CompiledGNN, rows: CallRows) -> Cost:
-    """What the model costs that a graph was traced from, with the parameters that no output needs, as reports count."""
+    """The cost of the model that a graph was traced from, with parameters that no output needs, as in reports."""
     cost = cost_of(root, rows)
     model = record_of(root).model
     if record_of(root).pruning is not None or model is None:

@@ -1,9 +1,9 @@
-"""Choices that meet a cost, made from the order in which reads are dropped.
+"""Sets of reads that meet a cost, made from the order in which reads are dropped.
 
-Steps are of very different sizes: where a layer reads raw features, one of its output channels may cost a tenth of a
-budget. So there are two choices, one step short of the cost and one step beyond it, and each is corrected by small
-steps: the first, too dear, drops later reads that are cheap enough; the second, too cheap, takes back reads, those
-dropped last first. The caller takes the one with the smaller error.
+Steps differ much in size: where a layer reads raw features, one of its output channels may cost a tenth of a budget. So
+just before the cost is met a set is too expensive, and one step later too cheap. Small steps correct both: the
+expensive set drops later steps that are small enough, the cheap set takes back earlier steps, the latest first. The
+caller chooses the set with less error.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from upscale_fx.channels.positions import Mask
 from upscale_fx.masking.allocation.bill import Bill
 from upscale_fx.masking.allocation.reads import Reads
 
-#: So many steps may be left out of runs of reads that are taken back.
+#: The largest number of runs of steps that :func:`bisected` takes back.
 _RUNS = 24
 
 
 @dataclass(frozen=True)
 class Window:
-    """The costs that are accepted: from ``least`` to ``most``."""
+    """The range of costs to meet."""
 
     least: float
     most: float
 
 
 def choices(bill: Bill, order: Sequence[Sequence[int]], window: Window) -> list[Mask]:
-    """Up to two sets of reads that are left, whose costs are in a window, or as near below or above as one step is."""
+    """One or two sets of live reads whose costs are in a window, or below it by less than one step."""
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
@@ -48,10 +48,10 @@ def choices(bill: Bill, order: Sequence[Sequence[int]], window: Window) -> list[
 
 
 def bisected(cost: Callable[[Mask], float], reads: Reads, order: Sequence[Sequence[int]], window: Window) -> Mask:
-    """A set of reads in the window, or below it, with few looks at a cost that a bill does not foresee.
+    """A set of live reads whose cost is in the window, or below it, with few calls of a slow ``cost``.
 
-    From the first set of the order that is not too dear reads are taken back, the latest first, in runs as long as the
-    window allows; the step that ends a run (one that brings a whole branch back, say) stays dropped.
+    It starts at the first set of the order that is not too expensive, and takes reads back, the latest first, in runs
+    as long as the window allows. The step that ends a run (one that brings a whole branch back, say) stays dropped.
     """
     low = _first(len(order), lambda count: cost(reads.left_by(order[:count])) <= window.most)
     alive, steps = reads.left_by(order[:low]), list(reversed(order[:low]))
@@ -68,12 +68,12 @@ def bisected(cost: Callable[[Mask], float], reads: Reads, order: Sequence[Sequen
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int:
-    """The least number below ``count`` of which something holds that holds for all larger ones; else ``count``."""
+    """The least number below ``count`` for which ``holds`` is true, as for all larger ones; else ``count``."""
     return bisect_left(range(count), True, key=holds)
 
 
 def _with(alive: Mask, steps: Sequence[Sequence[int]]) -> Mask:
-    """More reads: those of some steps."""
+    """The live reads with those of some steps."""
     more = alive.copy()
     for step in steps:
         more[np.asarray(step, dtype=np.int64)] = True
@@ -81,7 +81,7 @@ def _with(alive: Mask, steps: Sequence[Sequence[int]]) -> Mask:
 
 
 def _taken_back(bill: Bill, alive: Mask, steps: Sequence[Sequence[int]], window: Window) -> Mask:
-    """Read again what was dropped last, as far as the window allows."""
+    """Take back the steps dropped last, as far as the window allows."""
     alive, cost = alive.copy(), bill.cost(alive)
     for step in reversed(steps):
         if cost >= window.least:

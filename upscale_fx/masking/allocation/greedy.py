@@ -1,10 +1,9 @@
-"""Which reads to drop, in which order: always the step with the least error for what it saves.
+"""The order in which reads are dropped: greedy, always the step with the least error per saving.
 
-Two kinds of steps are weighed against each other, channel by channel: one consumer stops reading a slot, or all do,
-which also saves the rows of the layers that make it. So consumers share channels where that pays and choose alone where
-it does not; where one kind of step is not allowed, all share or all choose alone. Errors are those of the layers that
-read, as shares of their outputs' energy, with the best weights on what is left; outputs that nothing reads any more are
-left out. Only one step is looked ahead, and a read that has been dropped stays dropped.
+There are two kinds of steps: one consumer stops reading a slot, or all do, which also saves the rows of the layers that
+make it. So consumers share channels where that pays, and choose alone where it does not; if one kind of step is not
+allowed, all share or all choose alone. Errors are those of the reading layers, with the best weights on the live reads,
+as shares of the energy of the outputs; outputs without a reader do not count. A dropped read stays dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from upscale_fx.masking.allocation.bill import Bill
 from upscale_fx.masking.allocation.predicted import Errors
 from upscale_fx.masking.reconstruction.elimination import QuadraticError
 
-#: The least that a step counts as saving, so that steps that save nothing come last.
+#: The least saving of a step, so that steps that save nothing come last.
 _LEAST = 1e-9
 
 
@@ -28,8 +27,8 @@ class Descent:
     """The order in which reads are dropped.
 
     Attributes:
-        bill: what reads cost.
-        errors: the errors of the layers that read.
+        bill: the cost of reads.
+        errors: the errors of the reading layers.
         sharing: ``"auto"``, ``"always"`` or ``"never"``.
         progress: show a bar, where standard error is a terminal.
     """
@@ -104,7 +103,7 @@ class Descent:
             self._own[number] = fresh
 
     def _drop_outputs(self) -> set[int]:
-        """Leave outputs that nothing reads any more out of the errors; returns the errors this changes."""
+        """Remove outputs without a reader from the errors; returns the errors that this changes."""
         gone = self.bill.gone(self._alive)
         touched = set()
         for row in np.flatnonzero(gone & ~self._gone).tolist():

@@ -1,4 +1,4 @@
-"""What a traced graph would cost if channels were masked: the compaction's own liveness analysis, without rewriting."""
+"""The cost of a traced graph under masks, by the liveness analysis of compaction, without rewriting."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Liveness:
 
     Attributes:
         root: the traced graph.
-        consumers: its consumers; masks are given for each.
+        consumers: its consumers; there is one mask for each.
         rows: the row counts of one call.
     """
 
@@ -42,12 +42,12 @@ class Liveness:
     def __post_init__(self) -> None:
         self.flow = analyse(with_entries(self.root))
         for product in attention_products(self.flow):
-            if foldable(self.flow, product) is not None:  # compaction lets logits read the layer before instead
+            if foldable(self.flow, product) is not None:  # after compaction these logits read the layer before instead
                 self.flow.relations[product.logits] = Source()
         self._levels = initial_levels(self.flow)
         self._blocks = head_blocks(self.flow)
         self._whole = dict(self.flow.values)
-        # Compaction leaves out what is concatenated and not read, and then looks again at what that needed.
+        # Compaction removes unread operands of a concatenation, and then repeats the liveness analysis.
         self._joined = {node for node in self.flow.nodes if node.target in (torch.cat, torch.concat, torch.concatenate)}
 
     def kept(self, removed: Sequence[Mask]) -> dict[fx.Node, Mask]:
@@ -74,7 +74,7 @@ class Liveness:
         return values
 
     def cost(self, removed: Sequence[Mask]) -> Cost:
-        """What is left to pay if these channels go."""
+        """The cost without these channels."""
         kept = self.kept(removed)
         params = held = macs = 0.0
         seen: set[str] = set()

@@ -1,7 +1,7 @@
-"""The predicted error of a choice: what the best weights on the reads that are left err by.
+"""The predicted error of a choice: the error of the best weights on the live reads.
 
-For a quadratic error with Hessian ``A`` and minimum ``W``, of whose variables ``S`` are dropped, that is
-``tr(W_S' (A_SS - A_SK inv(A_KK) A_KS) W_S)`` over the outputs that are still needed, ``K`` the variables that are left.
+For a quadratic error with Hessian ``A`` and minimum ``W``, dropped variables ``S`` and kept variables ``K``, it is
+``tr(W_S' (A_SS - A_SK inv(A_KK) A_KS) W_S)`` over the outputs that are still needed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Errors:
     Attributes:
         reads: the reads.
         layers: the layers' errors, whose units are reads.
-        makers: for each error the consumers that it fits weights of.
-        unseen: ``[R]``, errors of reads that are part of no layer's error.
-        touched: for each row of the reads, the (error, outputs) that it makes.
+        makers: for each error, the consumers whose weights it fits.
+        unseen: ``[R]``, errors of reads that are in no layer's error.
+        touched: for each row of the reads, the (error, outputs) pairs that it makes.
     """
 
     reads: Reads
@@ -50,7 +50,7 @@ class Errors:
             self.touched.append(own)
 
     def predicted(self, alive: Mask, gone: Mask) -> float:
-        """The sum of all errors with the reads that are left ``[R]``; rows that are ``gone [K]`` do not count."""
+        """The sum of all errors with the live reads ``alive [R]``; dead rows ``gone [K]`` do not count."""
         wanted = [np.ones(error.weight.shape[1], dtype=bool) for error in self.layers]
         for row in np.flatnonzero(gone).tolist():
             for number, outputs in self.touched[row]:

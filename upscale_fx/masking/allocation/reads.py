@@ -1,9 +1,9 @@
-"""What can be given up: for every channel of a tensor the readings of it, what each saves, and what its makers cost.
+"""Reads: for every channel of a tensor, the consumers that read it and the layers that make it.
 
-A *slot* is a channel, or one channel of each head, which go together. A *read* is one consumer's reading of a slot. To
-drop a read saves its column of the reader's weight. A *row* is the rows of one layer's weight that make a slot: they go
-as soon as no read is left that needs them, which may be before the last read of the slot goes: GATv2's attention needs
-what both of its layers make for a channel, the layer after it needs one of them.
+A *slot* is a channel, or one channel of each head, which are removed together. A *read* is one consumer's reading of a
+slot: dropping it saves its column of the consumer's weight. A *row* is the rows of one layer's weight that make a slot:
+they are dead as soon as no live read needs them. That can be before the last read of the slot is dropped: GATv2's
+attention needs the outputs of both of its layers for a channel, the layer after it those of one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Reads:
         members: for each read its (consumer, channel) pairs.
         slot: ``[R]``, the slot of each read.
         consumer: ``[R]``, its consumer.
-        sizes: ``[R]``, how many channels it has.
+        sizes: ``[R]``, its number of channels.
         ids: for each slot the identities of its channels.
-        free: ``[S]``, whether nothing but consumers reads the slot, and each of its channels may go.
-        outputs: ``[C]``, how many output channels each consumer has; 0 for vectors and products, which make logits.
+        free: ``[S]``, whether only consumers read the slot, and all of its channels are eligible.
+        outputs: ``[C]``, the number of output channels of each consumer; 0 for vectors and products, which make logits.
         rows: the rows of all slots.
     """
 
@@ -56,7 +56,7 @@ class Reads:
         return np.ones(len(self.slot), dtype=bool)
 
     def removed(self, alive: Mask, consumers: Sequence[Consumer]) -> list[Mask]:
-        """For each consumer the channels that go, of the reads that are left ``[R]``."""
+        """For each consumer the removed channels, given the live reads ``[R]``."""
         masks = [np.zeros(consumer.count, dtype=bool) for consumer in consumers]
         for read in np.flatnonzero(~alive).tolist():
             for number, channel in self.members[read]:
@@ -64,7 +64,7 @@ class Reads:
         return masks
 
     def left_by(self, steps: Iterable[Sequence[int]]) -> Mask:
-        """``[R]``: the reads that are left after some steps."""
+        """``[R]``: the live reads after some steps."""
         alive = self.all
         for step in steps:
             alive[np.asarray(step, dtype=np.int64)] = False
@@ -78,9 +78,9 @@ class WeightRows:
     Attributes:
         slot: ``[K]``, the slot that each row makes.
         maker: ``[K]``, the consumer whose outputs these are.
-        sizes: ``[K]``, how many outputs.
-        read: ``[P]``, a read that needs ...
-        needed: ``[P]``, ... this row.
+        sizes: ``[K]``, the number of outputs.
+        read: ``[P]``, for each pair of a read and a row that it needs, the read.
+        needed: ``[P]``, the row of each pair.
     """
 
     slot: Positions
@@ -90,7 +90,7 @@ class WeightRows:
     needed: Positions
 
     def readers(self, alive: Mask) -> Positions:
-        """``[K]``: how many of the reads that are left need each row."""
+        """``[K]``: how many live reads need each row."""
         return np.bincount(self.needed[alive[self.read]], minlength=len(self.slot))
 
 
@@ -99,7 +99,7 @@ def find_reads(flow: Dataflow, removals: Sequence[Removal], pools: Sequence[Pool
 
     Args:
         flow: the analysed graph.
-        removals: what may go of each consumer.
+        removals: the eligible channels of each consumer.
         pools: one pool per tensor, with scores by which channels of different heads are paired.
         held: identities of channels that something other than a consumer reads.
     """
@@ -133,7 +133,7 @@ def find_reads(flow: Dataflow, removals: Sequence[Removal], pools: Sequence[Pool
 
 
 def _slots(pools: Sequence[Pool]) -> list[list[Unit]]:
-    """Units that go together: one, or the k-th of every head, by score."""
+    """Units that are removed together: one, or the k-th by score of every head."""
     slots = []
     for pool in pools:
         ranked = [sorted(block, key=lambda unit: unit.score) for block in pool.blocks]
@@ -144,8 +144,8 @@ def _slots(pools: Sequence[Pool]) -> list[list[Unit]]:
 def _outputs(ids: Mapping[fx.Node, Positions], removals: Sequence[Removal]) -> list[Positions]:
     """For each consumer the identities of its outputs.
 
-    None for vectors and products, whose outputs are logits, and for a layer that is called several times for different
-    values: a row of its weight is needed as long as any of them is.
+    Empty for vectors and products, whose outputs are logits, and for a layer whose several calls make different
+    channels: there, a row of the weight is needed as long as one call needs it.
     """
     outputs = []
     for removal in removals:
@@ -187,7 +187,7 @@ def _rows(
 def _needing(
     ids: Mapping[fx.Node, Positions], consumers: Sequence[Consumer], outputs: Sequence[Positions]
 ) -> list[set[int]]:
-    """For each consumer those that read the channels it makes, followed from value to value."""
+    """For each consumer the consumers that read its output channels, followed from value to value."""
     owner = {site: number for number, consumer in enumerate(consumers) for site in consumer.sites}
     needing: list[set[int]] = []
     for consumer, made in zip(consumers, outputs, strict=True):

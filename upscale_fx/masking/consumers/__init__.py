@@ -1,1 +1,1 @@
-"""The consumers of a graph: every contraction over channels, and which of their channels may go together."""
+"""The consumers of a graph: every contraction over channels, and which channels are removed together."""

@@ -1,4 +1,4 @@
-"""What a consumer is: where it reads, and which entries of parameters masking one of its channels sets to zero."""
+"""A consumer: the calls that read channels, and the parameter entries that masking a channel sets to zero."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Consumer:
     Attributes:
         name: module path of the weight, path of the vector, or both layers of a product joined by ``@``.
         kind: ``"weight"``, ``"vector"`` or ``"product"``.
-        sites: the nodes that read.
-        cuts: the parameter entries that are zero when a channel is masked.
-        hidden: which channels carry hidden values (the others are raw inputs).
-        blocks: the head each channel belongs to, if its tensor has heads.
-        channels: identity of each channel, shared with other consumers that read the same.
-        homes: number of the tensor that each channel belongs to.
-        readings: what every call reads, in the order of ``sites``.
+        sites: the calls that read its channels.
+        cuts: the parameter entries that masking a channel sets to zero.
+        hidden: which channels have hidden values (the others are raw inputs).
+        blocks: the head of each channel, if its tensor has heads.
+        channels: the identity of each channel, shared with other consumers that read it.
+        homes: the number of the tensor that each channel belongs to.
+        readings: the reading of every call, in the order of ``sites``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Consumer:
         return torch.cat([_slab(root, cut) for cut in self.cuts])
 
     def reads(self, root: nn.Module) -> Mask:
-        """Which channels meet a weight that is not zero."""
+        """Which channels have a nonzero weight."""
         live: Mask = (self.weight(root) != 0).any(dim=0).cpu().numpy()
         return live
 
@@ -60,7 +60,7 @@ class Consumer:
                 parameter = own_parameter(root, cut.target)
                 entries = cut.entries[removed].reshape(-1)
                 index = torch.from_numpy(entries[entries >= 0]).to(parameter.device)
-                flat = parameter.reshape(-1).index_fill(0, index, 0)  # a parameter need not be contiguous
+                flat = parameter.reshape(-1).index_fill(0, index, 0)  # a copy: a parameter may not be contiguous
                 parameter.copy_(flat.view(parameter.shape))
 
 
@@ -78,9 +78,9 @@ def _slab(root: nn.Module, cut: Cut) -> Tensor:
 
 
 def merged(known: Consumer, again: Consumer) -> Consumer:
-    """One consumer of two calls: a channel is the same if it has the same column, or is the same channel.
+    """One consumer of two calls, whose channels are equal if they have the same column or the same identity.
 
-    The same column: a shared module. The same channel: a weight per relation, of which each call reads one.
+    Calls of a shared module read the same columns. Calls with one weight per relation read the same channels.
     """
     by_line = {line: c for c, line in enumerate(known.cuts[0].lines())}
     by_channel = {int(channel): c for c, channel in enumerate(known.channels)}

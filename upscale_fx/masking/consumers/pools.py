@@ -1,7 +1,7 @@
-"""Pools: channels among which a share is removed, and which of them go together.
+"""Pools: sets of channels of which a share is removed, and the channels that are removed together.
 
-Unconstrained, every consumer has a pool of its own; constrained, every tensor has one, whose units are channels of all
-its readers. A pool has one block per head; heads of one pool lose equally many.
+Unconstrained, every consumer has its own pool. Constrained, every tensor has one, and a unit is a channel of all its
+readers. A pool has one block per head; all heads of a pool lose equally many.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upscale_fx.masking.consumers.consumer import Consumer
 
 @dataclass
 class Removal:
-    """What one consumer loses: ``removed`` channels out of ``eligible`` ones, and why not more."""
+    """The ``removed`` channels of one consumer, out of the ``eligible`` ones, and the reason why not more."""
 
     consumer: Consumer
     eligible: Mask
@@ -28,7 +28,7 @@ class Removal:
 
     @property
     def asked(self) -> int:
-        """Channels that the amount alone asks to remove, head by head."""
+        """How many channels the amount asks to remove, over all heads."""
         blocks = self.consumer.blocks
         if blocks is None:
             return round(self.amount * int(self.eligible.sum()))
@@ -37,7 +37,7 @@ class Removal:
 
 @dataclass
 class Unit:
-    """Channels that go together: one, or one of each reader; ``members`` are (removal, channel) pairs."""
+    """Channels that are removed together: one, or one of each reader; ``members`` are (removal, channel) pairs."""
 
     score: float
     members: list[tuple[int, int]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Unit:
 
 @dataclass
 class Pool:
-    """Channels among which a share is removed: one set per head, all of the same consumer or tied group."""
+    """Units of which a share is removed, in one block per head; all are of one consumer or one tied group."""
 
     amount: float
     blocks: list[list[Unit]]
@@ -66,9 +66,9 @@ def own_pools(removals: Sequence[Removal], scores: Sequence[Scores]) -> list[Poo
 
 
 def shared_pools(removals: Sequence[Removal], scores: Sequence[Scores], partly: bool = False) -> list[Pool]:
-    """One pool per tensor: all its consumers share one set. One that is ignored or raw keeps the channels it reads.
+    """One pool per tensor: all its consumers share one set, without the channels that one of them must keep.
 
-    ``partly`` also takes channels that not all readers may lose, as units of those that may.
+    With ``partly`` there are also units of channels that only some readers can lose: of those readers.
     """
     readers: dict[int, list[tuple[int, int]]] = {}
     place: dict[int, tuple[int, int]] = {}
@@ -95,7 +95,7 @@ def shared_pools(removals: Sequence[Removal], scores: Sequence[Scores], partly: 
 
 
 def select(pools: Sequence[Pool], round_to: int) -> list[Unit]:
-    """The share of every block that its pool's amount asks for, lowest scores first."""
+    """The units to remove: of every block the share of its pool's amount, lowest scores first."""
     chosen = []
     for pool in pools:
         for block in pool.blocks:
@@ -104,20 +104,20 @@ def select(pools: Sequence[Pool], round_to: int) -> list[Unit]:
 
 
 def removable(count: int, amount: float, round_to: int = 1) -> int:
-    """How many of ``count`` channels go: ``round(amount * count)``, never all, the rest a multiple of ``round_to``."""
+    """How many of ``count`` channels are removed: a share, never all; the rest is a multiple of ``round_to``."""
     kept = max(count - round(amount * count), 1)
     kept = min(math.ceil(kept / round_to) * round_to, count)
     return count - kept
 
 
 def lowest(units: Sequence[Unit], count: int) -> list[Unit]:
-    """The lowest scores; ties go to the channel that comes first."""
+    """The units with the lowest scores; of equal ones the first."""
     order = sorted(range(len(units)), key=lambda i: (units[i].score, i))
     return [units[i] for i in order[:count]]
 
 
 def select_global(pools: Sequence[Pool], round_to: int) -> list[Unit]:
-    """The lowest scores of all pools together. Heads of one pool lose equally many: one of each at a time."""
+    """The units with the lowest scores of all pools; a pool loses one unit of each head at a time."""
     slots: list[tuple[float, int, int, list[Unit]]] = []
     target = 0.0
     for number, pool in enumerate(pools):

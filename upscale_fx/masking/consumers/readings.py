@@ -1,7 +1,7 @@
 """How a consumer reads its channels: from which values, at which positions, and the rows of them in a running model.
 
-A channel of a consumer stands at one position of the value that a call reads, or at several, one for each combination
-``l`` of the axes that the call leaves alone (heads of a linear layer on ``[N, L, C]``, places of an image).
+A channel of a consumer is at one position of the value that a call reads, or at several: one for each combination
+``l`` of the axes over which the call does not sum (the ``L`` of a linear layer on ``[N, L, C]``, places of an image).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Operand:
 
     Attributes:
         value: the value.
-        columns: ``[L, C]``, the positions of it at which channel ``c`` stands; -1 where the call does not read ``c``.
+        columns: ``[L, C]``, the positions of channel ``c`` in it; -1 where the call does not read ``c``.
     """
 
     value: fx.Node
     columns: Positions
 
     def placed(self, place: Positions, total: int) -> Operand:
-        """The same operand, with channel ``c`` as number ``place[c]`` of ``total``."""
+        """The same operand, with channel ``c`` renumbered as ``place[c]`` of ``total``."""
         columns = np.full((len(self.columns), total), -1, dtype=np.int64)
         columns[:, place] = self.columns
         return Operand(self.value, columns)
@@ -41,7 +41,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one call of a consumer reads: the channels of its operand, or of two operands their products.
+    """What one call of a consumer reads: the channels of its operand, or the products of the channels of two.
 
     Attributes:
         node: the call.
@@ -57,7 +57,7 @@ class Reading:
         return {operand.value for operand in self.operands}
 
     def placed(self, place: Positions, total: int) -> Reading:
-        """The same reading, with channel ``c`` as number ``place[c]`` of ``total``."""
+        """The same reading, with channel ``c`` renumbered as ``place[c]`` of ``total``."""
         return Reading(self.node, tuple(operand.placed(place, total) for operand in self.operands))
 
     def rows(
@@ -69,7 +69,7 @@ class Reading:
             flow: the analysed graph.
             values: what the model has computed.
             channels: ``[B, C]``, the channels of every block.
-            pick: which rows of the values to take; None: all.
+            pick: the rows of the values to take; None: all.
 
         Returns:
             ``[rows * L, B, C]``.
@@ -95,9 +95,9 @@ def flattened(flow: Dataflow, node: fx.Node, value: Tensor) -> Tensor:
 
 
 def operands_of(flow: Dataflow, node: fx.Node) -> tuple[Operand, ...]:
-    """The operands whose channels a call sums over: what a layer reads, or both sides of a product.
+    """The operands whose channels a call sums over: that of a layer, or both sides of a product.
 
-    A side of a product may be a weight. None for calls that are no contractions.
+    A side of a product can be a weight. Empty for calls that are not contractions.
     """
     relation = flow.relations.get(node)
     if isinstance(relation, Contraction):
@@ -121,5 +121,5 @@ def reading_of(node: fx.Node, flows: tuple[Flow, ...]) -> Reading:
 
 
 def multiplications(source: fx.Node, node: fx.Node) -> set[fx.Node]:
-    """What stands between an operand and the sum that reads it: the products of its channels with the other side's."""
+    """The calls between an operand and the sum that reads it, which multiply its channels with the other side's."""
     return {user for user in source.users if user in node.all_input_nodes}

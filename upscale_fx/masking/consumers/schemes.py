@@ -1,16 +1,16 @@
-"""Pruning schemes: which channels of each consumer may go, by what inference will be done.
+"""Pruning schemes: which channels of each consumer are eligible, depending on the kind of inference.
 
 From Zhou et al., "Accelerating Large Scale Real-Time GNN Inference using Channel Pruning" (VLDB 2021,
 arXiv:2105.04528), whose layers have a self branch ``x W_self`` and a neighbour branch ``(A x) W_neigh``:
 
 ``"full"``
-    for inference over the whole graph, where every layer costs as much: all hidden channels, those the classifier
-    reads included; raw inputs stay.
+    for inference over the whole graph, where every layer costs about the same: all hidden channels, with those of
+    the classifier; raw inputs are kept.
 ``"batched"``
     for inference of a few nodes with sampled neighbours, where the raw features of the farthest neighbours are nearly
-    all of the work: raw inputs of the neighbour branch; the self branch and all hidden channels stay. That is what the
-    authors' configurations prune on Flickr, Arxiv, Reddit and Yelp. Where hidden layers are to be pruned too, join the
-    masks of both schemes.
+    all of the work: raw inputs of the neighbour branch; the self branch and all hidden channels are kept. The
+    authors' configurations prune these on Flickr, Arxiv, Reddit and Yelp. To prune hidden layers too, join the masks
+    of both schemes.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ SCHEMES = ("full", "batched")
 
 
 def eligible_channels(flow: Dataflow, survey: Survey, scheme: str) -> dict[str, Mask]:
-    """For every consumer by name, which of its input channels ``[I]`` a scheme may prune.
+    """For every consumer by name, which of its input channels ``[I]`` a scheme can prune.
 
-    Under ``"batched"`` a raw input channel is in the neighbour branch if a neighbour's row of it reaches the consumer
-    (SAGE's ``lin_l``, GIN's network, the ``x_j`` of an edge convolution), or if the layer comes before the aggregation:
-    everything the layer makes is read along edges, some of it at the neighbours' end, before anything multiplies it
-    again (GCN and GAT, keys and values of a graph transformer, since ``A (x W)`` is ``(A x) W``). A layer that nodes
-    read of themselves is a self branch (SAGE's ``lin_r``, GATv2's ``lin_r``, queries, an encoder before the first
-    convolution) and stays. Where own and neighbours' features are added before one linear layer (GCN with self loops,
-    GIN) there is no self branch. Neighbours are those along one kind of edges between one kind of nodes, or in a dense
-    adjacency; in heterogeneous and bipartite graphs none are found.
+    With ``"batched"`` a raw input channel is in the neighbour branch (1) if a neighbour's row of it reaches the
+    consumer (SAGE's ``lin_l``, GIN's network, the ``x_j`` of an edge convolution), or (2) if the layer comes before the
+    aggregation: all its outputs are read along edges, some of them at the neighbours' end, before the next product (GCN
+    and GAT, keys and values of a graph transformer, since ``A (x W)`` is ``(A x) W``). A layer whose outputs a node
+    reads for itself is a self branch (SAGE's ``lin_r``, GATv2's ``lin_r``, queries, an encoder before the first
+    convolution) and keeps its channels. Where own and neighbours' features are added before one linear layer (GCN with
+    self loops, GIN) there is no self branch. Neighbours are found along one type of edges between nodes of one type, or
+    in a dense adjacency, but not in heterogeneous and bipartite graphs.
 
     Args:
         flow: the analysed graph, as traced and not fused.
@@ -93,7 +93,7 @@ def _raw_of_neighbours(flow: Dataflow, survey: Survey) -> dict[str, Mask]:
                 mask = np.logical_or.reduce(received[operand.value][operand.columns] | before, axis=0)
                 if len(mask) == consumer.count:
                     masks[consumer.name] |= mask
-                else:  # one of several calls, which reads some of the channels
+                else:  # one of several calls, which reads only some of the channels
                     read = ids[operand.value][operand.columns[0]]
                     masks[consumer.name] |= np.isin(consumer.channels, read[mask])
         masks[consumer.name] &= ~consumer.hidden
@@ -101,12 +101,12 @@ def _raw_of_neighbours(flow: Dataflow, survey: Survey) -> dict[str, Mask]:
 
 
 def _without_weights(operands: tuple[Operand, ...], weights: set[fx.Node]) -> list[Operand]:
-    """The sides of a product that are no weights; what a layer reads, whatever that is."""
+    """The sides of a product that are not weights; the operand of a layer in any case."""
     return [operand for operand in operands if len(operands) == 1 or operand.value not in weights]
 
 
 def _received(flow: Dataflow, edges: Edges) -> dict[fx.Node, Mask]:
-    """Which positions of every value hold something that a neighbour sent, as long as no layer mixes channels."""
+    """Which positions of every value hold values of neighbours that no layer has mixed with other channels."""
     learned = data(flow)
     received: dict[fx.Node, Mask] = {}
     for node in flow.nodes:
@@ -136,7 +136,7 @@ def _sums_rows(relation: Relation | None) -> bool:
 
 
 def _is_before_aggregation(flow: Dataflow, edges: Edges, site: fx.Node) -> bool:
-    """Whether all that a layer on nodes makes is read along edges next, some of it at the neighbours' end."""
+    """Whether all outputs of a layer on nodes are read along edges next, some of them at the neighbours' end."""
     if row_symbols(flow, site) in LOOPS:
         return False
     far, seen, waiting = False, {site}, [site]

@@ -1,8 +1,8 @@
-"""Consumers: every contraction over channels, and what masking one of its channels means.
+"""Finds the consumers: every contraction over channels, and the entries that masking a channel sets to zero.
 
-Three kinds: a *weight* (a linear layer's input columns, whatever its rank and however it is stored), a *vector*
-(GATv2's attention vector) and a *product* (q·k, whose channels go in pairs: the rows of the layers that make them). An
-attention vector that folds into the layer before it (GAT's) is no consumer: its logits need no mask. A weight that
+There are three kinds: a *weight* (the input columns of a linear layer, of any rank and however stored), a *vector*
+(GATv2's attention vector) and a *product* (q·k: masking a channel zeroes the rows of the layers that make it). An
+attention vector that folds into the layer before it (GAT's) is not a consumer: its logits need no mask. A weight that
 several calls share, or that is looked up by relation, is one consumer.
 """
 
@@ -19,9 +19,9 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.heads import head_blocks
 from upscale_fx.analysis.identity import channel_ids, components
 from upscale_fx.analysis.provenance import hidden
-from upscale_fx.analysis.rectangles import cells
 from upscale_fx.analysis.stored import Cut, NotStored, is_parameter, made_of_parameters, weight_cuts
 from upscale_fx.channels.positions import Flow, Mask, Positions
+from upscale_fx.channels.rectangles import cells
 from upscale_fx.channels.relations import Contraction
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
@@ -31,7 +31,7 @@ from upscale_fx.masking.consumers.readings import Operand, Reading, multiplicati
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is known of every value: hidden channels, heads, and which channel each position is."""
+    """Facts about every value: hidden channels, heads, and the channel of each position."""
 
     flow: Dataflow
     carries: dict[fx.Node, Mask]
@@ -62,7 +62,7 @@ def find_consumers(flow: Dataflow) -> list[Consumer]:
 
 
 def survey(flow: Dataflow) -> Survey:
-    """Look at every contraction of a traced graph."""
+    """Find the consumers of a traced graph, and the contractions that cannot be masked."""
     facts = _Facts(flow, hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True), made_of_parameters(flow))
     homes = _homes(flow, facts.ids)
     consumers: dict[str, Consumer] = {}
@@ -86,7 +86,7 @@ def survey(flow: Dataflow) -> Survey:
 
 
 def _inputs(flow: Dataflow, node: fx.Node) -> int:
-    """How many channels a contraction reads."""
+    """The number of channels that a contraction reads."""
     relation = flow.relations[node]
     if isinstance(relation, Product):
         return int(relation.positions[0].shape[0] * relation.positions[0].shape[2])
@@ -96,7 +96,7 @@ def _inputs(flow: Dataflow, node: fx.Node) -> int:
 def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionProduct]) -> Consumer | None:
     relation = facts.flow.relations.get(node)
     if node in facts.stored and None not in facts.flow.axes[node].sizes:
-        return None  # part of a weight; with rows it is looked up by data, and data itself
+        return None  # it is part of a weight; with rows it would be looked up by data, so data itself
     if isinstance(relation, Contraction):
         if relation.weight not in facts.stored:
             return None
@@ -119,7 +119,7 @@ def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionPro
 def _weight_consumer(
     facts: _Facts, node: fx.Node, operand: Operand, weight: fx.Node, labels: Positions
 ) -> Consumer | None:
-    """The consumer that reads an operand; ``labels`` are the channels that the positions of its weight belong to."""
+    """The consumer that reads an operand; ``labels`` are the channels of the positions of its weight."""
     x, columns = operand.value, operand.columns
     if x not in facts.ids:
         return None
@@ -139,7 +139,7 @@ def _operand_consumer(facts: _Facts, node: fx.Node, relation: Product) -> Consum
     channels = np.arange(batch * inner, dtype=np.int64)
     blocks = np.repeat(np.arange(batch), inner) if batch > 1 else None
     sides = operands_of(facts.flow, node)
-    # Of two operands that are made of parameters the weight is the one without rows, else the larger one.
+    # If both operands are made of parameters, the weight is the one without rows, else the larger one.
     first, second = sorted(sides, key=lambda side: (None not in facts.flow.axes[side.value].sizes, side.columns.size))
     for read, weight in ((first, second), (second, first)):
         if weight.value in facts.stored:
@@ -191,7 +191,7 @@ def _product_consumer(
 ) -> Consumer | None:
     """A product of two values: channel ``c`` is position ``index[c]`` of each."""
     sides = [list(own_layers(facts.flow, side, {node, *multiplications(side.source, node)})) for side in values]
-    # One side that becomes zero makes the product zero; the other side follows where it has no other reader.
+    # A zero on one side makes the product zero; the other side is then dead too, if it has no other reader.
     if not any(side and all(o is not None for o in side) for side in sides):
         return None
     origins = [o for side in sides for o in side if o is not None]
@@ -207,7 +207,7 @@ def _product_consumer(
 
 
 def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> dict[int, int]:
-    """For each channel the component of the value it first appears in, not looking through cat."""
+    """For each channel the component of the value in which it first appears; a concatenation starts new ones."""
     local = channel_ids(flow)
     component = components(local)
     homes: dict[int, int] = {}

@@ -1,7 +1,7 @@
-"""Importance criteria: how much each input channel matters to a consumer; the lowest scores go first.
+"""Importance criteria: scores of a consumer's input channels; the channels with the lowest scores are removed first.
 
-Data-free ones are callables ``(weight [out, in], name) -> scores [in]``. With calibration data there are two more
-kinds: those that read the reconstruction error of layers (:class:`ReconstructionCriterion`: obs, lasso, activation) and
+Criteria without data are callables ``(weight [out, in], name) -> scores [in]``. Two more kinds need calibration data:
+those that read the reconstruction errors of layers (:class:`ReconstructionCriterion`: obs, lasso, activation), and
 those that run the model themselves (:class:`OutputCriterion`: taylor, hrank).
 """
 
@@ -56,7 +56,7 @@ def resolve_criterion(
         if not calibrated:
             name = type(criterion).__name__
             raise PatternError(
-                f"the criterion {name} reads what the model computes: pass calibration=(x, edge_index), a Data object "
+                f"the criterion {name} reads activations of the model: pass calibration=(x, edge_index), a Data object "
                 f"or a loader. Without data choose from {sorted(CRITERIA)}"
             )
         return criterion

@@ -1,4 +1,4 @@
-"""Weights times activations: what each channel contributes to the outputs, on its own."""
+"""The activation criterion: weights times activations, the contribution of each channel to the outputs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Activation:
     """Drop the channels that contribute least: the norm of their weights times the RMS of their values.
 
     The score of Wanda (Sun et al., "A simple and effective pruning approach for large language models", ICLR 2024,
-    equation 1) on whole input channels. It is the root of what the error would be, as a share of the outputs' energy,
-    if the channel went alone and nothing made up for it; over several layers, energies add up.
+    equation 1) on whole input channels. It is the root of the error, as a share of the outputs' energy, if only this
+    channel is removed and nothing compensates; energies of several layers are added.
 
     Attributes:
         ridge: not used; reconstruction errors have one.
@@ -26,7 +26,7 @@ class Activation:
     ridge: float = RIDGE
 
     def rank(self, choice: Choice) -> Numbers:
-        """Scores ``[U]``: norms of contributions, as shares of the outputs'."""
+        """Scores ``[U]``: norms of contributions, as shares of the norm of the outputs."""
         energy = choice.unseen
         for error in choice.errors:
             here = error.variables >= 0

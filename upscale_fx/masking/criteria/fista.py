@@ -1,13 +1,13 @@
 """The LASSO with a penalty per unit: minimises ``(g - n)' Q (g - n) / 2 + sum of p_u |g_u|``.
 
 ``Q [U, U]`` has a unit diagonal and ``n [U]`` are norms. That is the LASSO over factors ``beta`` with the quadratic
-``A_uv = n_u n_v Q_uv``, ``g_u = n_u beta_u`` and penalties ``lambda_u = n_u p_u``, in variables whose sizes are those
-of the units' contributions: the same minimum, better conditioned.
+``A_uv = n_u n_v Q_uv``, ``g_u = n_u beta_u`` and penalties ``lambda_u = n_u p_u``, in variables scaled to the units'
+contributions: the same minimum, better conditioned.
 
 Solved by FISTA (Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems",
 SIAM J. Imaging Sciences 2009), restarted where momentum leads uphill (O'Donoghue and Candes, "Adaptive restart for
-accelerated gradient schemes", 2015), on the units that are not zero or break an optimality condition, until none does
-(Tibshirani et al., "Strong rules for discarding predictors in lasso-type problems", 2012, section 7).
+accelerated gradient schemes", 2015). It works on the units that are nonzero or break an optimality condition, until
+none does (Tibshirani et al., "Strong rules for discarding predictors in lasso-type problems", 2012, section 7).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from upscale_fx.channels.positions import Numbers
 
-#: How exact solutions are, as a share of the largest correlation.
+#: The error of solutions, as a share of the largest correlation.
 TOLERANCE = 1e-5
 _STEPS = 2000
 _ROUNDS = 30
@@ -45,7 +45,7 @@ class Lasso:
         self._lipschitz = largest_eigenvalue(self.quadratic)
 
     def solve(self, penalties: Numbers, start: Numbers) -> Numbers:
-        """The minimum ``g [U]`` for penalties ``p [U]``, from a start ``[U]`` such as the one for others."""
+        """The minimum ``g [U]`` for penalties ``p [U]``, from a start ``[U]``, such as the minimum for others."""
         solution = start.copy()
         slack = self.tolerance * float(np.abs(self._target).max(initial=0.0))
         active = (solution != 0) | (np.abs(self.correlations(solution)) > penalties + slack)
@@ -60,15 +60,15 @@ class Lasso:
         return solution
 
     def correlations(self, solution: Numbers) -> Numbers:
-        """``[U]``: the negative gradient of the quadratic; at a minimum ``p`` of zeros bounds it."""
+        """``[U]``: the negative gradient of the quadratic; at a minimum, ``p`` bounds it for units that are zero."""
         at = np.flatnonzero(solution)
         product = self.quadratic[at].T @ solution[at] if len(at) < len(solution) else self.quadratic @ solution
         return self._target - product
 
     def excess(self, solution: Numbers, penalties: Numbers) -> Numbers:
-        """``[U]``: by how much each unit is above the threshold, given all others.
+        """``[U]``: how far each unit is above the threshold, given all others.
 
-        Of units that are not zero the size ``|g_u|``; of zeros, minus what they lack to become something else.
+        For nonzero units it is their size ``|g_u|``; for zeros it is negative: minus the distance to becoming nonzero.
         """
         moved: Numbers = np.abs(solution + self.correlations(solution)) - penalties
         return moved
@@ -96,7 +96,7 @@ def fista(
 
 
 def largest_eigenvalue(matrix: Numbers, steps: int = 200) -> float:
-    """A bound on the largest eigenvalue of a positive semidefinite matrix, by power iteration, with 2 % to spare."""
+    """A bound on the largest eigenvalue of a positive semidefinite matrix, by power iteration, with a margin of 2 %."""
     if not len(matrix):
         return 1.0
     vector = np.random.default_rng(0).standard_normal(len(matrix))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def fpgm(weight: Tensor, name: str) -> Tensor:
-    """Sum of distances of each column of ``weight [out, in]`` to all others; the most replaceable score lowest.
+    """Sum of distances of each column of ``weight [out, in]`` to all others; the most replaceable one scores lowest.
 
     Returns ``[in]``.
     """

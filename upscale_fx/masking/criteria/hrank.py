@@ -1,4 +1,4 @@
-"""Ranks of feature maps: channels whose maps have low rank go first."""
+"""The HRank criterion: channels whose feature maps have low rank are removed first."""
 
 from __future__ import annotations
 
@@ -33,18 +33,17 @@ class HRank:
     ``[B, C, H, W]``, and grids of a fixed number of nodes each (``[B, N, C]``, or ``[B N, C]`` with the same ``N`` in
     every image), have one map per image and channel, as in the paper: ``[H, W]``, nodes row by row.
 
-    On graphs there is no such map, and what follows is our reading of it: the values of a channel at the nodes of one
-    graph (at all rows, where ``batch`` does not say which graph they belong to), in their order, are folded row by row
-    into a matrix as square as possible. Its rank says how far the channel is from being constant, zero nearly
-    everywhere, or periodic in the order of the nodes. It depends on that order, and many channels of a graph with
-    random order have full rank: among them, those that come first go first.
+    Graphs have no such map. Our version: the values of a channel at the nodes of one graph, in their order, are folded
+    row by row into a matrix as square as possible (at all rows, where no ``batch`` names their graph). A low rank means
+    that the channel is nearly constant, nearly everywhere zero, or periodic in the order of the nodes. The rank depends
+    on that order, and many channels of a graph in random order have full rank: of these, the first are removed first.
 
     The rank is the number of singular values above ``max(rows, columns) * eps`` times the largest, computed in float64,
     with ``eps`` of the dtype that the model runs in.
 
     Attributes:
-        rows: most rows of a map; of more, so many are drawn, with ``seed``, and keep their order.
-        maps: most maps of a batch; of more, so many are drawn.
+        rows: the most rows of a map; of more rows, this many are drawn, with ``seed``, in their order.
+        maps: the most maps of a batch; of more maps, this many are drawn.
     """
 
     rows: int = 4096
@@ -127,14 +126,14 @@ class HRank:
                 yield folded(taken(own))
 
     def _drawn(self, count: int, draw: torch.Generator) -> Tensor:
-        """Which maps of a batch to take."""
+        """The numbers of the maps of a batch to take."""
         if count <= self.maps:
             return torch.arange(count)
         return torch.randperm(count, generator=draw)[: self.maps].sort().values
 
 
 def _block(axes: Axes, value: Tensor) -> int:
-    """How many rows each image has, where a value has several, and as many for each; 1 otherwise."""
+    """The number of rows of each image, where all images of a value have equally many; 1 otherwise."""
     sizes = [size for size, static in zip(value.shape, axes.sizes, strict=True) if static is None]
     if len(sizes) > 1:
         return math.prod(sizes[1:])
@@ -146,7 +145,7 @@ def _block(axes: Axes, value: Tensor) -> int:
 
 
 def _grid(axes: Axes, columns: np.typing.NDArray[np.int64]) -> tuple[int, int] | None:
-    """Height and width, where the places of a channel ``columns [L, C]`` are all of two axes of a value."""
+    """Height and width, if the places of a channel ``columns [L, C]`` are exactly two axes of a value; else None."""
     static = [size for size in axes.sizes if size is not None]
     steps = np.stack(np.unravel_index(np.maximum(columns[:, 0], 0), static))
     wide = [size for size, step in zip(static, steps, strict=True) if len(np.unique(step)) > 1]
@@ -154,7 +153,7 @@ def _grid(axes: Axes, columns: np.typing.NDArray[np.int64]) -> tuple[int, int] |
 
 
 def _near_square(count: int) -> tuple[int, int]:
-    """Height and width of the squarest grid with exactly so many places."""
+    """Height and width of the squarest grid with exactly this many places."""
     height = next(h for h in range(math.isqrt(count), 0, -1) if count % h == 0)
     return height, count // height
 

@@ -1,4 +1,4 @@
-"""What criteria that read calibration data look like."""
+"""The interfaces of criteria that read calibration data."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ReconstructionCriterion(Protocol):
-    """Chooses by how well layers can still compute what they did."""
+    """Chooses by how well layers can still compute the dense model's outputs."""
 
     @property
     def ridge(self) -> float:
         """Ridge of the reconstruction errors, as a share of the Gram matrix's diagonal."""
 
     def rank(self, choice: Choice) -> Scores:
-        """Scores ``[U]`` of all units; in every block the ``quotas`` lowest are those that should go."""
+        """Scores ``[U]`` of all units; in every block the ``quotas`` lowest are removed."""
 
 
 @runtime_checkable
 class OutputCriterion(Protocol):
-    """Chooses by what it sees when it runs the model on the calibration data."""
+    """Chooses by running the model on the calibration data."""
 
     def observe(
         self, flow: Dataflow, removals: Sequence[Removal], batches: Iterable[tuple[Any, Mapping[str, Any]]], seed: int
     ) -> list[Scores]:
         """Scores ``[in]`` for every consumer.
 
-        ``batches`` gives what the user gave and the arguments made of it, by name; ``seed`` is for what is drawn.
+        ``batches`` yields each batch of the user with its arguments by name; ``seed`` is for random draws.
         """

@@ -1,4 +1,4 @@
-"""Labels of calibration batches, and the loss that is taken where the user gives none."""
+"""Labels of calibration batches, and the default loss."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch_geometric.data import Data
 from upscale_fx.compiled.signatures import signature_of
 from upscale_fx.errors import InputError
 
-#: Entries of a dictionary batch that are for a loss, not for the model.
+#: Entries of a dictionary batch for the loss, not for the model.
 _LABELS = ("y", "train_mask")
 _REMEDY = "criterion=upscale_fx.criteria.Taylor(lambda output, batch: ...), a function to a tensor with one number"
 
 
 def without_labels(batch: Any, model: nn.Module) -> Any:
-    """A batch as it is, but a dictionary without ``y`` and ``train_mask``, where forward() takes none of that name."""
+    """The batch; a dictionary without ``y`` and ``train_mask``, unless forward() takes them."""
     if not isinstance(batch, Mapping) or "y" not in batch:
         return batch
     parameters = signature_of(model).parameters
@@ -31,10 +31,10 @@ def without_labels(batch: Any, model: nn.Module) -> Any:
 def cross_entropy(output: Any, batch: Any) -> Tensor:
     """Mean cross-entropy of logits ``[rows, classes]`` with the batch's labels ``y [rows]``; labels of -1 do not count.
 
-    Of a batch with a ``train_mask [rows]`` these rows count; of one that a neighbour sampler made its seeds do.
+    If a batch has a ``train_mask [rows]``, only its rows count; if a neighbour sampler made it, only its seeds do.
 
     Raises:
-        InputError: the batch has no labels, or they are no classes of the output's rows.
+        InputError: the batch has no labels, or they are not classes of the output's rows.
     """
     labels, mask, seeds = _labels(batch)
     if labels is None:
@@ -75,7 +75,7 @@ def cross_entropy(output: Any, batch: Any) -> Tensor:
 
 
 def _labels(batch: Any) -> tuple[Tensor | None, Tensor | None, int | None]:
-    """Labels, training rows, and how many rows are seeds, of those that a batch has."""
+    """Labels, training rows, and the number of seeds of a batch; None for what it does not have."""
     if isinstance(batch, Data):
         entries = {name: batch[name] for name in (*_LABELS, "batch_size") if name in batch}
     else:

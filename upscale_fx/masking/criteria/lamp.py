@@ -9,7 +9,7 @@ from torch import Tensor
 def lamp(weight: Tensor, name: str) -> Tensor:
     """``u_c / sum of u_d over all d with u_d >= u_c``, ``u`` the squared column norms of ``weight [out, in]``.
 
-    Comparable between layers, which is what it is for (``scope="global"``). Returns ``[in]``.
+    Its scores can be compared between layers, so it suits ``scope="global"``. Returns ``[in]``.
     """
     energy = weight.double().square().sum(dim=0)
     order = torch.argsort(energy, stable=True)

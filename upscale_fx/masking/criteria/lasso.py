@@ -1,4 +1,4 @@
-"""The channel LASSO of GCNP: factors on channels, as many of them zero as channels are to go."""
+"""The channel LASSO of GCNP: factors on channels; channels whose factor is zero are removed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from upscale_fx.channels.positions import Numbers, Positions
 from upscale_fx.masking.criteria.fista import Lasso
 from upscale_fx.masking.reconstruction.errors import Choice, ReconstructionError
 
-#: Between two penalties that are this close, relative, the support is as exact as it gets.
+#: Bisection ends when two penalties are this close, relatively.
 _CLOSE = 1e-3
 _ROUNDS = 60
-#: Where blocks are ranked to the last unit: penalties from the largest down to this share of it, and how many.
+#: To rank blocks to the last unit: the smallest penalty, as a share of the largest, and the number of penalties.
 _PATH = (1e-4, 60)
-#: The path ends when so many of the units are not zero.
+#: The path ends when this share of the units is nonzero.
 _MOST = 0.95
 
 
@@ -25,23 +25,22 @@ class LASSO:
     """Drop the channels whose factors an L1 penalty makes zero.
 
     After Zhou et al., "Accelerating large scale real-time GNN inference using channel pruning" (GCNP, VLDB 2021,
-    arXiv:2105.04528), jointly over all branches that are added up to one target: factors ``beta``
-    minimise::
+    arXiv:2105.04528), jointly over all branches whose sum is one target: factors ``beta`` minimise::
 
         |Y - sum over c of beta_c X_c W_c|^2 / (2 scale) + sum over blocks b of lambda_b |beta_b|_1,     Y = X W
 
-    with the moments ``A_cd = (X_c' X_d) (W_c W_d')`` for the quadratic. Channels that go together share one factor.
-    What belongs to no unit (biases, channels that may not go) is not penalised, and its weights are free, like the
-    intercept of a regression, because they are refitted: ``X_c`` above stands for what such inputs leave of it.
+    with the moments ``A_cd = (X_c' X_d) (W_c W_d')`` for the quadratic. Channels that are removed together share one
+    factor. Inputs of no unit (biases, channels that must be kept) have no penalty, and their weights are free, because
+    they are refitted, like the intercept of a regression: ``X_c`` above is the residual after a fit on these inputs.
 
-    The penalties of all blocks are bisected together until each block has as many factors that are not zero as it
-    keeps. A block whose support jumps over that number is settled by the size of contributions, ``|beta_c| |X_c W_c|``,
-    and among zeros by what they lack to become something else. Where all blocks are ranked to the last unit
-    (``scope="global"``) there is one penalty for all; errors are shares of their outputs' energy, so it means the
-    same everywhere, and a unit's score is the penalty at which it vanishes.
+    The penalties of all blocks are bisected together until each block has as many nonzero factors as it keeps. Where
+    no penalty gives that number, the size of contributions decides, ``|beta_c| |X_c W_c|``, and among zeros the
+    distance to becoming nonzero. Where all blocks are ranked to the last unit (``scope="global"``) there is one penalty
+    for all: errors are shares of their outputs' energy, so it means the same everywhere. A unit's score is then the
+    penalty at which its factor becomes zero.
 
     Attributes:
-        ridge: added to the moments of what belongs to no unit, as a share of their diagonal.
+        ridge: added to the moments of inputs of no unit, as a share of their diagonal.
     """
 
     ridge: float = 1e-6
@@ -49,8 +48,8 @@ class LASSO:
     def rank(self, choice: Choice) -> Numbers:
         """Scores ``[U]``; the ``quotas`` lowest of every block are those whose factors are zero.
 
-        They are sizes of contributions less the threshold (negative for zeros), or, if all blocks are ranked to the
-        last unit, the penalties at which units vanish.
+        They are sizes of contributions minus the threshold (negative for zeros), or, if all blocks are ranked to the
+        last unit, the penalties at which units become zero.
         """
         counts = np.bincount(choice.pools, minlength=len(choice.quotas))
         asked = choice.quotas > 0
@@ -75,7 +74,7 @@ class LASSO:
 
 
 def quadratics(choice: Choice, ridge: float) -> list[tuple[Positions, Numbers]]:
-    """The units that errors tie to one another ``[U]``, and the quadratic ``A [U, U]`` of their factors."""
+    """Groups of units that share errors ``[U]``, with the quadratic ``A [U, U]`` of their factors."""
     own = [_factors(error, ridge) for error in choice.errors]
     tied: nx.Graph[int] = nx.Graph()
     tied.add_nodes_from(range(len(choice.pools)))
@@ -115,7 +114,7 @@ def _factors(error: ReconstructionError, ridge: float) -> Numbers:
 
 
 def selected(problem: Lasso, pools: Positions, kept: Positions) -> Numbers:
-    """``[U]``: by how much units exceed the threshold, with penalties at which ``kept[b]`` of each block ``b`` do."""
+    """``[U]``: how far units exceed the threshold, at penalties at which ``kept[b]`` units of each block ``b`` do."""
     live = np.bincount(pools, minlength=len(kept))
     wanted = np.minimum(kept, live)
     penalty = np.zeros(len(kept))
@@ -129,7 +128,7 @@ def selected(problem: Lasso, pools: Positions, kept: Positions) -> Numbers:
         count = np.bincount(pools[solution != 0], minlength=len(kept))
         more, less = (count > wanted) & ~free, (count < wanted) & ~free
         low, high = np.where(more, penalty, low), np.where(less, penalty, high)
-        # The other blocks' penalties have moved as well: a bound that is no longer one is given up.
+        # The other blocks' penalties have changed as well, so a bound may no longer hold: then it is reset.
         high = np.where(more & (high <= penalty), np.inf, high)
         low = np.where(less & (low >= penalty), 0.0, low)
         if not ((more | less) & (high > low * (1 + _CLOSE)) & (penalty > 0)).any():

@@ -1,4 +1,4 @@
-"""Magnitude criteria (Li et al., "Pruning Filters for Efficient ConvNets", 2017), taken over input columns."""
+"""Magnitude criteria (Li et al., "Pruning Filters for Efficient ConvNets", 2017) on input columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By how much the loss changes, to first order, when a channel's weights go."""
+"""The Taylor criterion: the change of the loss, to first order, when a channel's weights become zero."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Loss = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Taylor:
-    """Drop the channels without which the loss changes least, by its gradient.
+    """Drop the channels whose removal changes the loss least, by its gradient.
 
-    A consumer's channel is a group of weights ``w`` with gradients ``g``; without it the loss changes by minus the sum
-    of ``w g`` to first order: the gradient by a gate on what the consumer reads of the channel. Scores are the mean
-    over batches of its square, as in Molchanov et al., "Importance estimation for neural network pruning" (CVPR 2019),
-    in the variant with gates. Signs count within a channel and not between batches: the sum of ``|w g|`` would add up
-    changes that undo one another in the output. (The earlier paper, "Pruning convolutional neural networks for
-    resource efficient inference", ICLR 2017, takes absolute values per example where this squares.) A model at a
-    minimum of its loss on one batch has small gradients there; several batches tell channels apart better.
+    A consumer's channel is a group of weights ``w`` with gradients ``g``. Without it the loss changes by minus the sum
+    of ``w g``, to first order: the gradient by a gate on the consumer's read of the channel. Scores are the mean over
+    batches of its square, as in Molchanov et al., "Importance estimation for neural network pruning" (CVPR 2019),
+    in the variant with gates. The sum within a channel is signed, because the sum of ``|w g|`` would add changes that
+    cancel in the output. (The earlier paper, "Pruning convolutional neural networks for resource efficient inference",
+    ICLR 2017, takes absolute values per example instead of squares.) A model at a minimum of its loss on one batch has
+    small gradients there, so several batches give better scores.
 
     Attributes:
-        loss_fn: ``(output, batch) -> tensor with one number``; ``batch`` is what the user gave. By default the
+        loss_fn: ``(output, batch) -> tensor with one number``; ``batch`` is the user's batch. By default the
             cross-entropy with the batch's labels: ``y`` of a Data object (on the rows of its ``train_mask`` if it
             has one), or ``"y"`` of a dictionary. Labels of -1 do not count.
     """
@@ -50,10 +50,10 @@ class Taylor:
     ) -> list[Numbers]:
         """Scores ``[in]`` for every consumer.
 
-        The gradients are those of a copy of the model, in ``eval()``, whether or not parameters are frozen.
+        Gradients are computed on a copy of the model, in ``eval()``, for frozen parameters too.
 
         Raises:
-            InputError: labels are missing, the loss is no number, or gradients are not finite.
+            InputError: labels are missing, the loss is not a number, or gradients are not finite.
         """
         assert isinstance(flow.module, CompiledGNN)
         consumers = [removal.consumer for removal in removals]
@@ -87,7 +87,7 @@ class Taylor:
             returned = f"one of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise InputError(f"the loss of Taylor(loss_fn) must be a tensor with one number, got {returned}")
         if not loss.requires_grad:
-            raise InputError("the loss of Taylor(loss_fn) depends on no parameter: make it of the output as it is")
+            raise InputError("the loss of Taylor(loss_fn) depends on no parameter: do not detach the output")
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"calibration: the loss is {float(loss.detach())} for a batch; check the calibration data "
@@ -98,7 +98,7 @@ class Taylor:
 
 
 def _change(consumer: Consumer, changes: Mapping[str, Tensor | None]) -> Numbers:
-    """``[in]``: by how much the loss changes with all entries of each channel, to first order."""
+    """``[in]``: the change of the loss without the entries of each channel, to first order and up to sign."""
     total = np.zeros(consumer.count)
     for cut in consumer.cuts:
         change = changes[cut.target]

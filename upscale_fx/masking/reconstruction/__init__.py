@@ -1,1 +1,1 @@
-"""Least squares between a dense and a pruned model: the error of removing channels, and the refit of weights."""
+"""Least squares between the dense and the pruned model: errors of removing channels, and refitted weights."""

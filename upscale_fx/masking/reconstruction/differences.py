@@ -1,4 +1,4 @@
-"""What the values of a pruned model lack of the dense model's, where the two can be compared."""
+"""Differences between values of the dense and the pruned model."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from upscale_fx.masking.reconstruction.solve import NotFittedError
 
 
 def lacking(dense: Tensor, pruned: Tensor) -> Tensor:
-    """The dense model's value less the pruned model's, in float32 at least.
+    """The dense model's value minus the pruned model's, at least in float32.
 
     Raises:
-        NotFittedError: they have different shapes, or are not real.
+        NotFittedError: their shapes differ, or they are not real.
     """
     if dense.shape != pruned.shape:
-        raise NotFittedError("pruned before it, the model computes other rows than the dense one")
+        raise NotFittedError("the pruned model computes other rows than the dense one")
     return real(dense) - pruned if dense.dtype in (torch.float32, torch.float64) else dense.float() - pruned.float()
 
 
 def real(rows: Tensor) -> Tensor:
-    """Rows as they are.
+    """The rows, checked.
 
     Raises:
         NotFittedError: they are not real floating-point numbers.
     """
     if not rows.is_floating_point():
-        raise NotFittedError(f"what it reads is no real number but {rows.dtype}")
+        raise NotFittedError(f"it reads {rows.dtype}, not real floating-point numbers")
     return rows

@@ -1,13 +1,12 @@
 """Greedy backward elimination with optimal compensation: Optimal Brain Surgeon on whole input channels.
 
-Of all ways to drop one more channel, take the one after which the best weights on the channels that are left err
-least (Hassibi and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", NeurIPS 1992,
-equation 5, with several outputs). For a quadratic error with Hessian ``A`` and minimum ``W``, dropping the variables
-``S`` costs ``tr(W_S' (inv(A)_SS)^-1 W_S)``, moves the minimum by ``-inv(A)_:S (inv(A)_SS)^-1 W_S`` and downdates
-``inv(A)``.
+Each step drops the channel after which the best weights on the remaining channels have the least error (Hassibi and
+Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", NeurIPS 1992, equation 5, with several
+outputs). For a quadratic error with Hessian ``A`` and minimum ``W``, dropping the variables ``S`` costs
+``tr(W_S' (inv(A)_SS)^-1 W_S)``, moves the minimum by ``-inv(A)_:S (inv(A)_SS)^-1 W_S`` and downdates ``inv(A)``.
 
-Only ``inv(A)`` and ``M = W W'`` are needed for the order, whatever the number of outputs. Both change by low-rank
-terms, which are gathered and applied together.
+The order depends only on ``inv(A)`` and ``M = W W'``, for any number of outputs. Both change by low-rank terms, which
+are gathered and applied together.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ class QuadraticError:
         left: ``[V, V]``, its Hessian, positive definite.
         right: ``[V, O]``, so that ``inv(left) @ right`` is its minimum.
         units: ``[U, S]``, the variables of each unit, padded with -1.
-        scale: what costs are divided by.
+        scale: the divisor of all costs.
     """
 
     def __init__(self, left: Numbers, right: Numbers, units: Positions, scale: float = 1.0) -> None:
-        # In units in which the Hessian has a diagonal of ones: costs are the same, and rounding is least.
+        # Scaled so that the diagonal of the Hessian is 1: the costs are the same, and rounding errors are least.
         unit: Numbers = np.sqrt(np.diagonal(left))
         scaled: Numbers = left / unit / unit[:, None]
         self.inverse: Numbers = np.linalg.inv(scaled).astype(np.float64, copy=False)
@@ -59,7 +58,7 @@ class QuadraticError:
         return blocks
 
     def costs(self) -> Numbers:
-        """``[U]``: by how much the error grows if a unit is dropped, and the others compensate."""
+        """``[U]``: the increase of the error if a unit is dropped and the others compensate."""
         if self.units.shape[1] == 1:
             costs: Numbers = self._m[:, 0, 0] / np.maximum(self._a[:, 0, 0], 1.0)  # 1: where nothing compensates
         else:
@@ -76,12 +75,12 @@ class QuadraticError:
         block = np.linalg.inv(columns[at])
         step = columns @ block
         self._change(columns @ np.linalg.cholesky((block + block.T) / 2), step, moments - 0.5 * step @ moments[at])
-        # The cost of a dropped unit is not read again; these values keep its block regular.
+        # The cost of a dropped unit is never read again; these values keep its block regular.
         self._a[unit], self._m[unit] = np.eye(self.units.shape[1]), 0.0
         self._apply_pending(variables)
 
     def drop_outputs(self, outputs: Positions) -> None:
-        """Leave outputs out of the error: nothing reads them any more."""
+        """Remove outputs from the error, when nothing reads them any more."""
         u = self._low[0]
         right = self.right[:, outputs]
         weight = self.inverse @ right - u @ (u.T @ right)
@@ -89,7 +88,7 @@ class QuadraticError:
         self._apply_pending(np.empty(0, dtype=np.int64))
 
     def _change(self, u: Numbers, p: Numbers, n: Numbers) -> None:
-        """Take ``u u'`` from the inverse and ``p n' + n p'`` from the products of weights."""
+        """Subtract ``u u'`` from the inverse and ``p n' + n p'`` from the products of weights."""
         self._low = np.concatenate([self._low, np.stack([u, p, n])], axis=2)
         here = (self.units >= 0)[:, :, None]
         unit_u, unit_p, unit_n = (part[self._place[self.units]] * here for part in (u, p, n))
@@ -98,7 +97,7 @@ class QuadraticError:
         self._m -= crossed + crossed.transpose(0, 2, 1)
 
     def _apply_pending(self, variables: Positions) -> None:
-        """Take note of dropped variables; where many low-rank terms are pending, apply them and shrink the matrices."""
+        """Record dropped variables; if many low-rank terms are pending, apply them and shrink the matrices."""
         self._dropped = np.concatenate([self._dropped, variables])
         if self._low.shape[2] < PENDING:
             return
@@ -118,7 +117,7 @@ class QuadraticError:
 
 @dataclass(frozen=True)
 class Membership:
-    """Which units the units of a quadratic error are: ``units[k]`` is the number of its unit ``k`` among all."""
+    """A quadratic error over some of the units: ``units[k]`` is the number of its unit ``k`` among all units."""
 
     error: QuadraticError
     units: Positions
@@ -134,12 +133,12 @@ def eliminate(
 
     Args:
         problems: quadratic errors, each over some of the units; the cost of a unit is the sum of its costs in all.
-        pools: ``[U]``, the pool of each unit; -1 for one that stays.
+        pools: ``[U]``, the pool of each unit; -1 for a unit that is kept.
         quotas: how many units of each pool are dropped.
-        unseen: ``[U]``, costs that are added to those of the problems and do not change.
+        unseen: ``[U]``, constant costs that are added to those of the problems.
 
     Returns:
-        The units in the order in which they were dropped, each with what it cost then.
+        The units in the order in which they were dropped, each with its cost at that step.
     """
     count = len(pools)
     own = [np.zeros(count) for _ in problems]

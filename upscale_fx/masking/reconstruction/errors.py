@@ -1,8 +1,8 @@
-"""The reconstruction error as a function of which channels go: what calibrated criteria choose by.
+"""Reconstruction errors as functions of the removed channels, from which calibrated criteria choose.
 
-For every block of every problem ``|X W - X W0|^2 + r |W - W0|^2``, a quadratic in the weights ``W [V, O]``, with
-the variables that belong to each unit of channels. Divided by ``scale``, the energy of the outputs around their mean,
-errors of different problems are shares that can be compared and added.
+For every block of every problem the error is ``|X W - X W0|^2 + r |W - W0|^2``, a quadratic in the weights
+``W [V, O]``, with the variables of each unit of channels. Divided by ``scale``, the energy of the outputs around their
+mean, errors of different problems can be compared and added.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class ReconstructionError:
         left: ``[V, V]``, ``X'X`` with the ridge: the Hessian.
         weight: ``[V, O]``, the dense model's weights ``W0``, at which the error is 0.
         scale: energy of the outputs around their mean.
-        units: ``[U]``, the numbers of the units that have variables here.
+        units: ``[U]``, the numbers of the units with variables in this block.
         variables: ``[U, S]``, these variables, padded with -1.
-        outputs: ``[O]``, which channel each output is; None where outputs are no channels (logits, gates).
+        outputs: ``[O]``, the channel of each output; None where outputs are not channels (logits, gates).
         problem: number of the problem in the study.
     """
 
@@ -49,13 +49,13 @@ class ReconstructionError:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a calibrated criterion chooses from.
+    """The input of a calibrated criterion.
 
     Attributes:
         errors: the reconstruction errors.
         pools: ``[U]``, for every unit the number of its block (of a pool).
-        quotas: how many units of each block go.
-        magnitudes: ``[U]``, the energy of each unit's weights as a share of their layers': for units without an error.
+        quotas: how many units of each block are removed.
+        magnitudes: ``[U]``, the energy of each unit's weights as a share of their layers', for units without an error.
     """
 
     errors: Sequence[ReconstructionError]
@@ -84,7 +84,7 @@ def units_of(pools: Sequence[Pool]) -> tuple[list[Unit], Positions]:
 
 
 def reconstruction_errors(study: Study, units: Sequence[Unit], ridge: float) -> list[ReconstructionError]:
-    """The errors of all problems that some unit has variables in."""
+    """The errors of all problems with variables of a unit."""
     owner = {member: number for number, unit in enumerate(units) for member in unit.members}
     ids = channel_ids(study.flow, through_cat=True)
     errors = []
@@ -111,7 +111,7 @@ def reconstruction_errors(study: Study, units: Sequence[Unit], ridge: float) -> 
 
 
 def _outputs(problem: Problem, ids: Mapping[fx.Node, Positions], count: int) -> Positions | None:
-    """The channels that a problem's outputs are, if they are one each."""
+    """The channels of a problem's outputs, if each output is one; else None."""
     channels = None if problem.target is None else ids.get(problem.target)
     return channels if channels is not None and len(channels) == count else None
 
@@ -128,7 +128,7 @@ def _padded(rows: Sequence[Sequence[int]]) -> Positions:
 
 
 def energies(removals: Sequence[Removal], root: nn.Module) -> list[Numbers]:
-    """For each consumer ``[in]``: the squared weights of each channel, added up."""
+    """For each consumer ``[in]``: the sum of the squared weights of each channel."""
     return [removal.consumer.weight(root).double().square().sum(dim=0).cpu().numpy() for removal in removals]
 
 

@@ -1,8 +1,8 @@
-"""Finds the joint problems of a traced graph: which linear layers' outputs are added up, and to what.
+"""Finds the joint problems of a traced graph: the linear layers whose outputs are added, and the sum.
 
-A contraction is followed towards its target while one reader takes its result linearly along rows, or adds something
-to it; see :mod:`joint` for what targets and terms are. What is no term of a target (attention products, weights of
-heads, recurrent layers, layers that are called several times) is a problem of its own (:mod:`find_single`).
+A contraction is followed towards its target while its only reader is linear along rows, or adds something to it; see
+:mod:`joint` for the definition of targets and terms. Consumers that are not terms of a target (attention products,
+weights of heads, recurrent layers, layers that are called several times) are single problems (:mod:`find_single`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.reconstruction.joint import JointProblem, Term
 from upscale_fx.masking.reconstruction.stored_entries import ReadCounts, stored_entries
 
-#: More variables than this are not solved for together: each term is a problem of its own.
+#: The most variables of a joint problem; with more, each term is a problem of its own.
 JOINT = 4096
 
 
 @dataclass
 class _Walk:
-    """A contraction followed towards its target: what is on the way, and biases met."""
+    """The path from a contraction to its target, with the biases that are added on it."""
 
     target: fx.Node
     path: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)
@@ -57,7 +57,7 @@ def _terms_by_target(flow: Dataflow, consumers: Sequence[Consumer]) -> dict[fx.N
             continue  # other products, or a weight that several calls share
         own = [list(_terms(flow, number, consumer, node, counts)) for node in consumer.sites]
         if not all(own):
-            continue  # all of its calls, or none
+            continue  # either all of its calls are terms, or none is
         for target, term in (pair for pairs in own for pair in pairs):
             known = by_target.setdefault(target, [])
             if not any(t.parameter == term.parameter and t.consumer < 0 and term.consumer < 0 for t in known):
@@ -68,7 +68,7 @@ def _terms_by_target(flow: Dataflow, consumers: Sequence[Consumer]) -> dict[fx.N
 def _terms(
     flow: Dataflow, number: int, consumer: Consumer, node: fx.Node, counts: ReadCounts
 ) -> Iterator[tuple[fx.Node, Term]]:
-    """The term of a contraction, and those of the biases on its way, with their target."""
+    """The term of a contraction and those of the biases on its path, each with the target."""
     relation = flow.relations[node]
     assert isinstance(relation, Contraction)
     held = stored_entries(flow, relation.weight)
@@ -90,7 +90,7 @@ def _terms(
 
 
 def _follow(flow: Dataflow, node: fx.Node) -> _Walk:
-    """Walk on while one reader takes the value linearly along rows, or adds something to it."""
+    """Follow a value while its only reader is linear along rows, or adds something to it."""
     walk = _Walk(node)
     shape = flow.axes[node].sizes[-1:]
     while True:

@@ -19,13 +19,13 @@ from upscale_fx.masking.reconstruction.single import SingleProblem
 
 
 def find_problems(flow: Dataflow, consumers: Sequence[Consumer], eligible: Sequence[Mask]) -> list[Problem]:
-    """One joint problem for all layers whose outputs are added up, and one for every other consumer.
+    """One joint problem for all layers whose outputs are added, and one for every other consumer.
 
     Args:
         flow: the analysed graph.
         consumers: its consumers.
-        eligible: for each consumer, which channels may go. What neither loses channels nor reads what changes is no
-            part of a joint problem.
+        eligible: for each consumer, the eligible channels. Consumers that neither lose channels nor read changed values
+            are not part of joint problems.
     """
     place = {node: i for i, node in enumerate(flow.nodes)}
     sites = {site for c, mask in zip(consumers, eligible, strict=True) if mask.any() for site in c.sites}
@@ -42,6 +42,6 @@ def find_problems(flow: Dataflow, consumers: Sequence[Consumer], eligible: Seque
 
 
 def _narrowed(problem: JointProblem, eligible: Sequence[Mask], changing: Collection[fx.Node]) -> JointProblem:
-    """A problem without terms that neither lose channels nor read what changes."""
+    """A problem without the terms that neither lose channels nor read changed values."""
     terms = tuple(t for t in problem.terms if t.consumer < 0 or eligible[t.consumer].any() or t.x in changing)
     return replace(problem, terms=terms if any(t.consumer >= 0 for t in terms) else ())

@@ -1,4 +1,4 @@
-"""Makes least-squares problems of single consumers: which parameters hold their weights, and what can be fitted."""
+"""Makes least-squares problems of single consumers, with the parameters that hold their weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from upscale_fx.masking.reconstruction.stored_entries import ReadCounts, stored_
 
 
 def single_problems(flow: Dataflow, consumers: Sequence[Consumer], joint: Collection[int]) -> Iterator[SingleProblem]:
-    """One problem for each consumer that is no term of a target (``joint``: the numbers of those that are)."""
+    """One problem for each consumer that is not in ``joint``, the numbers of consumers in joint problems."""
     counts = ReadCounts(flow)
     for number, consumer in enumerate(consumers):
         if number not in joint:
@@ -46,12 +46,12 @@ def _single(flow: Dataflow, number: int, consumer: Consumer, counts: ReadCounts)
 
 
 def _in_order(cut: Cut) -> Positions:
-    """``[C, O]``: the entries of each channel in the order of the outputs, in which a parameter lies in memory."""
+    """``[C, O]``: the entries of each channel in the order of the outputs, which is the order in memory."""
     return np.sort(cut.entries, axis=1)
 
 
 def _layers_of_one_operand(flow: Dataflow, consumer: Consumer) -> tuple[Cut, ...]:
-    """The rows of the layers that make one operand of a product, if nothing else reads them."""
+    """The rows of the layers that make one operand of a product, if no other call reads them; else empty."""
     if len(consumer.readings) != 1:
         return ()
     reading = consumer.readings[0]
@@ -64,7 +64,7 @@ def _layers_of_one_operand(flow: Dataflow, consumer: Consumer) -> tuple[Cut, ...
 
 
 def _blocks(flow: Dataflow, consumer: Consumer) -> Positions:
-    """The channels of each block ``[B, C]``: heads, where outputs of a head come from its channels alone."""
+    """The channels of each block ``[B, C]``: one block per head where a head's outputs come only from its channels."""
     relation = flow.relations[consumer.sites[0]]
     apart = consumer.kind in ("vector", "product") or isinstance(relation, Product)
     heads = consumer.blocks
@@ -74,12 +74,12 @@ def _blocks(flow: Dataflow, consumer: Consumer) -> Positions:
 
 
 def _seen(flow: Dataflow, consumer: Consumer) -> bool:
-    """Whether the graph shows who reads the weights; those of a recurrent module are its own."""
+    """Whether the graph shows all reads of the weights; those of a recurrent module are inside the module."""
     return not any(isinstance(flow.relations[site], Recurrence) for site in consumer.sites)
 
 
 def _stored(flow: Dataflow, consumer: Consumer) -> bool:
-    """Whether the weight that every call uses is held by a parameter as it is, the same entries for all calls."""
+    """Whether entries of one parameter are the weight of every call, the same for all calls."""
     relations = [flow.relations[site] for site in consumer.sites]
     if all(isinstance(relation, Recurrence) for relation in relations):
         return True
@@ -101,7 +101,7 @@ def _held(flow: Dataflow, weight: fx.Node) -> bool:
 
 
 def _biases(flow: Dataflow, consumer: Consumer, counts: ReadCounts) -> tuple[tuple[str, Positions], ...]:
-    """The biases that are added to what all calls compute, one for each parameter of weights; else none."""
+    """The biases that all calls add, one for each parameter of weights; empty if there are none."""
     relations = [flow.relations[site] for site in consumer.sites]
     outputs = [cut.entries.shape[1] for cut in consumer.cuts]
     if all(isinstance(relation, Recurrence) for relation in relations):

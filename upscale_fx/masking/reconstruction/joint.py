@@ -1,11 +1,11 @@
-"""The joint regression of layers whose outputs are added up.
+"""The joint regression of layers whose outputs are added.
 
-A *target* is a value that is a sum of *terms* and of a rest::
+A *target* is a value that is a sum of *terms* and a rest::
 
     target = sum over terms of R_t(x_t) W_t + R_b(1) b + rest
 
-where ``x_t`` is what a linear layer reads, ``W_t`` its weight, ``b`` a bias, and ``R`` operations along rows
-(:mod:`linear_rows`), such as the aggregation behind the linear layer of a GCN. SAGE's two branches are two terms of one
+where ``x_t`` is the input of a linear layer, ``W_t`` its weight, ``b`` a bias, and ``R`` operations along rows
+(:mod:`linear_rows`), such as the aggregation after the linear layer of a GCN. SAGE's two branches are two terms of one
 target. Channels of all terms are the *variables* of the target's problem.
 """
 
@@ -36,11 +36,10 @@ class Term:
     Attributes:
         consumer: number of its consumer; -1 for a bias.
         node: the contraction; for a bias the call that adds it.
-        x: what the contraction reads; of a bias the rows count.
-        path: the operations along rows between its result and the target, in order, each with the operand that comes
-            from here.
+        x: the input of the contraction; for a bias, a value with its rows.
+        path: the operations along rows between its result and the target, in order, each with the operand on the path.
         parameter: name of the parameter that holds its weight or bias.
-        entries: ``[C, O]``, the entry of the flat parameter that weighs channel ``c`` in output ``o``.
+        entries: ``[C, O]``, the entry of the flat parameter that is the weight of channel ``c`` in output ``o``.
     """
 
     consumer: int
@@ -76,7 +75,7 @@ class JointProblem:
 
     @property
     def calls(self) -> tuple[fx.Node, ...]:
-        """The contractions that this problem finds weights for."""
+        """The contractions whose weights this problem fits."""
         return tuple(term.node for term in self.terms if term.consumer >= 0)
 
     @property
@@ -98,7 +97,7 @@ class JointProblem:
         return self.target
 
     def held_nodes(self, refitted: bool = True) -> set[fx.Node]:
-        """What the terms read, and what else the operations on their paths read."""
+        """The inputs of the terms, and the other operands of operations on their paths."""
         held = {self.target} if refitted else set()
         for term in self.terms:
             if term.consumer >= 0 or term.path:
@@ -122,7 +121,7 @@ class JointProblem:
         return x
 
     def _rows(self, replay: Replay, pruned: bool) -> Tensor:
-        """``[rows, 1, V]``: what every term reads, taken along the rows to the target, side by side."""
+        """``[rows, 1, V]``: the input of every term, taken along its path to the target, side by side."""
         values = replay.pruned if pruned else replay.dense
         columns: list[Tensor] = []
         for term in self.terms:  # biases come last
@@ -139,7 +138,7 @@ class JointProblem:
         return torch.cat(columns, dim=1)[:, None]
 
     def correct(self, replay: Replay, rows: Tensor | None, change: Tensor) -> bool:
-        """Add to the pruned model's target what changed weights change."""
+        """Add the effect of changed weights to the pruned model's target."""
         if rows is None:
             return False
         target = replay.pruned[self.target]

@@ -1,6 +1,6 @@
-"""Second moments of least-squares problems, gathered batch by batch: all that is kept of the calibration data.
+"""Second moments of least-squares problems, gathered batch by batch. Nothing else of the calibration data is kept.
 
-For inputs ``X [rows, V]`` of the pruned model and ``E [rows, O]``, what the outputs lack of the dense model's:
+For inputs ``X [rows, V]`` of the pruned model, and ``E [rows, O]``, the dense model's outputs minus the pruned model's:
 ``gram = X'X``, ``cross = X'E`` and ``error = |E|^2``, in float64 and for every block. Memory does not depend on rows.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Rows of a value that is converted to float64 at a time.
+#: The number of rows that are converted to float64 at a time.
 _CHUNK = 1 << 13
 
 
@@ -26,7 +26,7 @@ class Moments:
         cross: ``[B, V, O]``.
         total: ``[B, V]``, the sum of the inputs.
         error: sum of squared differences to the dense outputs.
-        rows: how many rows.
+        rows: the number of rows.
     """
 
     gram: Tensor
@@ -37,7 +37,7 @@ class Moments:
 
     @classmethod
     def zeros(cls, blocks: int, variables: int, outputs: int) -> Moments:
-        """Nothing gathered yet, for so many blocks, inputs and outputs of each."""
+        """Moments of no rows, for this many blocks, and inputs and outputs of each."""
         exact = torch.float64
         return cls(
             torch.zeros(blocks, variables, variables, dtype=exact),
@@ -47,11 +47,11 @@ class Moments:
 
     @classmethod
     def for_weight(cls, weight: Tensor) -> Moments:
-        """Nothing gathered yet for a problem with weights ``[B, V, O]``."""
+        """Moments of no rows, for a problem with weights ``[B, V, O]``."""
         return cls.zeros(*weight.shape)
 
     def add(self, x: Tensor, lacking: Tensor | None, weight: float = 1.0) -> None:
-        """Add rows: ``x [rows, B, V]`` and what the outputs lack ``[rows, B, O]`` (None: nothing)."""
+        """Add rows: inputs ``x [rows, B, V]``, and the differences of outputs ``lacking [rows, B, O]`` (None: zero)."""
         self.rows += weight * len(x)
         for start in range(0, len(x), _CHUNK):
             part = x[start : start + _CHUNK].double().movedim(1, 0)
@@ -72,7 +72,7 @@ class Moments:
 
     @property
     def finite(self) -> bool:
-        """Whether no input and no output was NaN or infinite."""
+        """Whether all inputs and outputs were finite."""
         return math.isfinite(self.error) and bool(torch.isfinite(self.gram.diagonal(dim1=1, dim2=2)).all())
 
     def spread(self, weight: Tensor) -> float:
@@ -86,6 +86,6 @@ def _squared(part: Tensor) -> Tensor:
     """``X'X`` of every block of ``[B, rows, V]``."""
     if part.device.type != "cpu":
         return (part.mT @ part).cpu()
-    # NumPy sees that both operands are one array and computes half of the products (BLAS syrk); torch computes all.
+    # NumPy computes only half of the products when both operands are one array (BLAS syrk); torch computes all.
     with np.errstate(all="ignore"):  # the study raises where moments are not finite
         return torch.from_numpy(np.stack([block.T @ block for block in part.contiguous().numpy()]))

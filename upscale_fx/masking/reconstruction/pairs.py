@@ -1,8 +1,8 @@
-"""Moments of products over all pairs of rows: q·k between every two nodes of a graph, without a row for each pair.
+"""Moments of products over all pairs of rows (q·k between every two nodes of a graph), without a row for each pair.
 
 For ``z_c(i, j) = q_ic k_jc`` the sum over all pairs is ``sum of z_c z_d = (Q'Q)_cd (K'K)_cd``: the Gram matrix of a
-product is the product of Gram matrices, element by element. The same holds between two models, of which one has
-``z`` and the other ``y``: ``sum of z_c y_d = (Qz'Qy)_cd (Kz'Ky)_cd``.
+product is the product of Gram matrices, element by element. The same holds between two models, with ``z`` in one and
+``y`` in the other: ``sum of z_c y_d = (Qz'Qy)_cd (Kz'Ky)_cd``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Values = dict[fx.Node, Tensor]
 
 
 def makes_pairs(reading: Reading, flow: Dataflow) -> bool:
-    """Whether a call multiplies rows of one operand with other rows of the other: all pairs of nodes, say."""
+    """Whether a call multiplies each row of one operand with other rows of the other: all pairs of nodes, say."""
     relation = flow.relations[reading.node]
     if not isinstance(relation, Product) or len(reading.operands) != 2:
         return False
@@ -34,13 +34,13 @@ def makes_pairs(reading: Reading, flow: Dataflow) -> bool:
 def pair_moments(
     reading: Reading, channels: Positions, dense: Values, pruned: Values | None, flow: Dataflow, weight: Tensor
 ) -> Moments:
-    """The moments of one batch: all pairs that the product makes; ``pruned`` is None where nothing is lacking.
+    """The moments of one batch over all pairs of the product; ``pruned`` is None for the dense model alone.
 
     Args:
         reading: the call and its two operands.
         channels: ``[B, C]``, the channels of every block.
         dense: values of the dense model.
-        pruned: values of the pruned model, whose weights still are ``weight [B, C, O]``.
+        pruned: values of the pruned model, with its present weights ``weight [B, C, O]``.
         flow: the analysed graph.
         weight: weights of the products in the outputs.
 
@@ -74,7 +74,7 @@ def _row_letters(flow: Dataflow, relation: Product, place: int) -> str:
 
 
 def _graphs(reading: Reading, channels: Positions, values: Values, flow: Dataflow) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both operands ``[B, rows, C]`` in float64, for every combination of the rows they share."""
+    """Both operands ``[B, rows, C]`` in float64, for every combination of the row axes that they share."""
     relation = flow.relations[reading.node]
     assert isinstance(relation, Product)
     shared = [a for a in relation.groups[0] if all(a in _row_letters(flow, relation, place) for place in (0, 1))]

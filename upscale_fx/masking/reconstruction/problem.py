@@ -1,8 +1,8 @@
-"""What all least-squares problems have in common, whatever they are regressions of.
+"""The interface of all least-squares problems.
 
-A *least-squares problem* is a linear regression with several outputs: weights ``W [B, V, O]``, each of the ``B`` blocks
-on its own, from *rows* of inputs ``X [rows, B, V]`` to *targets*, the dense model's outputs. An input is a *variable*:
-a channel of a consumer, or the constant 1 that a bias weighs. *Moments* are all that is kept of the rows.
+A *least-squares problem* is a linear regression with several outputs: weights ``W [B, V, O]``, for each of the ``B``
+blocks separately, from *rows* of inputs ``X [rows, B, V]`` to *targets*, the dense model's outputs. An input is a
+*variable*: a channel of a consumer, or the constant 1 of a bias. Only *moments* of the rows are kept.
 
 There are two kinds, made in :mod:`find_problems`: :class:`~joint.JointProblem` and :class:`~single.SingleProblem`.
 """
@@ -25,7 +25,7 @@ class Problem(Protocol):
 
     @property
     def number(self) -> int:
-        """Its number among the problems of its graph, in execution order; what is known of it is kept by number."""
+        """Its number among the problems of its graph, in execution order; results are stored by this number."""
 
     @property
     def variables(self) -> Positions:
@@ -37,7 +37,7 @@ class Problem(Protocol):
 
     @property
     def target(self) -> fx.Node | None:
-        """The value whose channels are its outputs; None where outputs are no channels of a value (logits, gates)."""
+        """The value whose channels are its outputs; None where outputs are not channels of a value (logits, gates)."""
 
     @property
     def logits(self) -> bool:
@@ -45,7 +45,7 @@ class Problem(Protocol):
 
     @property
     def parameters(self) -> set[str]:
-        """The names of parameters whose entries :meth:`write` may set."""
+        """The names of parameters whose entries :meth:`write` can set."""
 
     @property
     def reason(self) -> str:
@@ -55,12 +55,12 @@ class Problem(Protocol):
         """``[B, V, O]`` in float64: the weights as parameters hold them."""
 
     def last_node(self, place: Mapping[fx.Node, int]) -> fx.Node:
-        """The node after which all that it reads has been computed, given the places of nodes in execution order."""
+        """The last node that it reads; ``place`` has the places of nodes in execution order."""
 
     def held_nodes(self, refitted: bool = True) -> set[fx.Node]:
         """Values that a run has to hold until the rows are gathered.
 
-        Those of the target only where weights are ``refitted``: the dense model lacks nothing of itself.
+        The target is among them only if weights are ``refitted``: for the dense model alone no difference is needed.
         """
 
     def gather(
@@ -72,24 +72,24 @@ class Problem(Protocol):
             moments: the moments so far.
             replay: the batch, run up to :meth:`last_node`.
             flow: the analysed graph.
-            weight: the weights ``[B, V, O]`` that the pruned model still has: rows are the pruned model's, and targets
-                what its outputs lack of the dense model's. None: rows are the dense model's, and nothing is lacking.
-            seed: of the draw, where the batch has too many rows.
+            weight: the present weights ``[B, V, O]`` of the pruned model: rows are the pruned model's, and targets the
+                dense model's outputs minus its outputs. None: rows are the dense model's, and targets zero.
+            seed: seed of the draw, where the batch has too many rows.
 
         Returns:
-            The rows ``[rows, 1, V]`` that :meth:`correct` takes; None where it takes none.
+            The rows ``[rows, 1, V]`` that :meth:`correct` takes, or None.
 
         Raises:
-            NotFittedError: what was read are no rows of a least-squares problem.
+            NotFittedError: the values read are not rows of a least-squares problem.
         """
 
     def correct(self, replay: Replay, rows: Tensor | None, change: Tensor) -> bool:
-        """Add to a run what weights that changed by ``[B, V, O]`` change; False where it has to start again."""
+        """Add the effect of a ``change [B, V, O]`` of weights to a run; False if the run has to start again."""
 
     def write(self, root: nn.Module, weight: Tensor) -> set[str]:
         """Set parameters to weights ``[B, V, O]``, in place; returns the names of those that were set."""
 
 
 def consumers_of(problem: Problem) -> set[int]:
-    """The numbers of the consumers that have variables in a problem."""
+    """The numbers of the consumers with variables in a problem."""
     return {int(number) for number in problem.variables[..., 0].reshape(-1) if number >= 0}

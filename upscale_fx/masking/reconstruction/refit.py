@@ -1,8 +1,8 @@
-"""Fits the weights that stay to the dense model's outputs, in graph order, with what has been pruned before them.
+"""Fits the kept weights to the dense model's outputs, in graph order, on the inputs of the pruned model.
 
-A problem is solved when everything before it has been: its inputs are those of the pruned model so far. One batch is
-run once, and goes on after every solution; of several, those problems that do not depend on each other are gathered
-together, in as many passes over the data as there are problems one after another.
+A problem is solved after all problems before it, so its inputs are those of the pruned model so far. A single batch is
+run once, and the run continues after every solution. With several batches, independent problems are gathered together;
+there are as many passes over the data as the longest chain of problems that depend on each other.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from upscale_fx.masking.reconstruction.study import Study
 
 @dataclass
 class Refit:
-    """One refit under way.
+    """One refit.
 
     Attributes:
         study: the problems and the data.
-        removed: for each consumer, the channels that go.
+        removed: for each consumer, the removed channels.
         ridge: see :mod:`solve`.
         working: a copy of the dense model, whose parameters are fitted one problem after the other.
         names: parameters that changed.
-        reasons: by consumer why its weights were left as they are.
+        reasons: by number of a consumer, why its weights were not fitted.
     """
 
     study: Study
@@ -67,13 +67,13 @@ class Refit:
         else:
             self._stream(left)
         for number, mask in enumerate(self.removed):
-            if mask.any():  # also what is part of no problem
+            if mask.any():  # consumers without a problem too
                 self._zero(number)
         self.study.warn_of_few_rows()
         return {name: self.working.get_parameter(name).detach() for name in sorted(self.names)}
 
     def _settled_by_the_dense_model(self) -> list[Problem]:
-        """Solve what reads nothing that has changed, by the moments that are known; returns the other problems."""
+        """Solve problems without changed inputs, by the moments of the dense model; returns the other problems."""
         left = []
         for problem, stage in zip(self.problems, self._stages(self.problems), strict=True):
             moments = self.study.known_moments(problem)
@@ -119,7 +119,7 @@ class Refit:
                 self._solve(problem, own, weight)
 
     def _solve(self, problem: Problem, moments: Moments, weight: Tensor) -> Tensor:
-        """Fit a problem and write its weights; returns by how much they changed ``[B, V, O]``."""
+        """Fit a problem and write its weights; returns their change ``[B, V, O]``."""
         self.study.check(problem, moments)
         kept = self._kept(problem)
         reason = self.fit_problem(problem, moments, weight, kept)
@@ -131,9 +131,9 @@ class Refit:
         return problem.weight(self.working) - weight  # as they are stored, rounded to their dtype
 
     def fit_problem(self, problem: Problem, moments: Moments, weight: Tensor, kept: Tensor) -> str:
-        """Fit a problem and write its weights; returns why not, if they stay as they are."""
+        """Fit a problem and write its weights; returns the reason if it does not, else an empty text."""
         reason = problem.reason or self.study.reasons.get(problem.number, "")
-        if reason or (bool(kept.all()) and not moments.error):  # or nothing is lacking
+        if reason or (bool(kept.all()) and not moments.error):  # the second: the error is zero already
             return reason
         free = kept[:, :, None] & self._free(problem, weight)
         try:
@@ -144,7 +144,7 @@ class Refit:
         return ""
 
     def _free(self, problem: Problem, weight: Tensor) -> Tensor:
-        """``[B, V, O]``: entries that may be other than zero; a bias that is zero everywhere was never trained."""
+        """``[B, V, O]``: entries that can become nonzero: those that are, and biases that are all zero (untrained)."""
         free = weight != 0
         bias = torch.from_numpy(problem.variables[..., 0] < 0)
         free[bias] |= ~free[bias].any(dim=-1, keepdim=True)
@@ -165,7 +165,7 @@ class Refit:
         return torch.from_numpy(kept)
 
     def _stages(self, problems: Sequence[Problem]) -> list[int]:
-        """For each problem how many problems, one after another, come before it."""
+        """For each problem the length of the chain of problems that it depends on."""
         study = self.study
         stages: list[int] = []
         reached: list[set[fx.Node]] = []

@@ -1,12 +1,12 @@
 """Runs the dense and the pruned model side by side, node by node, on one batch.
 
-Both run over one traced graph; they differ in their parameters only, so what no changed parameter reaches is computed
-once for both. A value is dropped after its last reader. A run can stop at a node and go on from there, with parameters
-that have changed in between.
+Both run the same traced graph and differ only in their parameters, so values that no changed parameter affects are
+computed once for both. A value is dropped after its last reader. A run can stop at a node and continue later, with
+parameters that changed in between.
 
-Choices of rows that depend on values (top-k pooling, nearest neighbours) are made by the dense model for both, so that
-rows of one are rows of the other: integers are those of the dense model. Message passing runs in one go where nothing
-else reads what it computes per edge (:mod:`propagations`).
+The dense model makes choices of rows that depend on values (top-k pooling, nearest neighbours) for both, so that their
+rows correspond: integer values are those of the dense model. Message passing runs as one operator where nothing else
+reads its values per edge (:mod:`propagations`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Values = dict[fx.Node, Any]
 
 
 class Replay:
-    """A batch on its way through the graph.
+    """A run of one batch through the graph.
 
     Args:
         dense: the traced model.
         pruned: a copy of it with other parameters; its graph is not read.
         changed: the calls whose parameters differ, now or later.
         arguments: the arguments of the call, by name.
-        propagations: message passing to be run in one go, by its aggregate.
-        wanted: values that are held until they are released; what none of them depends on is not computed. None: all
+        propagations: message passing to run as one operator, by its aggregate.
+        wanted: values that are held until they are released; only nodes that they depend on are computed. None: all
             values are computed, and none is held.
     """
 
@@ -69,18 +69,18 @@ class Replay:
         self._left = Counter(source for node in self.nodes for source in self._sources(node))
 
     def hold(self, nodes: Iterable[fx.Node]) -> None:
-        """Values that are not dropped until :meth:`release`."""
+        """Keep these values until :meth:`release`."""
         self._held.update(nodes)
 
     def release(self, nodes: Iterable[fx.Node]) -> None:
-        """Drop values that were held and that no later call reads."""
+        """Release values; those that no later call reads are dropped."""
         for node in nodes:
             self._held.discard(node)
             if not self._left[node]:
                 self._drop(node)
 
     def advance(self, until: fx.Node) -> None:
-        """Run up to a node, that one included.
+        """Run up to a node and including it.
 
         Raises:
             InputError: the model fails on this batch.
@@ -93,7 +93,7 @@ class Replay:
                 self._place += 1
 
     def along(self, path: Sequence[tuple[fx.Node, fx.Node]], value: Tensor, pruned: bool) -> Tensor:
-        """Another value taken along calls, each with the operand that comes from the call before."""
+        """Take another value through the calls of a path, each given with the operand to replace."""
         values = self.pruned if pruned else self.dense
         ends = {one.inner[0]: one for one in self._whole.values()}
         steps = [step for step, _ in path]
@@ -111,7 +111,7 @@ class Replay:
         return value
 
     def _again(self, node: fx.Node, replaced: Mapping[fx.Node, Tensor], pruned: bool) -> Tensor:
-        """A call once more with some operands replaced."""
+        """The result of a call with some operands replaced."""
         values = self.pruned if pruned else self.dense
         pick = lambda source: replaced[source] if source in replaced else values[source]  # noqa: E731
         args, kwargs = map_arg(node.args, pick), map_arg(node.kwargs, pick)
@@ -120,7 +120,7 @@ class Replay:
         return result
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
-        """What a call reads, each once."""
+        """The nodes that a call reads, each once."""
         if node not in self._whole:
             return list(node.all_input_nodes)
         one = self._whole[node]
@@ -153,8 +153,8 @@ class Replay:
         except Exception as error:
             where = node.meta.get("module") or node.name
             raise InputError(
-                f"the model fails on a calibration batch, in {where} ({node.name}): {error}. A batch must be what the "
-                f"model itself can be called with"
+                f"the model fails on a calibration batch, in {where} ({node.name}): {error}. A batch must hold "
+                f"arguments of the model"
             ) from error
 
     def _drop(self, node: fx.Node) -> None:

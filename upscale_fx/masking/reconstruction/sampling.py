@@ -1,4 +1,4 @@
-"""Draws rows where a batch has too many: edges and pairs of nodes can be far more than nodes."""
+"""Draws rows where a batch has too many: there can be far more edges, or pairs of nodes, than nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Most rows that a batch contributes where there are more of them than nodes (edges, pairs); these are drawn at random.
+#: The most rows of a batch, other than nodes and graphs; of more rows (edges, pairs), this many are drawn at random.
 SAMPLED_ROWS = 1 << 16
 
 
@@ -17,26 +17,26 @@ class Sample:
     """Some rows of a batch.
 
     Attributes:
-        pick: which rows; None: all.
-        weight: for how many rows each of them stands.
+        pick: the numbers of the rows; None: all.
+        weight: how many rows of the batch each of them represents.
     """
 
     pick: Tensor | None
     weight: float
 
     def of(self, rows: Tensor) -> Tensor:
-        """These rows of all rows."""
+        """The sampled rows of ``rows``."""
         return rows if self.pick is None else rows[self.pick.to(rows.device)]
 
 
 def sample(count: int, symbol: str, name: str, seed: int) -> Sample:
-    """Which of ``count`` rows to take.
+    """Choose among ``count`` rows.
 
     Args:
-        count: how many rows there are.
-        symbol: what they are rows of; of nodes (``"N"``) and graphs (``"B"``) all are taken.
-        name: what is read, so that every problem draws rows of its own.
-        seed: of the draw.
+        count: the number of rows.
+        symbol: the kind of the rows; all nodes (``"N"``) and graphs (``"B"``) are taken.
+        name: the name of the value, so that every problem draws its own rows.
+        seed: seed of the draw.
     """
     if count <= SAMPLED_ROWS or symbol in ("N", "B"):
         return Sample(None, 1.0)

@@ -1,8 +1,8 @@
-"""The regression of one consumer by itself: of everything whose outputs are no term of a sum of linear layers.
+"""The regression of one consumer whose outputs are not a term of a sum of linear layers.
 
-Outputs of a *block* come from the channels of that block alone: those of a head, where weights are given per head; of
-all channels otherwise. A q·k product has one output per head, and its channels all weigh 1; a fitted weight of a
-channel goes into the layers that make one of the operands.
+The outputs of a *block* come only from the channels of that block. There is one block per head where weights are per
+head, else one block of all channels. A q·k product has one output per head, and all its channels have weight 1; a
+fitted weight of a channel scales the layers that make one of the operands.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class SingleProblem:
         consumer_number: its number.
         channels: ``[B, C]``, the channels of every block.
         stored: parameters that hold the weights, side by side along the outputs: names, and the entries ``[B, C, O]``
-            that weigh the channels. Empty where weights cannot be set one by one.
+            of the channels. Empty where weights cannot be set one by one.
         biases: their biases: names and entries ``[O]``. Empty where there are none.
-        scaled: of a product, the rows of the layers that make one of its operands.
+        scaled: for a product, the rows of the layers that make one of its operands.
         reason: why its weights cannot be fitted, if they cannot.
-        softmax: what its outputs, logits, go into; see :mod:`softmax_rows`.
+        softmax: the softmax that reads its outputs, if these are logits; see :mod:`softmax_rows`.
         number: its number among all problems.
     """
 
@@ -64,7 +64,7 @@ class SingleProblem:
 
     @property
     def target(self) -> None:
-        """Not known to be channels of a value: logits, gates, outputs of several calls."""
+        """None: its outputs are logits, gates, or outputs of several calls."""
 
     @property
     def logits(self) -> bool:
@@ -100,7 +100,7 @@ class SingleProblem:
         return self.softmax.shares if self.softmax is not None else max(self.calls, key=place.__getitem__)
 
     def held_nodes(self, refitted: bool = True) -> set[fx.Node]:
-        """What the calls read, and what the softmax is."""
+        """The operands of the calls, and the softmax with its index."""
         read = {node for reading in self.consumer.readings for node in reading.values}
         return read if self.softmax is None else read | {self.softmax.shares, self.softmax.index}
 
@@ -108,7 +108,7 @@ class SingleProblem:
     def gather(
         self, moments: Moments, replay: Replay, flow: Dataflow, weight: Tensor | None, seed: int
     ) -> Tensor | None:
-        """Add what all calls read in one batch to the moments. See :meth:`~problem.Problem.gather`."""
+        """Add the rows of all calls in one batch to the moments. See :meth:`~problem.Problem.gather`."""
         for reading in self.consumer.readings:
             if makes_pairs(reading, flow):
                 pruned_values = None if weight is None else replay.pruned
@@ -121,7 +121,7 @@ class SingleProblem:
     def _add_rows(
         self, reading: Reading, moments: Moments, replay: Replay, flow: Dataflow, weight: Tensor | None, seed: int
     ) -> None:
-        """Add what one call reads in one batch."""
+        """Add the rows of one call in one batch."""
         value = reading.operands[0].value
         count = len(flattened(flow, value, replay.dense[value]))
         some = sample(count, rows_of(flow.axes[value]), reading.node.name, seed)
@@ -134,7 +134,7 @@ class SingleProblem:
         moments.add(pruned, missing, some.weight)
 
     def _rows(self, reading: Reading, replay: Replay, flow: Dataflow, some: Sample, pruned: bool) -> Tensor:
-        """``[rows, B, V]``: what a call reads, and ones for a bias."""
+        """``[rows, B, V]``: the channels that a call reads, and ones for a bias."""
         values = replay.pruned if pruned else replay.dense
         if len({len(flattened(flow, node, values[node])) for node in reading.values}) > 1:
             raise NotFittedError("its two operands have different rows")
@@ -146,7 +146,7 @@ class SingleProblem:
         return torch.cat([rows, rows.new_ones((*rows.shape[:2], 1))], dim=2) if self.biases else rows
 
     def correct(self, replay: Replay, rows: Tensor | None, change: Tensor) -> bool:
-        """Never: what its outputs go into is not known."""
+        """Always False: the use of its outputs is not known."""
         return False
 
     def write(self, root: nn.Module, weight: Tensor) -> set[str]:

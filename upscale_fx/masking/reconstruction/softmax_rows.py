@@ -1,10 +1,10 @@
-"""Rows of logits, weighted as the softmax behind the logits weights them.
+"""Rows of logits, weighted by the effect of their errors on the softmax that reads them.
 
-A softmax does not change when all logits of a target shift alike, and hardly changes with the logits of edges that have
-small shares. To second order: for logits ``z`` with shares ``a = softmax(z)`` over the edges of a target, an error
-``d`` of the logits changes the shares by a divergence of ``1/2 sum of a (d - sum of a d)^2``. So the rows of such a
-problem are taken without their mean over the edges of the same target, weighted by the shares, and times the root of
-the share.
+A softmax does not change when all logits of a target change by the same number, and hardly changes with the logits of
+edges that have small shares. To second order: for logits ``z`` with shares ``a = softmax(z)`` over the edges of a
+target, an error ``d`` of the logits changes the shares by a divergence of ``1/2 sum of a (d - sum of a d)^2``. So from
+the rows of such a problem their mean over the edges of the same target, weighted by the shares, is subtracted, and
+each row is multiplied by the root of its share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from upscale_fx.analysis.linear_rows import is_linear_along_rows
 
 @dataclass(frozen=True)
 class Softmax:
-    """The softmax that logits go into.
+    """The softmax that reads logits.
 
     Attributes:
         shares: its node: ``[E]`` or one per head ``[E, H]``.
@@ -32,7 +32,7 @@ class Softmax:
 
 
 def softmax_of(flow: Dataflow, logits: fx.Node) -> Softmax | None:
-    """The softmax that logits go into, if nothing else reads them."""
+    """The softmax that reads logits, if nothing else does."""
     node = logits
     while True:
         users = [user for user in node.users if user in flow.axes or user.op == "output"]

@@ -2,12 +2,12 @@
 
 Minimises ``|X W - Y|^2 + sum over channels c of r_c |W_c - W0_c|^2`` over weights whose removed rows are zero, with
 ``Y = X W0 + E``: the normal equations on the kept rows ``K`` are ``(G + R)_KK W_K = (X'E + (G + R) W0)_K``. ``r_c`` is
-a share of the channel's own energy ``G_cc``, so that the scale of a channel does not matter, and never less than a
-millionth of that of the mean channel: a singular Gram matrix (dead channels, fewer rows than channels) is solved too.
-The error ``|X W - Y|^2`` is never larger than that of ``W0`` with its removed rows zero, which the ridge does not
-punish on the rows that are kept.
+a share of the channel's own energy ``G_cc``, so that the scale of a channel does not matter, and at least a millionth
+of that of the mean channel, so that a singular Gram matrix (dead channels, fewer rows than channels) is solved too. The
+error ``|X W - Y|^2`` is never larger than that of ``W0`` with zeros in its removed rows, for which the ridge is zero on
+the kept rows.
 
-Entries that are zero in ``W0`` stay zero: a sparse model stays sparse, and what was pruned before does not come back.
+Entries that are zero in ``W0`` stay zero: a sparse model stays sparse, and channels removed earlier do not return.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from upscale_fx.masking.reconstruction.moments import Moments
 RIDGE = 1e-4
 #: Least ridge of a channel, as a share of the mean channel's.
 _LEAST = 1e-6
-#: What biases have of it.
+#: The share of the ridge for biases.
 _BIASES = 1e-6
-#: Most multiply-adds that are spent on outputs whose weights have zeros in different places.
+#: The most multiply-adds for outputs whose weights have zeros in different places.
 MOST = 1e11
 
 
 class NotFittedError(UpscaleError, ValueError):
-    """Weights cannot be fitted to the calibration data; says why. They stay as they are, and a note says so."""
+    """The reason why weights cannot be fitted to the calibration data; they stay as they are, and a note says so."""
 
 
 def regularised(gram: Tensor, ridge: float = RIDGE, biases: Mask | None = None) -> Tensor:
-    """``G + R`` for every block of ``gram [B, V, V]``; ``biases`` ``[B, V]`` says which variables are biases.
+    """``G + R`` for every block of ``gram [B, V, V]``; the mask ``biases [B, V]`` marks the biases.
 
-    Biases may move as far as they like, like the intercept of any ridge regression: what a constant channel adds is
-    theirs to take over. A trace of the ridge tells two biases of one target apart.
+    Biases are nearly free, like the intercept of any ridge regression: they take over the effect of constant channels.
+    Their very small ridge makes the solution unique for two biases of one target.
     """
     energy = gram.diagonal(dim1=1, dim2=2)
     energy = energy + _LEAST * energy.mean(dim=1, keepdim=True)
@@ -57,11 +57,11 @@ def normal_equations(
 
 
 def fit(left: Tensor, right: Tensor, free: Tensor) -> Tensor:
-    """Weights ``[B, V, O]``, zero but where the mask ``free`` (``[B, V, O]``) allows others.
+    """Weights ``[B, V, O]``, zero except where the mask ``free [B, V, O]`` is true.
 
     Raises:
-        NotFittedError: outputs have their zeros in so many different places that this would take too long, or the
-            moments are singular to working precision, ridge and all.
+        NotFittedError: the zeros of outputs have so many different patterns that this would take too long, or the
+            moments are singular to working precision, even with the ridge.
     """
     weight = torch.zeros_like(right)
     for block, masks in enumerate(free):
@@ -69,7 +69,7 @@ def fit(left: Tensor, right: Tensor, free: Tensor) -> Tensor:
         if not bool((masks == patterns).all()):
             patterns, which = masks.unique(dim=1, return_inverse=True)
         if float(patterns.sum(dim=0).double().pow(3).sum()) / 3 > MOST and patterns.shape[1] > 1:
-            raise NotFittedError("single entries of its weights are zero, in other places for every output")
+            raise NotFittedError("single entries of its weights are zero, in different places for every output")
         for number, pattern in enumerate(patterns.T):
             keep, outputs = torch.nonzero(pattern)[:, 0], torch.nonzero(which == number)[:, 0]
             if len(keep):

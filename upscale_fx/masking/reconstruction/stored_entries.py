@@ -1,4 +1,4 @@
-"""Which entries of parameters values hold as they are, and by how many calls each entry is read."""
+"""Values that are entries of a parameter, and how many calls read each entry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upscale_fx.channels.relations import Movement
 
 
 def stored_entries(flow: Dataflow, node: fx.Node) -> tuple[str, Positions] | None:
-    """The parameter whose entries a value holds, and which, position by position; None for what is computed."""
+    """The parameter that a value is taken from, and the entry at each position; None for computed values."""
     index = np.arange(flow.axes[node].count, dtype=np.int64) if node in flow.axes else None
     while index is not None and node.op != "get_attr":
         relation = flow.relations.get(node)
@@ -28,23 +28,23 @@ def stored_entries(flow: Dataflow, node: fx.Node) -> tuple[str, Positions] | Non
 
 
 def _moves_entries(relation: object) -> bool:
-    """Whether every position of a value is one of a single source."""
+    """Whether every position of a value is a position of one source."""
     return isinstance(relation, Movement) and len(relation.flows) == 1 and bool((relation.flows[0].index >= 0).all())
 
 
 @dataclass
 class ReadCounts:
-    """By how many calls every entry of a parameter is read: what several calls read is not fitted for one of them."""
+    """How many calls read each entry of a parameter; an entry that several calls read cannot be fitted for one."""
 
     flow: Dataflow
     known: dict[str, Positions] = field(default_factory=dict)
 
     def once(self, parameter: str, entries: Positions) -> bool:
-        """Whether one call alone reads these entries."""
+        """Whether exactly one call reads each of these entries."""
         return bool((self.of(parameter)[entries] == 1).all())
 
     def of(self, parameter: str) -> Positions:
-        """``[numel]``, by how many calls each entry is read."""
+        """``[numel]``, how many calls read each entry."""
         if parameter not in self.known:
             size = self.flow.module.get_parameter(parameter).numel()
             counts = self.known[parameter] = np.zeros(size, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What a model computes on calibration data: the moments of every least-squares problem."""
+"""The study of a model on calibration data: the moments of every least-squares problem."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from upscale_fx.masking.reconstruction.problem import Problem, consumers_of
 from upscale_fx.masking.reconstruction.replay import Replay
 from upscale_fx.masking.reconstruction.solve import NotFittedError
 
-#: So many layers are named in a warning.
+#: The most layers that a warning names.
 _TOLD = 3
 
 T = TypeVar("T")
-#: Calibration data as a study takes it: the arguments of one call after another, by name.
+#: Calibration data: for each call the arguments by name.
 Calls = Iterable[Mapping[str, object]]
 
 
@@ -37,14 +37,14 @@ class Study:
     Attributes:
         flow: the analysed graph of the dense model.
         consumers: its consumers.
-        eligible: for each consumer, which channels may go.
-        batches: the calibration data, gone over several times: arguments by name.
-        seed: of the rows that are drawn where a batch has too many.
+        eligible: for each consumer, the eligible channels.
+        batches: the calibration data, as arguments by name; it is iterated several times.
+        seed: seed of the rows that are drawn where a batch has too many.
         progress: show bars, where standard error is a terminal.
         problems: the problems, in execution order: problem ``k`` has number ``k``.
-        moments: their moments in the dense model, by number; None where nothing may go, and where they mean nothing.
-            Empty before :meth:`observe`.
-        rows: by the number of a problem, how many rows were seen of it.
+        moments: their moments in the dense model, by number; None where no channel is eligible, or where a problem
+            cannot be fitted. Empty before :meth:`observe`.
+        rows: by the number of a problem, its number of rows.
         reasons: by the number of a problem, why its weights cannot be fitted.
     """
 
@@ -103,7 +103,7 @@ class Study:
     def gather(
         self, problem: Problem, moments: Moments, replay: Replay, weight: Tensor | None, number: int
     ) -> Tensor | None:
-        """Add batch ``number`` to the moments of a problem; notes the reason where that makes no sense."""
+        """Add batch ``number`` to the moments of a problem; records the reason if it cannot be fitted."""
         if problem.number in self.reasons:
             return None
         try:
@@ -122,18 +122,18 @@ class Study:
     @property
     def single(self) -> bool:
         """Whether the data is one batch."""
-        return length_hint(self.batches, 0) == 1  # 0: a stream that does not know its length
+        return length_hint(self.batches, 0) == 1  # 0: the length of a stream is not known
 
     def told(self, items: Sequence[T], what: str) -> Iterable[T]:
         """Items with a progress bar."""
         return progress_bar(items, desc=what, shown=self.progress, leave=False)
 
     def names(self, problem: Problem) -> list[str]:
-        """The consumers that have variables in a problem."""
+        """The names of the consumers with variables in a problem."""
         return sorted({self.consumers[number].name for number in consumers_of(problem)})
 
     def check(self, problem: Problem, moments: Moments) -> None:
-        """Raise an InputError where something that is not finite was gathered; takes note of how many rows there are.
+        """Raise an InputError if moments are not finite; records the number of rows.
 
         A problem without rows (of a relation without edges, say) cannot be fitted.
         """
@@ -149,7 +149,7 @@ class Study:
             self.rows[problem.number] = int(moments.rows)
 
     def warn_of_few_rows(self) -> None:
-        """Warn, once, of problems with fewer rows than variables: of many weights that fit the data, one is taken."""
+        """Warn, once, of problems with fewer rows than variables, which have many solutions."""
         seen = [(self.problems[number], rows) for number, rows in self.rows.items()]
         few = [(problem, rows) for problem, rows in seen if rows < problem.variables.shape[1]]
         if self._warned or not few:
@@ -159,5 +159,5 @@ class Study:
         more = [] if len(told) <= _TOLD else [f"{len(told) - _TOLD} more"]
         warn(
             f"calibration: fewer rows than inputs to weigh ({'; '.join([*told[:_TOLD], *more])}). Weights are fitted "
-            f"to the calibration data and little else: calibrate on more of it (a larger graph, more batches)"
+            f"too closely to the calibration data: calibrate on more of it (a larger graph, more batches)"
         )

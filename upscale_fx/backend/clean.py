@@ -1,4 +1,4 @@
-"""Dynamo's graph without its assertions and guards: sizes are read off tensors, what a model holds are attributes."""
+"""Dynamo's graph, cleaned: no assertions or guards, sizes read from tensors, the model's values as attributes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from upscale_fx.backend.arguments import GRADIENT_MODES, Argument
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.errors import ModeError, TraceError
 
-#: Check or log something and return nothing.
+#: Functions that check or log something and return nothing.
 _CHECKS = {"_assert", "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "_check", "_check_is_size",
            "_check_value", "_check_index", "_check_type", "_check_not_implemented", "sym_constrain_range",
            "sym_constrain_range_for_size", "_log_api_usage_once"}  # fmt: skip
-#: Functions of symbolic numbers, as those of plain ones.
+#: Functions of symbolic numbers, and the same for Python numbers.
 _ON_NUMBERS: dict[Any, Callable[..., Any]] = {
     torch.sym_max: builtins.max, torch.sym_min: builtins.min, torch.sym_int: builtins.int,
     torch.sym_float: builtins.float, torch.sym_not: operator.not_,
 }  # fmt: skip
-#: Sizes asked of a tensor by a function.
+#: Functions that read sizes of a tensor, and the methods that do the same.
 _SIZES = {"sym_size": "size", "sym_numel": "numel", "sym_stride": "stride"}
-#: Norms with running statistics: where these, and the flag that says whether they are updated, stand.
+#: Norms with running statistics: name and position of the mean, and of the flag that updates it.
 _NORMS = {F.batch_norm: ("running_mean", 1, "training", 5), F.instance_norm: ("running_mean", 1, "use_input_stats", 5),
           torch.batch_norm: ("running_mean", 3, "training", 5)}  # fmt: skip
 #: Kernels of recurrent layers.
@@ -39,15 +39,15 @@ _RECURRENT = {getattr(torch, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_
 
 
 @dataclass(frozen=True)
-class CapturedGraph:
-    """A graph whose placeholders are the arguments of the call, and whose attributes are what the model holds.
+class CleanGraph:
+    """A graph whose placeholders are the arguments of the call, and whose attributes are the values of the model.
 
     Attributes:
-        graph: the graph. Every node's ``meta`` has ``module`` and ``source`` (where it comes from) and ``sizes`` (as
-            text, of a tensor); a Python number that the model holds has ``number``, one that is computed ``symbolic``.
+        graph: the graph. Every node's ``meta`` has ``module`` and ``source``, and for tensors ``sizes``, as text.
+            ``number`` marks a Python number that the model holds, ``symbolic`` one that is computed.
         given: the arguments, in the order of the placeholders.
         held: parameters, buffers and numbers.
-        constants: tensors that Dynamo made part of its graph, by attribute.
+        constants: tensors in Dynamo's graph itself, by attribute.
     """
 
     graph: fx.Graph
@@ -56,7 +56,7 @@ class CapturedGraph:
     constants: dict[str, Tensor]
 
 
-def captured_graph(gm: fx.GraphModule, arguments: Sequence[Argument]) -> CapturedGraph:
+def clean_graph(gm: fx.GraphModule, arguments: Sequence[Argument]) -> CleanGraph:
     """Rewrite Dynamo's graph.
 
     Raises:
@@ -66,11 +66,11 @@ def captured_graph(gm: fx.GraphModule, arguments: Sequence[Argument]) -> Capture
     writer = _Writer(gm, arguments)
     for node in gm.graph.nodes:
         writer.write(node)
-    for node in reversed(list(writer.graph.nodes)):  # what was only checked
+    for node in reversed(list(writer.graph.nodes)):  # numbers that were only checked
         if not node.users and node.meta.get("symbolic"):
             writer.graph.erase_node(node)
     held = tuple(argument for argument in arguments if argument.kind == "held")
-    return CapturedGraph(writer.graph, tuple(writer.given), held, writer.constants)
+    return CleanGraph(writer.graph, tuple(writer.given), held, writer.constants)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class _Writer:
         self.several_models = len({argument.owner for argument in self.arguments if argument.owner}) > 1
         self.placeholders = [node for node in self.gm.graph.nodes if node.op == "placeholder"]
         axes = {size for a in self.arguments if a.kind == "given" and not a.integer for size in a.sizes}
-        # An integer that Dynamo takes for the size of an axis is read off that axis.
+        # An integer that Dynamo takes for the size of an axis is read from that axis.
         self.given = [a for a in self.arguments if a.kind == "given" and not (a.integer and a.sizes[0] in axes)]
         written = [self._written(self.graph.placeholder(a.name), sizes=tuple(map(str, a.sizes))) for a in self.given]
         for argument, node in zip(self.given, written, strict=True):
@@ -97,7 +97,7 @@ class _Writer:
                     self.counts[size] = self._written(count)
 
     def write(self, node: fx.Node) -> None:
-        """Write what one of Dynamo's nodes becomes: a node, several, a constant, or nothing."""
+        """Rewrite one of Dynamo's nodes as a node, several nodes, a constant, or nothing."""
         if node.op == "placeholder":
             if node not in self.known:
                 self.known[node] = self._input(node)
@@ -126,19 +126,19 @@ class _Writer:
             self.known[node] = self._call(node, node.op, _ON_NUMBERS.get(target, target), args, kwargs)
 
     def _input(self, node: fx.Node) -> fx.Node | int | None:
-        """A size, or something a model holds."""
+        """A size, or a value that a model holds."""
         argument = self.arguments[self.placeholders.index(node)]
         if argument.kind in ("count", "given"):
             size = argument.sizes[0]
-            if isinstance(size, int):  # Dynamo found out that it must be this number
+            if isinstance(size, int):  # Dynamo specialised it to this number
                 return size
             if size not in self.counts and node.users:
                 raise TraceError("the model reads the strides of an argument; pass contiguous tensors")
             return self.counts.get(size)
-        made = self._written(self.graph.get_attr(argument.name), sizes=tuple(map(str, argument.sizes)))
+        attribute = self._written(self.graph.get_attr(argument.name), sizes=tuple(map(str, argument.sizes)))
         as_number = argument.number and all(user.target == "item" for user in node.users)
-        made.meta["number"] = argument.integer or as_number
-        return made
+        attribute.meta["number"] = argument.integer or as_number
+        return attribute
 
     def _constant(self, node: fx.Node) -> fx.Node:
         value: Any = self.gm
@@ -151,12 +151,12 @@ class _Writer:
         return self._written(self.graph.get_attr(name), sizes=tuple(map(str, value.shape)))
 
     def _call(self, node: fx.Node, op: str, target: Any, args: Any, kwargs: Any = None) -> fx.Node:
-        made = self.graph.create_node(op, target, tuple(args), kwargs or {})
+        call = self.graph.create_node(op, target, tuple(args), kwargs or {})
         value = node.meta.get("example_value")
         if isinstance(value, Tensor):
-            made.meta["sizes"] = tuple(map(str, value.shape))
+            call.meta["sizes"] = tuple(map(str, value.shape))
         symbolic = isinstance(value, torch.SymInt | torch.SymBool | torch.SymFloat | int | float)
-        return self._written(made, module=self._module(node), source=source_of(node), symbolic=symbolic)
+        return self._written(call, module=self._module(node), source=source_of(node), symbolic=symbolic)
 
     def _written(self, node: fx.Node, **facts: Any) -> fx.Node:
         node.meta.update({"module": "", "source": "", **facts})
@@ -175,9 +175,9 @@ def _check_traceable(node: fx.Node, name: str) -> None:
     if node.op == "call_module" or isinstance(node.target, HigherOrderOperator):
         raise TraceError(_refusal(node, f"{node.target}, a subgraph that is opaque here"))
     if name in ("_enter_autocast", "_exit_autocast"):
-        raise TraceError(_refusal(node, "torch.autocast within forward(), for which its kernels are not made"))
+        raise TraceError(_refusal(node, "torch.autocast within forward(), which its kernels do not support"))
     if node.op == "call_function" and node.target in _RECURRENT:
-        raise TraceError(_refusal(node, f"torch.{name}, whose weights cannot be told apart here"))
+        raise TraceError(_refusal(node, f"torch.{name}, whose weights are one list without names"))
     if node.op == "call_function" and node.target in _NORMS:
         mean, place, flag, flag_place = _NORMS[node.target]
         updates = node.args[flag_place] if len(node.args) > flag_place else node.kwargs.get(flag, flag != "training")
@@ -197,9 +197,9 @@ def _refusal(node: fx.Node, what: str) -> str:
 
 
 def source_of(node: fx.Node) -> str:
-    """File and line that one of Dynamo's nodes comes from, or the first one after it that has a line."""
+    """File and line of one of Dynamo's nodes, or of the first node after it that has them."""
     while node.op != "output" and not node.meta.get("stack_trace"):
         node = node.next
-    found = re.findall(r'File "(.*?)", line (\d+)', node.meta.get("stack_trace") or "")
-    found = [frame for frame in found if "/torch/" not in frame[0]] or found
-    return f"{found[-1][0].rsplit('/', 1)[-1]}:{found[-1][1]}" if found else "unknown line"
+    frames = re.findall(r'File "(.*?)", line (\d+)', node.meta.get("stack_trace") or "")
+    frames = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+    return f"{frames[-1][0].rsplit('/', 1)[-1]}:{frames[-1][1]}" if frames else "unknown line"

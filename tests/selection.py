@@ -1,0 +1,33 @@
+"""Which cases of a table ``make test`` runs: the others are marked slow, and ``make test-all`` runs them too."""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+import pytest
+
+
+def case(value: Any, fast: bool) -> Any:
+    """One value, or a tuple of them, as parameters of a test."""
+    arguments = value if isinstance(value, tuple) else (value,)
+    return pytest.param(*arguments, marks=[] if fast else [pytest.mark.slow])
+
+
+def every(step: int, values: Iterable[Any], start: int = 0) -> list[Any]:
+    """All values as parameters; all but every ``step``-th, from the one at ``start`` on, are slow."""
+    return [case(value, number % step == start) for number, value in enumerate(values)]
+
+
+def only(fast: Iterable[Any], values: Iterable[Any]) -> list[Any]:
+    """All values as parameters; all but those named first are slow."""
+    kept = list(fast)
+    return [case(value, value in kept) for value in values]
+
+
+def first_of_each(values: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
+    """All values as parameters; all but the first one of each key are slow."""
+    seen: set[Hashable] = set()
+    found = []
+    for value in values:
+        found.append(case(value, key(value) not in seen))
+        seen.add(key(value))
+    return found
