@@ -14,6 +14,13 @@ def test_imports_run_downwards_only():
     assert architecture.misplaced(FILES) == []
 
 
+def test_the_page_shows_the_table_that_holds():
+    page = (architecture.root().parent / "docs" / "architecture.md").read_text()
+    assert f"```{architecture.ORDER}```" in page
+    for room in architecture.floors():
+        assert room in page
+
+
 def test_no_modules_import_each_other_in_a_circle():
     assert architecture.circles(FILES) == []
 
