@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import traceback
-import warnings
 from dataclasses import dataclass
 
 import torch
 
-from upscale_fx.errors import CompilationError, UpscaleWarning
+from upscale_fx.errors import CompilationError, warn
 
 _PACKAGES = ("numba", "llvmlite")
 # Measured: 169,343 nodes, 2,315,598 edges, widths 128-256-256-40, `python -m upscale_fx bench`.
@@ -52,11 +51,9 @@ class Fallback:
         if self.warned or not self.reason or self.silenced or torch.compiler.is_compiling():
             return
         self.warned = True
-        warnings.warn(
+        warn(
             f"{self.reason}, so upscale_fx runs on torch's kernels, which are slower: {_COST}. "
-            f"`{self.remedy}` makes it fast, UPSCALE_FX_KERNELS=torch in the environment silences this",
-            UpscaleWarning,
-            stacklevel=3,
+            f"`{self.remedy}` makes it fast, UPSCALE_FX_KERNELS=torch in the environment silences this"
         )
 
 
