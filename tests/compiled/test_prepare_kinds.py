@@ -26,8 +26,9 @@ class Bipartite(nn.Module):
 
 
 def bipartite(sources, targets, edges):
-    x = (torch.randn(sources, 5), torch.randn(targets, 7))
-    return x, torch.stack([torch.randint(sources, (edges,)), torch.randint(targets, (edges,))])
+    draw = torch.Generator().manual_seed(0)
+    x = (torch.randn(sources, 5, generator=draw), torch.randn(targets, 7, generator=draw))
+    return x, torch.stack([torch.randint(count, (edges,), generator=draw) for count in (sources, targets)])
 
 
 def test_bipartite_graphs():
