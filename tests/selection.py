@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 
+ParameterSet = type(pytest.param())
+
 
 def case(value: Any, fast: bool) -> Any:
-    """One value, or a tuple of them, as parameters of a test."""
-    arguments = value if isinstance(value, tuple) else (value,)
-    return pytest.param(*arguments, marks=[] if fast else [pytest.mark.slow])
+    """One value, a tuple of them, or parameters with an id, as parameters of a test."""
+    marks = [] if fast else [pytest.mark.slow]
+    if isinstance(value, ParameterSet):
+        return pytest.param(*value.values, id=value.id, marks=[*value.marks, *marks])
+    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=marks)
 
 
 def every(step: int, values: Iterable[Any], start: int = 0) -> list[Any]:

@@ -49,6 +49,7 @@ def trained(monkeypatch):
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_command_fills_all_cells_and_writes_pages_and_a_second_one_trains_nothing(job, pages, trained, tmp_path):
     names = ["random", "l2", "l2-constrained", "lasso", "obs", "obs-finetuned", "obs-shared", "budget", "narrow"]
     arguments = [*job, "--models", "sage", "--amounts", "0.5", "--columns", *names]

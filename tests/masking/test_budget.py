@@ -47,7 +47,7 @@ def one_step(name, hidden=48, size=parameters):
 @pytest.mark.parametrize(
     ("sharing", "share"), only([("auto", 0.25)], [("auto", 0.5), ("auto", 0.25), ("always", 0.25), ("never", 0.25)])
 )
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", every(3, MODELS))
 def test_parameters_are_those_of_the_budget(name, sharing, share):
     target = share * parameters(make(name))
     left = parameters(pruned(name, budget=Budget(params=share, sharing=sharing)))
@@ -220,10 +220,10 @@ def test_vision_gnn(unit):
 # Exact, the same every time ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "sharing"), [
+@pytest.mark.parametrize(("name", "sharing"), every(3, [
     ("gcn", "auto"), ("sage", "auto"), ("sage", "always"), ("sage", "never"), ("gatv2", "auto"),
     ("transformer", "never"), ("jknet", "auto"), ("residual", "auto"), ("gat", "auto"), ("rgcn", "auto"),
-])  # fmt: skip
+]))  # fmt: skip
 def test_pruned_is_exactly_masked(name, sharing):
     options = {"budget": Budget(params=0.3, sharing=sharing), "calibration": calibration(name), "progress": False}
     masked, compiled = (f(make(name), **options) for f in (upscale_fx.mask, upscale_fx.prune))

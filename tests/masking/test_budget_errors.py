@@ -8,6 +8,7 @@ from torch import nn
 import upscale_fx
 from tests.comparison import parameters
 from tests.masking.budgets import MODELS, NODES, graph, make, pruned
+from tests.selection import only
 from upscale_fx import Budget
 from upscale_fx.errors import AmountError, PatternError
 from upscale_fx.models import SAGE
@@ -73,7 +74,7 @@ def trained():
 
 
 @pytest.mark.parametrize("pure", [{"constrained": False}, {"constrained": True}], ids=["alone", "shared"])
-@pytest.mark.parametrize("amount", [0.5, 0.7])
+@pytest.mark.parametrize("amount", only([0.7], [0.5, 0.7]))
 def test_outputs_err_less_than_with_the_same_amount_everywhere(amount, pure, trained):
     """At the parameters that uniform amounts leave, on the mean over models; shared sets are a tie at times."""
     x, edge_index = graph()

@@ -13,6 +13,7 @@ from tests.comparison import gap, hooks, same_state, state
 from tests.conformance import CASES
 from tests.conformance.case import Graph
 from tests.masking.calibrated import chain, graph
+from tests.selection import every
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
@@ -54,7 +55,7 @@ WAYS = [
 
 @few_rows
 @heads_keep_more
-@pytest.mark.parametrize(("place", "name"), list(enumerate(MODELS)), ids=MODELS)
+@pytest.mark.parametrize(("place", "name"), every(3, enumerate(MODELS)), ids=MODELS)
 def test_pruned_equals_masked(place, name):
     entry, model = zoo.ZOO[name], zoo.make(name)
     before, mode, rng = state(model), [m.training for m in model.modules()], torch.random.get_rng_state()
@@ -76,7 +77,7 @@ def test_pruned_equals_masked(place, name):
 
 @few_rows
 @heads_keep_more
-@pytest.mark.parametrize("case", [case for case in CASES[::40] if case.expect == "pruned"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", every(3, [c for c in CASES[::40] if c.expect == "pruned"]), ids=lambda case: case.name)
 def test_layers_as_their_documentation_calls_them(case):
     model = case.make()
     args, kwargs = case.arguments(Graph())
@@ -106,7 +107,9 @@ def counts(model, arguments, **options):
 
 @few_rows
 @pytest.mark.parametrize("constrained", [False, True])
-@pytest.mark.parametrize("name", ["gcn-odd-widths", "sage-mean", "gatv2-4", "transformer-edges", "jk-cat", "dense-gcn"])
+@pytest.mark.parametrize(
+    "name", every(3, ["gcn-odd-widths", "sage-mean", "gatv2-4", "transformer-edges", "jk-cat", "dense-gcn"])
+)
 def test_as_many_channels_go_as_without_calibration(name, constrained):
     entry, model = zoo.ZOO[name], zoo.make(name)
     graph = entry.inputs(60, 240, 3, seed=5)

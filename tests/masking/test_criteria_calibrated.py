@@ -77,6 +77,7 @@ def trained(family, seed, data):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_after_the_refit_obs_errs_least_then_lasso_then_weights_alone_then_chance():
     errors = {name: [] for name in ("obs", "lasso", "l2", "random")}
     for family in (SimpleGCN, SAGE, JKNet, GATv2):

@@ -11,6 +11,7 @@ from torch_geometric.utils import degree
 
 from tests.comparison import gap
 from tests.passes.cast import IN, WIDTH, cast, graph, precision_line, single
+from tests.selection import every
 from tests.zoo import make
 from upscale_fx.compiled.module import inputs_of, record_of, unfused
 from upscale_fx.passes import CastPrecision
@@ -41,7 +42,7 @@ def values(gm, arguments):
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", every(2, CONVOLUTIONS))
 def test_half_precision(name, fuse):
     model, arguments = single(CONVOLUTIONS[name]), graph(200, 1500)
     compiled = cast(model, torch.bfloat16, fuse=fuse)

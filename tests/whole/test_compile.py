@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import upscale_fx
 from tests import zoo
 from tests.networks import FAMILIES, random_graph
+from tests.selection import only
 from upscale_fx.models import SAGE, JKNet, SimpleGCN
 
 SIZES = ((23, 70), (40, 31), (57, 200))  # nodes, edges
@@ -65,7 +66,7 @@ def test_five_steps_lower_the_loss(family):
     assert all(parameter.requires_grad for parameter in compiled.parameters())
 
 
-@pytest.mark.parametrize("amount", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("amount", only([0.5], [0.25, 0.5, 0.75]))
 @families
 def test_gradients_are_those_of_the_masked_model(family, amount):
     """Same gradient at the input, and of every parameter that is left as it was."""

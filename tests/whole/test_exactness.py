@@ -75,7 +75,7 @@ def case(request):
 def pytest_generate_tests(metafunc):
     """Every test takes the same cases in the same order, so that each is made once for all of them."""
     if "case" in metafunc.fixturenames:
-        step = 4 if metafunc.function in COMPILING_AGAIN else 1
+        step = 4 if metafunc.function in COMPILING_AGAIN else 2
         metafunc.parametrize("case", list(cases(step)), indirect=True, scope="module")
 
 

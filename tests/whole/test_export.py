@@ -40,6 +40,7 @@ def test_exported_programs_run_at_every_size(family, tmp_path):
 
 @needs_compiler
 @torchs_own_warning
+@pytest.mark.slow
 def test_the_example_exports_packages_and_compares(tmp_path, capsys):
     torch.manual_seed(0)
     program, package = export_gnn.main(["--hidden", "16", "--folder", str(tmp_path)])

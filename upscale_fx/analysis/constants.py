@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.positions import Mask, boolean_product
 from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Reduction, hit
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import operation_of
@@ -146,7 +146,7 @@ class _Analysis:
         weight, constant_weight = relation.matrix(flow.nonzero, outputs), relation.matrix(self.constant, outputs)
         x, constant_x = (masks[relation.x].reshape(relation.batch, -1) for masks in (flow.nonzero, self.constant))
         pairs = ((x, weight & ~constant_weight), (x & ~constant_x, weight))
-        varying: Mask = np.logical_or.reduce([a.astype(np.float32) @ b.T.astype(np.float32) > 0 for a, b in pairs])
+        varying: Mask = np.logical_or.reduce([boolean_product(a, b.T) for a, b in pairs])
         mask: Mask = ~varying if relation.bias is None else ~varying & self.constant[relation.bias]
         return mask.reshape(-1)
 

@@ -90,3 +90,11 @@ class Flow:
         """Whether no two result positions read the same source position."""
         used = self.index[self.index >= 0]
         return len(np.unique(used)) == len(used)
+
+
+def boolean_product(left: Mask, right: Mask) -> Mask:
+    """Return the matrix product of masks: an entry is true iff some entry of its row and its column are both true."""
+    with np.errstate(invalid="ignore"):  # BLAS was seen to raise the flag of an invalid operation on zeros and ones
+        product = np.matmul(left.astype(np.float32), right.astype(np.float32))
+    result: Mask = np.matmul(left, right) if np.isnan(product).any() else product > 0
+    return result

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from torch import fx
 
-from upscale_fx.channels.positions import Flow, Mask, Masks, Positions
+from upscale_fx.channels.positions import Flow, Mask, Masks, Positions, boolean_product
 
 
 class Relation:
@@ -195,7 +195,7 @@ class Contraction(Relation):
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
         outputs = count // self.batch
         x = nonzero[self.x].reshape(self.batch, -1)
-        result = (x.astype(np.float32) @ self.matrix(nonzero, outputs).T.astype(np.float32)) > 0
+        result = boolean_product(x, self.matrix(nonzero, outputs).T)
         if self.bias is not None:
             result = result | nonzero[self.bias]
         return result.reshape(-1)
@@ -205,7 +205,7 @@ class Contraction(Relation):
         needed_rows: Mask = needed.reshape(self.batch, outputs)
         outputs_needed: Mask = np.logical_or.reduce(needed_rows, axis=0)
         x, pattern = nonzero[self.x].reshape(self.batch, -1), self.matrix(nonzero, outputs)
-        reads: Mask = x & ((needed_rows.astype(np.float32) @ pattern.astype(np.float32)) > 0)
+        reads: Mask = x & boolean_product(needed_rows, pattern)
         starved = needed_rows.any(axis=1) & ~reads.any(axis=1)
         reads[starved, 0] = True  # only the bias is left, but the call needs a column to take its rows from
         if self.batch > 1:  # all batch positions share one weight, so they read the same inputs

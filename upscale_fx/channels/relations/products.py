@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from torch import fx
 
-from upscale_fx.channels.positions import Axes, Mask, Masks, Positions
+from upscale_fx.channels.positions import Axes, Mask, Masks, Positions, boolean_product
 from upscale_fx.channels.relations import Movement, OneOfSeveral, Relation, hit
 
 
@@ -77,16 +77,15 @@ class Product(Relation):
 
     def nonzero(self, count: int, nonzero: Masks) -> Mask:
         left, right, result = self.positions
-        a, b = (nonzero[n][p].astype(np.float32) for n, p in ((self.left, left), (self.right, right)))
         reached = np.zeros(count, dtype=bool)
-        reached[result] = np.matmul(a, b) > 0
+        reached[result] = boolean_product(nonzero[self.left][left], nonzero[self.right][right])
         return reached
 
     def inner(self, needed: Mask, nonzero: Masks) -> Mask:
         """Return the inner positions ``[B, K]`` that needed results ``[B, L, R]`` read; at least one where any is."""
         left, right, _ = self.positions
-        a, b = nonzero[self.left][left], nonzero[self.right][right].astype(np.float32)
-        reads: Mask = (a & (np.matmul(needed.astype(np.float32), b.transpose(0, 2, 1)) > 0)).any(axis=1)
+        a, b = nonzero[self.left][left], nonzero[self.right][right]
+        reads: Mask = np.logical_or.reduce(a & boolean_product(needed, b.transpose(0, 2, 1)), axis=1)
         starved = needed.any(axis=(1, 2)) & ~reads.any(axis=1)
         reads[starved, 0] = True  # the result is zero, but the call needs a column to take its rows from
         return reads
