@@ -54,7 +54,7 @@ class Dataflow:
 
 
 def analyse(module: CompiledGNN, values: dict[fx.Node, tuple[object, object]] | None = None) -> Dataflow:
-    """Return the relations, the axes and the forward analysis of a graph, whose example values may be known already."""
+    """Return relations, axes and the forward analysis of a graph; ``values`` are the example values, if known."""
     values = example_values(module) if values is None else values
     axes = {n: found for n, pair in values.items() if n.op != "output" and (found := axes_of(pair)) is not None}
     flow = Dataflow(module, values, relations_of(values, axes, module), axes)

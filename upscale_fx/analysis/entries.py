@@ -35,7 +35,7 @@ def with_entries(gm: CompiledGNN) -> CompiledGNN:
 
 
 def analysed_with_entries(gm: CompiledGNN) -> Dataflow:
-    """The analysis of a graph :func:`with_entries` over the very parameters of ``gm``: it is there to be read."""
+    """Return the analysis of a graph :func:`with_entries` that shares the parameters of ``gm``; only for reading."""
     new = over_same_parameters(gm, copied_graph(gm.graph))
     flow = analyse(new)
     values = dict(flow.values)
@@ -44,7 +44,7 @@ def analysed_with_entries(gm: CompiledGNN) -> Dataflow:
 
 
 def _insert_entries(flow: Dataflow) -> dict[fx.Node, fx.Node]:
-    """Let raw inputs and what barriers return be read through entries: the entry of each."""
+    """Make all readers of raw inputs and of barriers' results read an entry instead; return the entry of each."""
     graph, found = flow.module.graph, {}
     inputs = [name for name, spec in inputs_of(flow.module).arguments.items() if isinstance(spec, TensorSpec)]
     for node in flow.nodes:

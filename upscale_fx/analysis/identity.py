@@ -78,7 +78,7 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
 
 def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
     """Return the component of each channel; channels of one value are in one component, which is ordered together."""
-    distinct = {own.tobytes(): own for own in ids.values()}  # most values have the channels of another
+    distinct = {own.tobytes(): own for own in ids.values()}  # most values share their channels with another
     sets = DisjointSets()
     sets.add(1 + max((int(own.max(initial=-1)) for own in distinct.values()), default=-1))
     channels: dict[int, None] = {}  # in the order in which they are met

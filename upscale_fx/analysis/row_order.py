@@ -52,7 +52,7 @@ def order_of(flow: Dataflow, node: fx.Node, operands: Collection[fx.Node]) -> Or
     return _known[kind, places]
 
 
-#: How kinds of calls take permuted operands: layers are alike, and what is drawn for each of them is too.
+#: Results by kind of call and permuted operands; equal calls of all layers draw the same random numbers.
 _known: dict[Any, Order] = {}
 _MOST_KNOWN = 1 << 10
 

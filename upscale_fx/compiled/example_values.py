@@ -15,7 +15,7 @@ from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import UpscaleError
 
-#: What a node computes on the small and on the large example graph.
+#: The values of a node on the small and on the large example graph.
 Pair = tuple[Any, Any]
 
 
@@ -40,7 +40,7 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, Pair]:
 
 
 def _call(module: CompiledGNN, node: fx.Node) -> Callable[[fx.Node, dict[fx.Node, Any]], Any]:
-    """What computes a node from the values before it."""
+    """Return a function that computes a node from the values before it."""
     if node.op == "get_attr":
         value = _attribute(module, str(node.target))
         return lambda node, values: value

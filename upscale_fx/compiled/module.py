@@ -55,7 +55,7 @@ class CompiledGNN(DeferredCode):
 
 
 def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
-    """Deep copies of all that a module holds; the containers in which FX keeps parameters are copied faster."""
+    """Return deep copies of all fields of a module; the containers in which FX keeps parameters are copied faster."""
     fields: dict[str, Any] = {}
     for key, value in module.__dict__.items():
         if key == "_modules":
@@ -138,7 +138,7 @@ def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training
 
 
 def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
-    """Make a module of another graph over the very parameters, buffers and modules of ``gm``: only to be analysed."""
+    """Make a module of another graph that shares the parameters, buffers and modules of ``gm``, only for analysis."""
     module = _made_of(gm, graph, gm.meta)
     module.training = gm.training
     return module

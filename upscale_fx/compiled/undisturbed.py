@@ -14,7 +14,7 @@ from upscale_fx.operators import kernels
 
 def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
     """Return a context that restores the random number generators of the CPU and of the model's devices."""
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # else no parameter is there: look at none
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # if not, no parameter is on CUDA
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"} if in_use else set()
     return torch.random.fork_rng(devices=sorted(devices, key=str))
 

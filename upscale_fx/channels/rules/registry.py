@@ -75,10 +75,10 @@ def _names_in_graphs(operation: Any) -> list[Any]:
 def relations_of(
     values: Mapping[fx.Node, Pair], axes: Mapping[fx.Node, Axes], root: nn.Module
 ) -> dict[fx.Node, Relation]:
-    """The relation of every node of a graph but its output; ``axes`` are those of all values that have some."""
+    """Return the relation of every node of a graph but its output; ``axes`` are those of all tensor values."""
     described: dict[fx.Node, Any] = {}
     return {
-        # Not one tensor: a size, a flag, or a tuple whose elements are described at their getitem.
+        # Structure is a size, a flag, or a tuple; for elements of a tuple, their getitem nodes are described.
         node: _relation(node, values, root, described) if node in axes or node.op in _GIVEN else Structure()
         for node in values
         if node.op != "output"
@@ -86,7 +86,7 @@ def relations_of(
 
 
 def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Relation:
-    """The relation of a node, by the registry; a barrier with a reason where no rule fits."""
+    """Return the relation of a node by its rule; without a rule that covers it, a barrier with a reason."""
     if node.op not in _GIVEN and axes_of(values[node]) is None:
         return Structure()
     return _relation(node, values, root, {})
@@ -180,7 +180,7 @@ def _takes_element(node: fx.Node, values: Mapping[fx.Node, Pair]) -> bool:
 
 
 def rule_of(node: fx.Node, root: nn.Module) -> Rule | None:
-    """The rule of the call that a node makes, if there is one."""
+    """Return the rule of a node's call; None if there is none."""
     return _find(node, root.get_submodule(str(node.target)) if node.op == "call_module" else None)
 
 

@@ -1,10 +1,10 @@
-"""Rules are asked once per kind of call: a graph holds many that are alike, and every pass analyses its graph anew.
+"""A memory of relations, so that each rule runs once per kind of call: graphs hold many equal calls, in every pass.
 
-What a rule of this package says of a call depends on nothing but (1) the function that is called and its constants,
-(2) the shapes and dtypes of the operands and of the result on both examples, (3) which operands are the same and which
-are parameters or buffers, and (4) the numbers in operands that are not floating-point: indices, masks and sizes. Calls
-that agree in all of these have the same relation between other nodes. A rule of the user's, a call of a module, which
-may look at its parameters, and a function of the user's are asked about every time.
+A rule of this package depends only on (1) the called function and its constants, (2) the shapes and dtypes of operands
+and result on both examples, (3) which operands are equal and which are parameters or buffers, and (4) the numbers in
+operands that are not floating-point: indices, masks and sizes. Calls that agree in all of these have the same relation,
+between other nodes. Rules of users, calls of modules (whose rules may read parameters) and functions of users are not
+remembered.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from upscale_fx.channels.rules.operation import Operation
 
 Rule = Callable[[Operation], Relation | None]
 
-#: Above this many bytes of positions, everything remembered is forgotten.
+#: Above this many bytes of positions and keys, all relations are forgotten.
 MOST_BYTES = 1 << 26
 #: Packages whose functions no user writes.
 _KNOWN = {"torch", "torch_geometric", "upscale_fx", "_operator", "builtins"}
 _CONSTANTS = {int, bool, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout}
 
 
-#: A relation between the operands of a call, given in the order in which the call takes them.
+#: Makes a relation from the operands of a call, in the order in which the call takes them.
 Template = Callable[[Sequence[fx.Node]], Any]
 
 
 class _Memory:
-    """Relations by what calls depend on."""
+    """Relations by rule and kind of call (see ``call_kind``)."""
 
     def __init__(self) -> None:
         self.templates: dict[Any, Template] = {}
         self.bytes = 0
 
     def add(self, key: Any, relation: Relation | None, operands: Sequence[fx.Node]) -> None:
-        """Remember a relation; forget the others first where they are too many."""
+        """Remember a relation; forget all others first if they take too many bytes."""
         arrays = _arrays(relation)
         for array in arrays:
-            array.flags.writeable = False  # other graphs will hold the same ones
+            array.flags.writeable = False  # other graphs will share it
         size = 1000 + sum(array.nbytes for array in arrays) + sum(map(len, _contents(key)))
         if self.bytes + size > MOST_BYTES:
             forget()
@@ -58,7 +58,7 @@ _memory = _Memory()
 
 
 def forget() -> None:
-    """Ask about everything again."""
+    """Forget all relations."""
     _memory.templates, _memory.bytes = {}, 0
 
 
@@ -68,9 +68,9 @@ def remembered(
     ask: Callable[[Rule, Operation], Relation | None],
     described: dict[fx.Node, Any],
 ) -> Relation | None:
-    """What a rule says of a call: from memory, or by ``ask(rule, operation)``.
+    """Return the relation that a rule gives for a call, from memory or by ``ask(rule, operation)``.
 
-    ``described`` keeps what counts of the operands, for as long as the example values are the same.
+    ``described`` stores the keys of operands; it is valid as long as the example values are the same.
     """
     kind = call_kind(operation, described)
     if kind is None or not (rule.__module__ or "").startswith("upscale_fx.channels.rules."):
@@ -86,7 +86,7 @@ def remembered(
 
 
 def call_kind(operation: Operation, described: dict[fx.Node, Any]) -> Any:
-    """All that what a call does to channels and rows depends on (1 to 4 above); None where that cannot be told."""
+    """Return a key of everything that the relation and row order of a call depend on (1 to 4); None if unknown."""
     call = operation.call
     target: Any = call.target
     if type(operation.module) is nn.Dropout:
@@ -108,7 +108,7 @@ def call_kind(operation: Operation, described: dict[fx.Node, Any]) -> Any:
 
 
 def _is_known(target: Any) -> bool:
-    """Whether this is a function that does the same for everybody."""
+    """Whether this is a function of a known package, so that equal calls do the same."""
     return isinstance(target, FunctionType | BuiltinFunctionType) and _package_of(target) in _KNOWN
 
 
@@ -117,11 +117,11 @@ def _package_of(function: FunctionType | BuiltinFunctionType) -> str:
 
 
 class _CannotTellError(Exception):
-    """A value of a kind that is not compared."""
+    """A value of a type that keys cannot hold."""
 
 
 def _described(pair: tuple[Any, Any]) -> Any:
-    """What counts of an operand."""
+    """Return the key of an operand: everything of it that a rule may read."""
     small, large = pair
     if isinstance(small, Tensor) and isinstance(large, Tensor):
         if small.layout != torch.strided or large.layout != torch.strided:
@@ -133,12 +133,12 @@ def _described(pair: tuple[Any, Any]) -> Any:
     return _constant(pair, {})
 
 
-#: Stand for operands in keys, by place.
+#: Objects that replace operands in keys, by position.
 _OPERANDS = [object() for _ in range(1 << 10)]
 
 
 def _constant(value: Any, places: dict[fx.Node, int]) -> Any:
-    """Nested arguments as a key: numbers of different types are different, and so is each zero."""
+    """Return nested arguments as a key; numbers of different types differ, and so do 0.0 and -0.0."""
     kind = type(value)
     if kind is fx.Node:
         return _operand(places[value])
@@ -162,7 +162,7 @@ def _operand(place: int) -> object:
 
 
 def _template(value: Any, places: dict[fx.Node, int]) -> Template:
-    """What makes a relation, or a part of one, between other operands."""
+    """Return a function that makes a relation, or a part of one, between other operands."""
     if isinstance(value, fx.Node):
         return itemgetter(places[value])
     if isinstance(value, tuple) and _has_nodes(value):
@@ -204,7 +204,7 @@ def _arrays(value: Any) -> list[Any]:
 
 
 def _contents(key: Any) -> list[bytes]:
-    """The numbers of operands in a key."""
+    """Return the bytes of operands in a key."""
     if isinstance(key, bytes):
         return [key]
     return [content for one in key for content in _contents(one)] if isinstance(key, tuple) else []

@@ -50,4 +50,4 @@ class GraphRecord:
     plain: tuple[NodeRecord, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphRecord:
-        return self  # nothing in it is ever changed in place
+        return self  # its fields never change in place

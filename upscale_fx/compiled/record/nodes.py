@@ -84,12 +84,12 @@ def graph_of(records: Sequence[NodeRecord]) -> fx.Graph:
 
 
 def copied_graph(graph: fx.Graph) -> fx.Graph:
-    """A graph of the same calls, with the same names."""
+    """Return a copy of a graph, with the same calls and names."""
     new = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         copied = new.create_node(node.op, node.target, name=node.name)
-        # Set afterwards: what create_node is given as arguments it maps over once more.
+        # Set afterwards, because create_node would map over its arguments once more.
         if node.args:
             copied.args = fx.node.map_arg(node.args, nodes.__getitem__)
         if node.kwargs:
