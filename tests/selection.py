@@ -27,11 +27,12 @@ def only(fast: Iterable[Any], values: Iterable[Any]) -> list[Any]:
     return [case(value, value in kept) for value in values]
 
 
-def first_of_each(values: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """All values as parameters; all but the first one of each key are slow."""
+def first_of_each(values: Iterable[Any], key: Callable[[Any], Hashable], step: int = 1) -> list[Any]:
+    """All values as parameters; all but the first one of every ``step``-th key are slow."""
     seen: set[Hashable] = set()
-    found = []
+    parameters = []
     for value in values:
-        found.append(case(value, key(value) not in seen))
+        is_first = key(value) not in seen
+        parameters.append(case(value, is_first and len(seen) % step == 0))
         seen.add(key(value))
-    return found
+    return parameters

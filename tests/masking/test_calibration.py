@@ -55,7 +55,7 @@ WAYS = [
 
 @few_rows
 @heads_keep_more
-@pytest.mark.parametrize(("place", "name"), every(3, enumerate(MODELS)), ids=MODELS)
+@pytest.mark.parametrize(("place", "name"), every(5, enumerate(MODELS)), ids=MODELS)
 def test_pruned_equals_masked(place, name):
     entry, model = zoo.ZOO[name], zoo.make(name)
     before, mode, rng = state(model), [m.training for m in model.modules()], torch.random.get_rng_state()

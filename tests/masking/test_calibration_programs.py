@@ -20,7 +20,7 @@ from upscale_fx.masking.removals import plan_removals
 
 SEED = os.environ.get("UPSCALE_FX_SEED")
 other_seed = seed(int(SEED)) if SEED else lambda test: test
-EXAMPLE_COUNT = max(int(os.environ.get("UPSCALE_FX_EXAMPLES", "40")) // 5, 1)
+EXAMPLE_COUNT = max(int(os.environ.get("UPSCALE_FX_EXAMPLES", "30")) // 5, 1)
 
 
 @pytest.mark.filterwarnings("ignore")

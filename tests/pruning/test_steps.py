@@ -19,7 +19,11 @@ WAYS = [(0.3, False), (0.77, False), (0.5, True)]
 
 @pytest.mark.parametrize(
     ("name", "amount", "constrained"),
-    [case((name, *way), way == WAYS[0] or (way == WAYS[2] and name == "JKNet")) for name in MODELS for way in WAYS],
+    [
+        case((name, *way), (way == WAYS[0] and number % 2 == 1) or (way == WAYS[2] and name == "JKNet"))
+        for number, name in enumerate(MODELS)
+        for way in WAYS
+    ],
 )
 def test_steps_remove_what_one_call_removes(name, amount, constrained):
     stepped = kept(stepwise(name, amount, constrained))

@@ -1,6 +1,6 @@
 """Random small models with random zeros in their weights: traced, compacted, pruned they compute what they computed.
 
-``tests/random_models`` has the grammar. UPSCALE_FX_EXAMPLES says how many programs to try in total (40; `make test-all`
+``tests/random_models`` has the grammar. UPSCALE_FX_EXAMPLES says how many programs to try in total (30; `make test-all`
 has 200, `make nightly` 4000) and UPSCALE_FX_SEED tries others. A failure shrinks to a short program and prints it as
 the module it stands for.
 """
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.random_models import programs
 from tests.random_models.check import pruned_and_masked, traced_and_compacted
 
-EXAMPLES = int(os.environ.get("UPSCALE_FX_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("UPSCALE_FX_EXAMPLES", "30"))
 SEED = os.environ.get("UPSCALE_FX_SEED")
 
 random_programs = settings(

@@ -49,10 +49,17 @@ def _is_stack_like(flow: Dataflow, node: fx.Node) -> bool:
 
 
 def _refines(own: Positions | None, other: Positions) -> bool:
-    return own is None or len(np.unique(np.stack([own, other]), axis=1).T) > len(np.unique(own))
+    if own is None:
+        return True
+    return own is not other and len(np.unique(_common(own, other))) > len(np.unique(own))
 
 
 def _refined(own: Positions | None, other: Positions) -> Positions:
     if own is None:
         return other
-    return np.unique(np.stack([own, other]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return np.unique(_common(own, other), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _common(own: Positions, other: Positions) -> Positions:
+    """Number the pairs of blocks; block numbers are not negative."""
+    return own.astype(np.int64) * (int(other.max(initial=0)) + 1) + other

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from itertools import compress
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -43,31 +44,40 @@ MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.Dropout, Quan
 
 @contextmanager
 def patched(
-    replacements: dict[int, Any], extra_names: dict[str, Any], modules: set[str], extended: set[str]
+    functions: Collection[Callable[..., Any]],
+    replace: Callable[[Callable[..., Any]], Any],
+    extra_names: dict[str, Any],
+    modules: set[str],
+    extended: set[str],
 ) -> Iterator[None]:
-    """Replace functions by id in all modules that hold them, and set ``extra_names`` in PyG's layers and ``extended``.
+    """Replace functions in all modules that hold them, and set ``extra_names`` in PyG's layers and ``extended``.
 
-    PyG imports its functions by name into many modules; patching one module would miss the others.
+    PyG imports its functions by name into many modules; patching one module would miss the others. ``replace`` is
+    called once per function that some module holds.
     """
-    undo: list[tuple[dict[str, Any], str, Any]] = []
-    absent = object()
+    by_id = {id(function): function for function in functions}
+    replacements: dict[int, Any] = {}
+    undo: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = []  # module, what it held, names it had not
     try:
         for name, module in list(sys.modules.items()):
             space = getattr(module, "__dict__", None)
             if space is None or not (name == "torch" or name in modules or name.startswith("torch_geometric")):
                 continue
-            for key, value in list(space.items()):
-                if id(value) in replacements and callable(value):
-                    undo.append((space, key, value))
-                    space[key] = replacements[id(value)]
+            # No loop in Python: these modules hold tens of thousands of names.
+            new = {key: space[key] for key in compress(space, map(by_id.__contains__, map(id, space.values())))}
+            for key, function in new.items():
+                if id(function) not in replacements:
+                    replacements[id(function)] = replace(function)
+                new[key] = replacements[id(function)]
             if name in extended or name.startswith("torch_geometric.nn"):
-                for key, value in extra_names.items():
-                    undo.append((space, key, space.get(key, absent)))
-                    space[key] = value
+                new.update(extra_names)
+            if new:
+                held = {key: space[key] for key in new if key in space}
+                undo.append((space, held, [key for key in new if key not in space]))
+                space.update(new)
         yield
     finally:
-        for space, key, value in reversed(undo):
-            if value is absent:
+        for space, held, absent in reversed(undo):
+            space.update(held)
+            for key in absent:
                 del space[key]
-            else:
-                space[key] = value

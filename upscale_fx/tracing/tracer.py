@@ -57,13 +57,13 @@ class GraphTracer(ProxyTracer):
             self._names.setdefault(id(value), name)
         self._paths = {id(module): path for path, module in root.named_modules()}
         arguments = self._placeholders(inputs)
-        replacements = {id(f): self._recorder(f) for f in (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)}
+        recorded = (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)
         builtin = traced_builtins(self._recorder, lambda value: value.size(0))
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
         spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
         extended = spaces if self.replace_builtins else set()
         with (
-            patched(replacements, builtin, spaces, extended),
+            patched(recorded, self._recorder, builtin, spaces, extended),
             tracing_quirks(),
             self._patched_modules(),
             torch.no_grad(),
