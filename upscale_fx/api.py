@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from upscale_fx.compiled.failures import named_failures
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.ownership import trainable
 from upscale_fx.masking.allocation.budget import Budget
@@ -29,6 +30,7 @@ from upscale_fx.tracing.trace import trace_model
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@named_failures
 @trainable
 def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> CompiledGNN:
     """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
@@ -49,6 +51,7 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
     return trace_model(model, example_inputs, example_kwargs)
 
 
+@named_failures
 @trainable
 def mask(
     model: Model,
@@ -118,6 +121,7 @@ def mask(
     return mask_model(model, options, Example(example_inputs, example_kwargs))
 
 
+@named_failures
 @trainable
 def compact(
     model: nn.Module,
@@ -148,6 +152,7 @@ def compact(
     return compact_model(model, options, Example(example_inputs, example_kwargs))
 
 
+@named_failures
 @trainable
 def optimize(
     gm: nn.Module,
@@ -179,6 +184,7 @@ def optimize(
     return optimize_model(gm, Example(example_inputs, example_kwargs), callback, inference, dtype)
 
 
+@named_failures
 @trainable
 def prune(
     model: nn.Module,

@@ -54,6 +54,10 @@ class PassError(UpscaleError, RuntimeError):
     """A pass broke an invariant of the graph: a bug of upscale_fx, not of the user."""
 
 
+class InternalError(UpscaleError, RuntimeError):
+    """upscale_fx itself failed: a bug. Names the part of the model; the cause is the error that it met."""
+
+
 class CompilationError(UpscaleError, RuntimeError):
     """numba could not compile a kernel. Raised only if numba was chosen by name; otherwise torch's kernels run."""
 

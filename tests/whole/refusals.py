@@ -15,6 +15,7 @@ from upscale_fx import (
     CriterionError,
     EvaluationError,
     InputError,
+    InternalError,
     MaskingManager,
     ModeError,
     NothingToPruneError,
@@ -38,6 +39,7 @@ BUILT_IN = {
     VerificationError: AssertionError,
     ModeError: RuntimeError,
     PassError: RuntimeError,
+    InternalError: RuntimeError,
     EvaluationError: ValueError,
     TargetError: ValueError,
 }

@@ -40,6 +40,20 @@ def set_item(x: Tensor, key: Any, value: Any) -> Tensor:
     return out
 
 
+def changed_copy(x: Tensor, method: str, *args: Any, **kwargs: Any) -> Tensor:
+    """Return a copy of ``x`` after an in-place method of that name: the functional form of one that has no other."""
+    out = x.clone()
+    getattr(out, method)(*args, **kwargs)
+    return out
+
+
+def squeeze_rows(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Drop those of the row axes, in ascending order, that have one row in this graph, as ``x.squeeze()`` does."""
+    for axis in reversed(axes):
+        x = x.squeeze(axis)
+    return x
+
+
 def largest_index(index: Tensor) -> Tensor:
     """Return the largest entry of an index, -1 if it is empty; the number of rows is one more."""
     return index.max() if index.numel() else index.new_full((), -1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +31,7 @@ def check_model(model: object) -> None:
         if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel") and hasattr(
             model, wrapper
         ):
-            raise InputError(f"expected the model itself, got a {type(model).__name__} around it: pass model.{wrapper}")
+            raise InputError(f"expected the model itself, got {type(model).__name__}(model): pass model.{wrapper}")
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module, got {model!r}" if isinstance(model, type) else
                          f"expected a torch.nn.Module, got a {type(model).__name__}")  # fmt: skip
@@ -53,24 +55,60 @@ def own_copy(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({error}), and upscale_fx works on a copy; keep objects that "
             f"cannot be copied out of its attributes"
         ) from error
-    for module in root.modules():
+    for old, module in zip(model.modules(), root.modules(), strict=True):
+        _uncompile_forward(old, module)
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
     return root
 
 
+def _uncompile_forward(old: nn.Module, new: nn.Module) -> None:
+    """Undo ``model.forward = torch.compile(model.forward)`` in a copy: the compiled function still calls ``old``."""
+    compiled = new.__dict__.get("forward")
+    method = getattr(compiled, "_torchdynamo_orig_callable", None)
+    if isinstance(method, MethodType) and method.__self__ is old:
+        new.__dict__["forward"] = MethodType(method.__func__, new)
+
+
 def without_caches(root: nn.Module) -> nn.Module:
     """Empty PyG's caches and switch them off, because they hold results for one input graph only."""
+    empty_caches(root)
     for module in root.modules():
-        for cache in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
-            if module.__dict__.get(cache) is not None:
-                setattr(module, cache, None)
         if isinstance(getattr(module, "cached", None), bool):
             module.cached = False  # type: ignore[assignment]
         if isinstance(module, InvertibleModule):  # its autograd function saves memory; without it, values are the same
             module.disable = True
     return root
+
+
+#: Attributes in which PyG's layers keep results for one input graph.
+_CACHES = ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h")
+
+
+def empty_caches(root: nn.Module) -> None:
+    """Empty PyG's caches; the next call fills them again."""
+    for module in root.modules():
+        for cache in _CACHES:
+            if module.__dict__.get(cache) is not None:
+                setattr(module, cache, None)
+
+
+@contextmanager
+def uncached(root: nn.Module) -> Iterator[None]:
+    """Within the block, PyG's layers compute everything anew for every input; afterwards caches are as they were."""
+    names = ("cached", *_CACHES)
+    held = [(m.__dict__, n, m.__dict__[n]) for m in root.modules() for n in names if n in m.__dict__]
+    try:
+        for space, name, value in held:
+            if name != "cached":
+                space[name] = None
+            elif isinstance(value, bool):
+                space[name] = False
+        yield
+    finally:
+        for space, name, value in held:
+            space[name] = value
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from upscale_fx.compiled.check_inputs import check_inputs
 
 #: Functions that draw random numbers and are no operators of torch.
 _RANDOM = {"rrelu", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax", "alpha_dropout", "feature_alpha_dropout"}
-_IMPURE = {check_inputs, functions.set_item, pyg.dropout_edge, pyg.dropout_node, F.dropout}
+_IMPURE = {check_inputs, functions.set_item, functions.changed_copy, pyg.dropout_edge, pyg.dropout_node, F.dropout}
 
 
 def is_pure(node: fx.Node) -> bool:

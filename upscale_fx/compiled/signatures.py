@@ -48,11 +48,13 @@ def named_arguments(
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
     """Return all arguments by name, those of ``*args`` and ``**kwargs`` too; the order of names; the positional names.
 
+    Positional are the names before the first optional one, as users call models; a forward pre-hook sees the difference.
+
     ``*args`` become ``args_0``, ``args_1``, ...; arguments of ``**kwargs`` keep their keyword.
     """
     named: dict[str, Any] = {}
     order: list[str] = []
-    positional: tuple[str, ...] = ()
+    positional = _given_by_position(signature, arguments)
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             parts = {f"{name}_{i}": value for i, value in enumerate(arguments.get(name, ()))}
@@ -66,3 +68,15 @@ def named_arguments(
         named |= parts
         order += [part for part in parts if part not in order]
     return named, tuple(order), positional
+
+
+def _given_by_position(signature: inspect.Signature, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the required arguments before the first optional or missing one."""
+    names: list[str] = []
+    for name, parameter in signature.parameters.items():
+        by_position = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        required = parameter.default is parameter.empty or parameter.kind is parameter.POSITIONAL_ONLY
+        if not by_position or name not in arguments or not required:
+            break
+        names.append(name)
+    return tuple(names)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from upscale_fx.compiled.module import CompiledGNN, note, record_of, unfused
-from upscale_fx.compiled.ownership import own_copy
+from upscale_fx.compiled.ownership import empty_caches, own_copy
 from upscale_fx.errors import AmountError
 from upscale_fx.masking.options import Amount, MaskOptions, check_one_goal
 from upscale_fx.passes.base import Callback
@@ -38,6 +38,7 @@ def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
     check_one_goal(options)
     traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform)
     masked = cast(Model, own_copy(model))
+    empty_caches(masked)  # they hold what the dense model computed for one graph
     plan_of(traced, options).apply(masked)
     return masked
 

@@ -16,7 +16,7 @@ from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.batches import Batches
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, call_by_name
-from upscale_fx.compiled.ownership import own_copy, trainable
+from upscale_fx.compiled.ownership import empty_caches, own_copy, trainable
 from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.record.size import Size
 from upscale_fx.compiled.undisturbed import in_mode
@@ -166,6 +166,7 @@ def _timed(
     arguments, described = example
     modules: list[nn.Module] = [compiled for compiled in models if compiled is not None]
     modules.append(own_copy(model))  # PyG's layers may cache what they are called with
+    empty_caches(modules[-1])
     calls = [partial(call_by_name, module, described, arguments) for module in modules]
     with ExitStack() as stack, progress_bar(desc="timing", unit="round", shown=progress) as bar:
         for module in modules:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import call_by_name
-from upscale_fx.compiled.ownership import check_model
+from upscale_fx.compiled.ownership import check_model, uncached
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError, VerificationError
 from upscale_fx.tracing.describe import bind_examples
@@ -87,7 +87,7 @@ def _accepted(reference: nn.Module, inputs: ModelInputs) -> ModelInputs:
 
 
 def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any]) -> Any:
-    with in_mode(model, training=False), torch.no_grad(), preserved_rng(model):
+    with in_mode(model, training=False), torch.no_grad(), preserved_rng(model), uncached(model):
         return call_by_name(model, inputs, arguments)
 
 

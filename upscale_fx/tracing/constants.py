@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upscale_fx.compiled.calls import target_name
-from upscale_fx.tracing.proxy import CannotTrace, is_proxy
+from upscale_fx.tracing.proxy import is_proxy
 
 
 def values_equal(a: Any, b: Any) -> bool:
@@ -37,10 +37,7 @@ def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
 
     Shapes and dtypes are. Results computed from row counts or tensor values are not: ``7 // 20 == 16 // 20``. Row
     counts may be compared with each other if they are equal on both examples, and with 0 and 1, because the check of
-    the trace covers these cases.
-
-    Raises:
-        CannotTrace: row counts are compared in any other way.
+    the trace covers these cases; a branch on any other comparison is refused (``ExampleProxy.__bool__``).
     """
     if value is None:
         return True
@@ -50,8 +47,6 @@ def is_constant(target: Any, arguments: Sequence[Any], value: Any) -> bool:
     if target in _COMPARISONS and all(isinstance(proxy.pair[0], int) for proxy in proxies):
         others = [argument for argument in arguments if not is_proxy(argument)]
         same = len(proxies) == 2 and proxies[0].pair == proxies[1].pair
-        if same or (len(proxies) == 1 and others[0] in (0, 1, None)):
-            return True
-        raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
+        return same or (len(proxies) == 1 and others[0] in (0, 1, None))
     name = target_name(target)
     return name in _SHAPE_FACTS and all(isinstance(proxy.pair[0], Tensor) for proxy in proxies)

@@ -62,7 +62,7 @@ def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterato
                     f"as in example_inputs=({', '.join(required)},)"
                 )
             arguments[name] = spec
-        yield ModelInputs(arguments, tuple(signature.parameters), device_of(model))
+        yield ModelInputs(arguments, tuple(signature.parameters), device_of(model), tuple(arguments))
     if not widths:
         raise InputError(
             f"no module declares an input width, so the shape of '{(required or ['x'])[0]}' is unknown; pass examples, "

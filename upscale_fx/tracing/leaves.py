@@ -10,6 +10,7 @@ from types import BuiltinFunctionType
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 import torch_geometric.utils as pyg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,7 +22,7 @@ from torch_geometric.utils import num_nodes
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
     gcn_norm, pyg.add_self_loops, pyg.remove_self_loops, pyg.add_remaining_self_loops, pyg.softmax, pyg.scatter,
     pyg.segment, pyg.degree, pyg.to_dense_batch, pyg.to_undirected, pyg.coalesce, pyg.dropout_edge, pyg.dropout_node,
-    pyg.get_laplacian, num_nodes.maybe_num_nodes, pyg.cumsum,
+    pyg.get_laplacian, num_nodes.maybe_num_nodes, pyg.cumsum, pyg.to_dense_adj, torch.utils.checkpoint.checkpoint,
 )  # fmt: skip
 
 #: Constructors whose sizes may be proxies, which torch's argument parser would refuse.
@@ -29,6 +30,12 @@ CONSTRUCTORS: tuple[Callable[..., Any], ...] = (
     torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.rand, torch.randn, torch.eye,
     torch.tensor, torch.finfo,
 )  # fmt: skip
+
+#: Constructors that are recorded even where their sizes are fixed: forward() may write into the tensor that they return,
+#: and random numbers are drawn anew in every call.
+ALWAYS_RECORDED: frozenset[Callable[..., Any]] = frozenset({
+    torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal,
+})  # fmt: skip
 
 #: All of torch's built-in functions. Proxies must not reach their argument parsers: where a signature also allows a
 #: number (``torch.where(condition, x, 0.0)``), the parser treats a proxy as a real tensor in memory.
@@ -38,8 +45,14 @@ BUILT_IN: tuple[Callable[..., Any], ...] = tuple(
     if isinstance(value, BuiltinFunctionType) and hasattr(torch._C._VariableFunctions, name)
 )
 
-#: Modules whose forward() updates state, modules with their own kernel, and modules that sort every channel alike.
-MODULES: tuple[type[nn.Module], ...] = (_BatchNorm, nn.RNNBase, nn.Dropout, QuantileAggregation)
+#: Modules whose forward() updates state, modules with their own kernel or without Python code, and modules that sort
+#: every channel alike.
+MODULES: tuple[type[nn.Module], ...] = (
+    _BatchNorm, nn.RNNBase, nn.Dropout, QuantileAggregation, torch.jit.ScriptModule,
+)  # fmt: skip
+
+#: Python modules in which no model is written.
+BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
 
 @contextmanager

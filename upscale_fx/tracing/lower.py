@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn.aggr import SortAggregation
 from torch_geometric.nn.dense import HeteroLinear
 
 from upscale_fx.tracing.proxy import is_proxy
+from upscale_fx.tracing.wrapped import checkpoint
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -191,6 +193,7 @@ def _masked(logits: Tensor, mask: Tensor, padding: bool, heads: int) -> Tensor:
 #: Function -> the function that replaces it in traces.
 LOWERED: dict[Callable[..., Any], Callable[..., Any]] = {
     F.glu: glu, torch.baddbmm: baddbmm, torch.addmm: addmm, F.bilinear: bilinear, torch.bilinear: bilinear,
+    torch.utils.checkpoint.checkpoint: checkpoint,
 }  # fmt: skip
 
 #: Module type -> the function that replaces its calls in traces; the module is the first argument.

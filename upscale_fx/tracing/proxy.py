@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, fx
 
 from upscale_fx.compiled.example_values import Pair
+from upscale_fx.compiled.source_lines import source_line
+from upscale_fx.tracing.assertions import passes_assertion
 
 #: Attributes of a tensor that need no computation.
 _FACTS = frozenset({
@@ -24,7 +27,7 @@ _FACTS = frozenset({
     "_is_param", "grad", "is_complex",
 })  # fmt: skip
 #: Attributes that compute a tensor, and the method that does the same.
-_PROPERTIES = {"T": "t", "mT": "mT", "data": "detach"}
+_PROPERTIES = {"T": "t"}
 
 
 class CannotTrace(Exception):
@@ -33,6 +36,10 @@ class CannotTrace(Exception):
 
 class ProxyTracer(fx.Tracer, ABC):
     """The interface of a tracer that its proxies call, besides ``create_proxy``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped_assertions: list[str] = []  # the lines of assertions on values, which the graph does not repeat
 
     @abstractmethod
     def record_dtype(self, proxy: ExampleProxy) -> Any:
@@ -64,6 +71,17 @@ class ExampleProxy(fx.Proxy):
     def __class__(self, value: type) -> None:  # fx never sets it; object requires the setter to exist
         raise TypeError("the class of a proxy follows its value")
 
+    @property
+    def data(self) -> Any:
+        """The values without gradients; setting them changes the tensor for all its users."""
+        return self._method("detach")()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if not is_proxy(value):
+            raise CannotTrace("'.data' of a tensor is set to one that is not computed from the inputs")
+        self.tracer.assign(self, value.clone())
+
     def __getattr__(self, name: str) -> Any:
         value = self.pair[0]
         if name in _FACTS:
@@ -76,7 +94,12 @@ class ExampleProxy(fx.Proxy):
         if name == "dtype":
             return self.tracer.record_dtype(self)
         if name in _PROPERTIES:
-            return self._method(_PROPERTIES[name])() if name != "mT" else self.transpose(-2, -1)
+            return self._method(_PROPERTIES[name])()
+        if name in ("mT", "mH", "H"):
+            transposed = self.transpose(-2, -1)
+            return transposed if name == "mT" else transposed.conj()
+        if name in ("real", "imag"):
+            return self.tracer.create_proxy("call_function", getattr(torch, name), (self,), {})
         attribute = getattr(value, name)  # AttributeError, as the tensor itself would raise
         if not callable(attribute):
             raise CannotTrace(f"attribute '.{name}' of a tensor is read, which depends on its values")
@@ -86,6 +109,8 @@ class ExampleProxy(fx.Proxy):
         if name == "item" and isinstance(self.pair[0], Tensor) and self.pair[0].dtype == torch.long:
             return lambda: self.tracer.create_proxy("call_function", int, (self,), {})
         if name in ("item", "tolist", "numpy", "cpu_numpy", "__array__"):
+            if self._known() is not None:
+                return getattr(self.pair[0], name)
 
             def refuse(*_: Any, **__: Any) -> Any:
                 raise CannotTrace(f"'.{name}()' turns tensor values into Python values")
@@ -103,6 +128,11 @@ class ExampleProxy(fx.Proxy):
             return self.tracer.create_proxy("call_method", "size", (self, dim), {})
         return SizeTuple(self.size(axis) for axis in range(self.pair[0].dim()))
 
+    def _known(self) -> Any:
+        """Return the value of a tensor that forward() makes from constants, such as ``torch.zeros(1)``; else None."""
+        made = self.node.op == "call_function" and not self.node.all_input_nodes
+        return self.pair[0] if made and isinstance(self.pair[0], Tensor) and torch.equal(*self.pair) else None
+
     def __len__(self) -> int:
         length = len(self.pair[0])
         if length != len(self.pair[1]):
@@ -113,6 +143,12 @@ class ExampleProxy(fx.Proxy):
         return iter([operator.getitem(self, i) for i in range(len(self))])
 
     def __bool__(self) -> bool:
+        if self._known() is not None:
+            return bool(self.pair[0])
+        passes = passes_assertion(sys._getframe(1))
+        if passes is not None:  # the graph does not repeat the assertion
+            self.tracer.skipped_assertions.append(source_line())
+            return passes
         if isinstance(self.pair[0], Tensor):
             raise CannotTrace("a branch depends on tensor values")
         if type(self.pair[0]) is int and all(self.pair):
@@ -123,9 +159,13 @@ class ExampleProxy(fx.Proxy):
         raise CannotTrace("'in' looks at tensor values")
 
     def __index__(self) -> int:
+        if self._known() is not None:
+            return int(self.pair[0])
         raise CannotTrace(_python_number(self.pair))
 
     def __int__(self) -> int:
+        if self._known() is not None:
+            return int(self.pair[0])
         raise CannotTrace(_python_number(self.pair))
 
     def __floor__(self) -> Any:
@@ -135,6 +175,8 @@ class ExampleProxy(fx.Proxy):
         return self.tracer.create_proxy("call_function", math.ceil, (self,), {})
 
     def __float__(self) -> float:
+        if self._known() is not None:
+            return float(self.pair[0])
         raise CannotTrace(_python_number(self.pair))
 
     def __setitem__(self, key: Any, value: Any) -> None:

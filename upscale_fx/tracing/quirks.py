@@ -11,6 +11,7 @@ import torch
 import torch_geometric
 from torch_geometric.nn.aggr import Aggregation
 
+from upscale_fx.tracing.mutation import INTO_CONSTANT
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy, is_proxy
 
 Recorder = Callable[..., Any]
@@ -79,3 +80,46 @@ def tracing_quirks() -> Iterator[None]:
     finally:
         for owner, name, value in undo:
             setattr(owner, name, value)
+
+
+#: Methods of tensors that take sizes. torch's argument parser refuses proxies there.
+_TAKE_SIZES = (
+    "expand", "repeat", "tile", "view", "reshape", "unflatten", "narrow", "repeat_interleave", "new_zeros", "new_ones",
+    "new_full", "new_empty",
+)  # fmt: skip
+
+
+@contextmanager
+def sizes_of_constants(record: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, constant tensors take row counts as sizes: ``torch.arange(4).expand(x.size(0), 4)``.
+
+    Args:
+        record: records a call of a method, from its name, its positional and its keyword arguments.
+    """
+    own = {name: torch.Tensor.__dict__.get(name) for name in (*_TAKE_SIZES, "__setitem__")}
+    set_item = torch.Tensor.__setitem__
+
+    def method(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if any_proxy((args, kwargs)):
+                return record("call_method", name, (self, *args), kwargs)
+            return original(self, *args, **kwargs)
+
+        return call
+
+    def refuse(self: Any, key: Any, value: Any) -> Any:
+        if any_proxy((key, value)):
+            raise CannotTrace(f"'x[..] = ..' writes computed values into a constant tensor; {INTO_CONSTANT}")
+        return set_item(self, key, value)
+
+    try:
+        torch.Tensor.__setitem__ = refuse  # type: ignore[assignment, method-assign]
+        for name in _TAKE_SIZES:
+            setattr(torch.Tensor, name, method(name, getattr(torch.Tensor, name)))
+        yield
+    finally:
+        for name, value in own.items():
+            if value is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, value)

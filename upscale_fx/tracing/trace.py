@@ -14,7 +14,7 @@ from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec
+from upscale_fx.compiled.inputs import CHECKED, LARGE, OTHER, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
     RECORD,
     CompiledGNN,
@@ -31,8 +31,10 @@ from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.describe import describe_inputs
+from upscale_fx.tracing.hooks import drop_observers, without_traced_hooks
 from upscale_fx.tracing.modes import merge_modes
 from upscale_fx.tracing.proxy import CannotTrace
+from upscale_fx.tracing.state import State, carried_over, dependence
 from upscale_fx.tracing.tracer import GraphTracer
 
 
@@ -55,10 +57,11 @@ def trace_model(
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
-    inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
-    _drop_observers(root, inputs)
-    graph = trace_mode(root, inputs, training=False)
-    reason = _merge_training(root, inputs, graph)
+    state = State(root)
+    inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs, state)
+    drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
+    graph = trace_mode(root, inputs, training=False, state=state)
+    reason = _merge_training(root, inputs, graph, state)
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
@@ -67,21 +70,24 @@ def trace_model(
         warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
     record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "")
     traced = make_module(root, graph, {RECORD: record}, model.training)
-    _check_trace(root, traced)
+    without_traced_hooks(traced)
+    _check_trace(root, traced, state)
     read = dict(traced.named_parameters())
     unused = tuple(sorted(sizes.keys() - read.keys()))
     note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
     return traced
 
 
-def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> ModelInputs:
+def _fitting_inputs(
+    root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None, state: State
+) -> ModelInputs:
     """Return the first description of the inputs that the model accepts."""
     failure: Exception | None = None
     tried: list[ModelInputs] = []
     described = list(describe_inputs(root, example_inputs, example_kwargs))
     for inputs in [*described, *described[0].variants()]:
         try:
-            run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule))
+            run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule), state=state)
         except Exception as error:
             failure = failure or error
             tried.append(inputs)
@@ -94,19 +100,6 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
         f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
         f"on small graphs that it makes like the examples.)"
     ) from failure
-
-
-def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
-    """Remove forward hooks that only observe, so that they never see proxies; hooks that change outputs stay."""
-    hooks = {module: dict(module._forward_hooks) for module in root.modules() if module._forward_hooks}
-    if not hooks:
-        return
-    with_hooks = run_example(root, inputs, SMALL)
-    for module in hooks:
-        module._forward_hooks.clear()
-    if largest_difference(with_hooks, run_example(root, inputs, SMALL)) > 0:
-        for module, module_hooks in hooks.items():
-            module._forward_hooks.update(module_hooks)
 
 
 def expected_width(failure: BaseException) -> str:
@@ -124,49 +117,65 @@ def expected_width(failure: BaseException) -> str:
 
 
 def run_example(
-    model: nn.Module, inputs: ModelInputs, rows: dict[str, int], quiet: bool = False, **options: Any
+    model: nn.Module,
+    inputs: ModelInputs,
+    rows: dict[str, int],
+    quiet: bool = False,
+    training: bool = False,
+    state: State | None = None,
+    **options: Any,
 ) -> Any:
-    """Return the model's output on an example graph, in ``eval()``; the model and the RNG stay as they were."""
-    with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
-        return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
+    """Return the model's output on an example graph; the model's mode and the RNG stay as they were.
+
+    What the call leaves on the model is put back to ``state``, if one is given.
+    """
+    try:
+        with in_mode(model, training), torch.no_grad(), undisturbed(model):
+            return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
+    finally:
+        if state is not None:
+            state.restore()
 
 
 #: Tracing replaces functions of torch while it runs; two threads must not do so at once.
 _one_at_a_time = threading.RLock()
 
 
-def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
-    """Trace ``root`` in one mode; ``root`` stays as it was.
+def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: State) -> fx.Graph:
+    """Trace ``root`` in one mode; ``root`` is put back to ``state``.
 
     Raises:
         TraceError: with module path, source line, reason and remedy.
     """
-    state = [
-        (module, name, buffer, buffer.clone())
-        for module in root.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    tracer = GraphTracer(replace_builtins=False)
+    reason, changed = dependence(root, _runner(root, inputs, training))
+    if reason is None and training and changed:
+        reason = carried_over(root, _runner(root, inputs, True), _runner(root, inputs, False))
+    if reason is not None:
+        raise TraceError(
+            f"cannot trace {type(root).__name__}: {reason}. A graph has no state: make it an argument and an output, "
+            f"as in out, h = model(x, edge_index, h), or set it anew at the beginning of every forward()"
+        )
+    tracer = GraphTracer(replace_builtins=False, observed=changed)
     try:
         with _one_at_a_time, in_mode(root, training), undisturbed(root):
             try:
-                return tracer.trace(root, inputs)
+                graph = tracer.trace(root, inputs)
             except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
-                _restore(state)
-                tracer = GraphTracer()
-                return tracer.trace(root, inputs)
+                state.restore()
+                tracer = GraphTracer(observed=changed)
+                graph = tracer.trace(root, inputs)
+            state.adopt(root, tracer.tensor_attrs.values())  # tensors that forward() makes, and the graph reads
+            return graph
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
     finally:
-        _restore(state)
+        state.restore()
 
 
-def _restore(state: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
-    """Put buffers back as they were."""
-    for module, name, buffer, value in state:
-        module._buffers[name] = buffer
-        buffer.data.copy_(value)
+def _runner(root: nn.Module, inputs: ModelInputs, training: bool) -> Callable[[int], Any]:
+    """Return a function that runs the model on one of two example graphs and keeps what the call leaves on it."""
+    quiet = isinstance(root, fx.GraphModule)
+    return lambda side: run_example(root, inputs, (SMALL, LARGE)[side], quiet, training)
 
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
@@ -184,9 +193,9 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
     )
 
 
-def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph) -> str | None:
+def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph, state: State) -> str | None:
     try:
-        train = trace_mode(root, inputs, training=True)
+        train = trace_mode(root, inputs, training=True, state=state)
     except TraceError as error:
         return f"in train() {error}"
     return merge_modes(graph, train, root)
@@ -218,7 +227,7 @@ def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapp
                 raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
 
 
-def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
+def _check_trace(root: nn.Module, traced: CompiledGNN, state: State) -> None:
     """Check that graph and model agree on example graphs that were not traced, one of them a node without edges.
 
     Raises:
@@ -226,7 +235,7 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
     """
     for rows in CHECKED:
         try:
-            expected = run_example(root, inputs_of(traced), rows, seed=7, loops=rows is OTHER)
+            expected = run_example(root, inputs_of(traced), rows, state=state, seed=7, loops=rows is OTHER)
         except Exception:  # the model itself refuses this graph, so there is nothing to compare with
             continue
         try:
@@ -235,6 +244,13 @@ def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
             raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
         gap = largest_difference(expected, actual)
         if not gap <= 1e-4:
+            again = run_example(root, inputs_of(traced), rows, state=state, seed=7, loops=rows is OTHER)
+            if largest_difference(expected, again) > 1e-4:
+                raise TraceError(
+                    f"{type(root).__name__} gives other outputs when it is called again with the same inputs, so no "
+                    f"graph can do what it does: forward() reads state that earlier calls left outside the model (a "
+                    f"global variable, a random generator of its own); pass it in as an argument"
+                )
             raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
 
 

@@ -8,32 +8,39 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.calls import target_name
+from upscale_fx.compiled.calls import call_name, target_name
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
+from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.tracing.constants import is_constant, values_equal
-from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
+from upscale_fx.tracing.hooks import call_with_hooks, own_forward
+from upscale_fx.tracing.leaves import ALWAYS_RECORDED, BUILT_IN, BUILT_IN_SPACES, CONSTRUCTORS, FUNCTIONS, MODULES, patched
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
-from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
+from upscale_fx.tracing.mutation import ZEROED, pure_form, selected_rows, shares_storage
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
-from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
+from upscale_fx.tracing.quirks import sizes_of_constants, traced_builtins, tracing_quirks
+from upscale_fx.tracing.rewrites import rewritten
+from upscale_fx.tracing.wrapped import wrappers_opened
 
 
 class GraphTracer(ProxyTracer):
     """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
 
-    def __init__(self, replace_builtins: bool = True) -> None:
+    def __init__(self, replace_builtins: bool = True, observed: Collection[str] = ()) -> None:
         super().__init__()
+        self.observed = observed  # buffers that calls change and no output depends on
         self.replace_builtins = replace_builtins  # replace int, len, min and max in the model's own Python modules too
         self.path: list[str] = []
         self.failed_in = ""  # the innermost module an exception came through
@@ -46,7 +53,7 @@ class GraphTracer(ProxyTracer):
 
     def trace(self, root: nn.Module, inputs: ModelInputs) -> fx.Graph:  # type: ignore[override]
         """Record ``root.forward`` as a graph; raises CannotTrace, or an error of the model itself."""
-        self.root = root
+        self.root, self._thread = root, get_ident()
         self.graph = fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {}
         self._names: dict[int, str] = {}
@@ -59,20 +66,21 @@ class GraphTracer(ProxyTracer):
         arguments = self._placeholders(inputs)
         recorded = (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)
         builtin = traced_builtins(self._recorder, lambda value: value.size(0))
-        spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - _BUILT_IN_SPACES
+        spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - BUILT_IN_SPACES
         spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
         extended = spaces if self.replace_builtins else set()
         with (
             patched(recorded, self._recorder, builtin, spaces, extended),
             tracing_quirks(),
+            wrappers_opened(),
+            sizes_of_constants(self.create_proxy),
             self._patched_modules(),
             torch.no_grad(),
         ):
             args, kwargs = inputs.bind(arguments)
-            lowered = lowered_module(root)
-            result = lowered(root, *args, **kwargs) if lowered else root.forward(*args, **kwargs)
+            result = root(*args, **kwargs)
         for name, buffer in root.named_buffers():
-            if is_proxy(buffer):
+            if is_proxy(buffer) and name not in self.observed:
                 raise CannotTrace(f"the buffer '{name}' is replaced during forward()")
         self.create_node("output", "output", (self.create_arg(result),), {})
         return self.graph
@@ -95,7 +103,8 @@ class GraphTracer(ProxyTracer):
 
     def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
-            if self._paused or not any_proxy((args, kwargs)):
+            always = function in ALWAYS_RECORDED and get_ident() == self._thread  # other threads may run models
+            if self._paused or not (always or any_proxy((args, kwargs))):
                 return function(*args, **kwargs)
             return self.create_proxy("call_function", function, args, kwargs)
 
@@ -109,11 +118,13 @@ class GraphTracer(ProxyTracer):
             if path is None:
                 return original_call(module, *args, **kwargs)
             if isinstance(module, (*MODULES, *OPAQUE_MODULES)):
-                return self.create_proxy("call_module", path, args, kwargs)
+                leaf = lambda *args, **kwargs: self.create_proxy("call_module", path, args, kwargs)  # noqa: E731
+                return call_with_hooks(module, leaf, original_call, args, kwargs)
             lowered = lowered_module(module)
             self.path.append(path)
             try:
-                return lowered(module, *args, **kwargs) if lowered else original_call(module, *args, **kwargs)
+                own = None if lowered is None else partial(lowered, module)
+                return call_with_hooks(module, own, original_call, args, kwargs)
             except Exception:
                 self.failed_in = self.failed_in or path
                 raise
@@ -152,7 +163,13 @@ class GraphTracer(ProxyTracer):
             return tuple(self.create_arg(item) for item in a)
         if isinstance(a, dict):
             return {key: self.create_arg(item) for key, item in a.items()}
-        return super().create_arg(a)
+        try:
+            return super().create_arg(a)
+        except NameError:
+            raise CannotTrace(
+                "a parameter is read that no module of the model holds: register layers (nn.ModuleList, not a list), "
+                "and do not replace forward() by a function that calls another copy of the model"
+            ) from None
 
     def create_proxy(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any, **__: Any
@@ -162,12 +179,17 @@ class GraphTracer(ProxyTracer):
             lowered = LOWERED[target](*args, **kwargs)
             if lowered is not NotImplemented:
                 return lowered
+        result = rewritten(target, args, kwargs)
+        if result is not NotImplemented:
+            return self.assign(args[0], result) if target_name(target).endswith("_") else result
+        if is_proxy(kwargs.get("out")):
+            return self.assign(kwargs["out"], self.create_proxy(kind, target, args, {**kwargs, "out": None}))
         if is_largest_index(target, args, kwargs):
             kind, target = "call_function", functions.largest_index
         if target is operator.getitem:
-            args = (args[0], self._indices(args[1]))
+            args = (args[0], selected_rows(args[1]))
         target = ZEROED.get(target, target)
-        target, kwargs, changed = pure_form(kind, target, args, kwargs)
+        kind, target, args, kwargs, changed = pure_form(kind, target, args, kwargs)
         pair = self._evaluate(kind, target, args, kwargs)
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
@@ -187,7 +209,7 @@ class GraphTracer(ProxyTracer):
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
         self._paused = True
-        self.place = _describe(kind, target)
+        self.place = call_name(kind, target)
         try:
             results = []
             for side in (0, 1):
@@ -203,11 +225,8 @@ class GraphTracer(ProxyTracer):
         if kind == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         module = self.root.get_submodule(target)
-        mode, module.training = module.training, False  # batch norm must accept one row and keep its statistics
-        try:
-            return module.forward(*args, **kwargs)
-        finally:
-            module.training = mode
+        with in_mode(module, training=False):  # batch norm must accept one row and keep its statistics
+            return own_forward(module)(*args, **kwargs)
 
     def _wrap(self, node: fx.Node, pair: Pair) -> Any:
         """Return a proxy for a result; containers become containers of proxies, None and constants stay themselves."""
@@ -248,7 +267,7 @@ class GraphTracer(ProxyTracer):
         """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
         if not is_proxy(proxy):
             raise CannotTrace("an in-place operation changes a tensor that is not part of the graph")
-        if proxy.node.op == "get_attr":
+        if proxy.node.op == "get_attr" and proxy.node.target not in self.observed:
             raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
         if proxy.node.op == "placeholder":
             raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
@@ -267,28 +286,8 @@ class GraphTracer(ProxyTracer):
             self.assign_item(base, key, result)
         return proxy
 
-    def _indices(self, key: Any) -> Any:
-        """Replace computed masks in a key by the indices they select, so that the number of rows is known."""
-        if is_proxy(key):
-            key = (key,) if is_mask(key) else key
-        if type(key) is not tuple or not any(map(is_mask, key)):
-            return key
-        parts: list[Any] = []
-        for part in key:
-            parts += part.nonzero().unbind(1) if is_mask(part) else (part,)
-        return tuple(parts) if len(parts) > 1 else parts[0]
-
     def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
         """Record ``x[key] = value`` as a pure operation."""
         self.assign(
-            proxy, self.create_proxy("call_function", functions.set_item, (proxy, self._indices(key), value), {})
+            proxy, self.create_proxy("call_function", functions.set_item, (proxy, selected_rows(key), value), {})
         )
-
-
-_BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
-
-
-def _describe(kind: str, target: Any) -> str:
-    if kind == "call_function":
-        return target_name(target)
-    return f"Tensor.{target}" if kind == "call_method" else f"module {target}"

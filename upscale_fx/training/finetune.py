@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from upscale_fx.compiled.batches import Batches, Transform
+from upscale_fx.compiled.ownership import uncached
 from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.undisturbed import in_mode, modes_kept
 from upscale_fx.errors import InputError, ModeError, warn
@@ -98,7 +99,7 @@ def finetune(
     only_eval = not _can_train(compiled)
     objective = Objective(compiled, loss_fn, teacher, teacher_weight, temperature, transform)
     optimizer = _optimizer(compiled, optimizer, lr)
-    with modes_kept(compiled), nullcontext() if teacher is None else in_mode(teacher, training=False):
+    with modes_kept(compiled), _as_teacher(teacher):
         training = Training(objective, stream, optimizer, validate, only_eval)
         total = None if stream.length is None else epochs * stream.length
         with progress_bar(total=total, desc="fine-tune", unit="batch", shown=progress) as bar:
@@ -155,3 +156,13 @@ def _can_train(model: nn.Module) -> bool:
             warn(text)
             return False
     return True
+
+
+@contextmanager
+def _as_teacher(teacher: nn.Module | None) -> Iterator[None]:
+    """Within the block, a teacher is in ``eval()``, and its answers do not depend on what its caches hold."""
+    if teacher is None:
+        yield
+        return
+    with in_mode(teacher, training=False), uncached(teacher):
+        yield

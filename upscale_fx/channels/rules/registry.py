@@ -17,6 +17,7 @@ from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.remembered import Rule, remembered
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.example_values import Pair
+from upscale_fx.compiled.failures import at_node
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.errors import InputError, UpscaleError
 
@@ -147,6 +148,7 @@ def _applied(rule: Rule, operation: Operation) -> Relation | None:
         relation = rule(operation)
     except Exception as error:
         if is_built_in:
+            at_node(error, operation.node)
             raise
         raise UpscaleError(f"{where} failed: {type(error).__name__}: {error}") from error
     if relation is not None and not isinstance(relation, Relation):

@@ -46,6 +46,13 @@ def axes_only(op: Operation) -> Relation | None:
     return _single(op, "same")
 
 
+@register(functions.squeeze_rows)
+def squeezed_rows(op: Operation) -> Relation | None:
+    """Rule for dropping row axes where a graph has one row: channels stay as they are."""
+    relation = _single(op, "rows")
+    return relation if isinstance(relation, Movement) and relation.flows[0].is_identity else None
+
+
 # torch_geometric replaces torch.index_select and torch.select by functions that call torch's own.
 _OWN = torch._C._VariableFunctions
 

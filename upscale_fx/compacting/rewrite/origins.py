@@ -24,7 +24,10 @@ FOLDED = "_folded"
 def origin_of(module: nn.Module, name: str) -> Origin:
     """The homes of the entries of a parameter, by its dotted name; in a plain module every parameter is at home."""
     noted: Mapping[str, Origin] = record_of(module).origins if isinstance(module, CompiledGNN) else {}
-    return noted[name] if name in noted else Origin(name, tuple(module.get_parameter(name).shape))
+    if name in noted:
+        return noted[name]
+    path, _, own = name.rpartition(".")
+    return Origin(name, tuple(getattr(module.get_submodule(path), own).shape))  # TorchScript's are no nn.Parameter
 
 
 def note_folded(gm: CompiledGNN, name: str) -> None:

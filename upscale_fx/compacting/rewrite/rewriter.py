@@ -20,6 +20,7 @@ from upscale_fx.compacting.rewrite.origins import cut_origins
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.failures import at_node
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
 from upscale_fx.errors import PassError
 
@@ -163,15 +164,22 @@ class Rewriter:
         """Emit every node; parts of parameters where they are read."""
         self.emitters = emitters
         for node in self.flow.nodes:
-            if node.op == "output":
-                self.graph.output(map_arg(node.args, self.whole)[0])
-            elif node in self.flow.axes:
-                if node in self.kept and not reads_parameter(self.flow, node):
-                    new = self._emit(node, emitters)
-                    if new is not None:
-                        self.env[node] = new
-            elif all(map(self._is_available, node.all_input_nodes)) and not self._is_tuple(node):
-                self._emit_structure(node)
+            try:
+                self._run(node)
+            except Exception as error:
+                at_node(error, node)
+                raise
+
+    def _run(self, node: fx.Node) -> None:
+        if node.op == "output":
+            self.graph.output(map_arg(node.args, self.whole)[0])
+        elif node in self.flow.axes:
+            if node in self.kept and not reads_parameter(self.flow, node):
+                new = self._emit(node, self.emitters)
+                if new is not None:
+                    self.env[node] = new
+        elif all(map(self._is_available, node.all_input_nodes)) and not self._is_tuple(node):
+            self._emit_structure(node)
 
     def _emit(self, node: fx.Node, emitters: Mapping[type, Emitter]) -> fx.Node | None:
         relation = self.flow.relations[node]

@@ -1,0 +1,85 @@
+"""Parts of a model that are wrapped or compiled: calls of them are traced as calls of what they were made from.
+
+``torch.jit.script`` and ``torch.jit.trace`` keep the Python function behind a compiled function, and checkpointing calls
+one. A scripted module has no Python code left: it becomes one node. ``torch.compile`` is switched off while examples run
+(:mod:`upscale_fx.compiled.undisturbed`), so that compiled parts run their own Python code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch._functorch import apis, eager_transforms
+
+from upscale_fx.tracing.proxy import CannotTrace, any_proxy
+
+
+def checkpoint(
+    function: Callable[..., Any],
+    *args: Any,
+    use_reentrant: Any = None,
+    context_fn: Any = None,
+    determinism_check: Any = None,
+    debug: Any = None,
+    early_stop: Any = None,
+    preserve_rng_state: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Call the function: checkpointing saves memory in training and changes no value."""
+    return function(*args, **kwargs)
+
+
+@contextmanager
+def wrappers_opened() -> Iterator[None]:
+    """Within the block, calls with proxies of scripted functions and of checkpoints run the Python code behind them."""
+    scripted, method = torch.jit.ScriptFunction, torch._C.ScriptMethod
+    undo = [
+        (owner, name, owner.__dict__[name])
+        for owner, name in (
+            (scripted, "__call__"), (method, "__call__"), (torch.utils.checkpoint, "checkpoint"),
+            (apis, "vmap_impl"), (eager_transforms, "grad_impl"),
+        )
+        if name in owner.__dict__
+    ]  # fmt: skip
+    original = {(owner, name): value for owner, name, value in undo}
+
+    def call_function(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not any_proxy((args, kwargs)):
+            return original[scripted, "__call__"](self, *args, **kwargs)
+        python = getattr(self, "_torchdynamo_inline", None)
+        if python is None:
+            raise CannotTrace(f"the TorchScript function '{self.name}' is called; call the Python function instead")
+        return python(*args, **kwargs)
+
+    def call_method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if any_proxy((args, kwargs)):
+            raise CannotTrace(
+                f"the method '{self.name}' of a TorchScript module is called; use the module from before torch.jit"
+            )
+        return original[method, "__call__"](self, *args, **kwargs)
+
+    def opaque(owner: Any, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any_proxy((args, kwargs)):
+                raise CannotTrace("torch.vmap and torch.func.grad are opaque; call the function on whole tensors")
+            return original[owner, name](*args, **kwargs)
+
+        return call
+
+    replacements = {
+        (scripted, "__call__"): call_function, (method, "__call__"): call_method,
+        (torch.utils.checkpoint, "checkpoint"): checkpoint,
+        (apis, "vmap_impl"): opaque(apis, "vmap_impl"),
+        (eager_transforms, "grad_impl"): opaque(eager_transforms, "grad_impl"),
+    }  # fmt: skip
+    try:
+        for owner, name, _ in undo:
+            setattr(owner, name, replacements[owner, name])
+        yield
+    finally:
+        for owner, name, value in undo:
+            setattr(owner, name, value)
