@@ -1,4 +1,4 @@
-"""Errors of upscale_fx itself: they reach users as an InternalError that names the part of the model and the way out."""
+"""Errors of upscale_fx itself reach users as an InternalError that names the part of the model and the way out."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def _described(error: Exception) -> str:
     advice = "please report it with the code of the model and this message"
     if node is None:
         return f"upscale_fx failed ({what}). This is a bug of upscale_fx, not of the model: {advice}"
-    place = ", ".join(filter(None, (node.meta.get("module"), node.meta.get("source"))))
     call = target_name(node.target)
+    place = filter(None, (call, node.meta.get("module"), node.meta.get("source")))
     return (
-        f"upscale_fx failed at {node.name} ({call}{', ' if place else ''}{place}): {what}. This is a bug of upscale_fx, "
+        f"upscale_fx failed at {node.name} ({', '.join(place)}): {what}. This is a bug of upscale_fx, "
         f"not of the model: {advice}. Until it is fixed, write that line in another way, or keep all channels of "
         f"{call} with upscale_fx.register({call})(lambda op: None)"
     )

@@ -46,9 +46,9 @@ def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -
 def named_arguments(
     signature: inspect.Signature, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Return all arguments by name, those of ``*args`` and ``**kwargs`` too; the order of names; the positional names.
+    """Return all arguments by name, those of ``*args`` and ``**kwargs`` too; the order of names; the positional ones.
 
-    Positional are the names before the first optional one, as users call models; a forward pre-hook sees the difference.
+    Positional are the names before the first optional one, as users call models; forward pre-hooks see the difference.
 
     ``*args`` become ``args_0``, ``args_1``, ...; arguments of ``**kwargs`` keep their keyword.
     """

@@ -16,6 +16,7 @@ from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
+from upscale_fx.compiled.failures import named_failures
 from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, unfused
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.compiled.record.size import Size
@@ -89,6 +90,7 @@ class Diff:
         ]
 
 
+@named_failures
 def diff(before: nn.Module, after: nn.Module) -> Diff:
     """Compare two graphs, or a model with the graph compiled from it.
 

@@ -19,6 +19,7 @@ from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduction, Relation, Source
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
+from upscale_fx.compiled.failures import named_failures
 from upscale_fx.masking.consumers.survey import find_consumers
 from upscale_fx.tracing.trace import trace_model
 
@@ -89,6 +90,7 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
         return Path(path)
 
 
+@named_failures
 def groups(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> Groups:
     """The tied groups of a model: producers, consumers, barriers and the values between them.
 

@@ -12,6 +12,7 @@ from torch import nn
 from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import size_of
+from upscale_fx.compiled.failures import named_failures
 from upscale_fx.compiled.module import CompiledGNN, record_of, unfused
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
 from upscale_fx.compiled.record.size import Size
@@ -59,6 +60,7 @@ class Report:
     trail: Trail | None = None
     inference: InferenceCost | None = None
     kernels: str = ""
+    skipped_assertions: Sequence[str] = ()
 
     @property
     def asked(self) -> int:
@@ -82,6 +84,7 @@ class Report:
         lines += [f"unused: {name}: no output needs it" for name in self.unused]
         lines += [f"approximate: {text}" for text in self.approximate]
         lines += [f"approximate: {self.precision}"] if self.precision else []
+        lines += [f"not checked: the assertion on values at {line}" for line in self.skipped_assertions]
         lines.append(f"parameters  {self.before.parameters:,} -> {self.after.parameters:,}")
         lines.append(f"bytes       {self.before.bytes:,} -> {self.after.bytes:,}")
         lines.append(f"MACs        {self.before.macs_text()} -> {self.after.macs_text()}")
@@ -95,6 +98,7 @@ class Report:
         return "\n".join(lines)
 
 
+@named_failures
 def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequence[int] | None = None) -> Report:
     """Report for each consumer of a compiled model how many channels were to be removed, how many it kept, and why.
 
@@ -137,6 +141,7 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
         history.trail,
         _inference(compiled, degree, fanouts),
         kernels,
+        record.skipped_assertions,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
+from upscale_fx.compiled.failures import named_failures
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import call_by_name
 from upscale_fx.compiled.ownership import check_model, uncached
@@ -25,6 +26,7 @@ _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, t
 _SIZES = ((13, 41), (37, 160))
 
 
+@named_failures
 def verify(
     reference: nn.Module,
     compiled: nn.Module,

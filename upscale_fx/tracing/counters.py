@@ -38,7 +38,9 @@ def counting(value: Any, name: str, uses: list[str]) -> Any:
 def _computed(function: Callable[..., Any], base: type, swapped: bool = False) -> Callable[..., Any]:
     def apply(self: Any, *others: Any) -> Any:
         if others and not isinstance(others[0], int | float):
-            return NotImplemented  # a tensor: it computes with the plain number, and the outputs show whether it matters
+            return (
+                NotImplemented  # a tensor: it computes with the plain number, and the outputs show whether it matters
+            )
         plain = [base(self), *(float(o) if isinstance(o, float) else int.__int__(o) for o in others)]
         result = function(*(reversed(plain) if swapped else plain))
         return counting(result, self.name, self.uses) if isinstance(result, int | float) else result

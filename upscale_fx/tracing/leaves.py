@@ -31,10 +31,11 @@ CONSTRUCTORS: tuple[Callable[..., Any], ...] = (
     torch.tensor, torch.finfo,
 )  # fmt: skip
 
-#: Constructors that are recorded even where their sizes are fixed: forward() may write into the tensor that they return,
-#: and random numbers are drawn anew in every call.
+#: Constructors that are recorded even where their sizes are fixed: forward() may write into the tensor that they
+#: return, and random numbers are drawn anew in every call.
 ALWAYS_RECORDED: frozenset[Callable[..., Any]] = frozenset({
-    torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal,
+    torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn, torch.randint, torch.randperm,
+    torch.normal,
 })  # fmt: skip
 
 #: All of torch's built-in functions. Proxies must not reach their argument parsers: where a signature also allows a

@@ -88,6 +88,31 @@ def _same_for_all_channels(x: Any, dim: int, index: Any) -> Any:
     return index[:, 0]
 
 
+#: Up to this many groups, a convolution is written as one per group.
+_MOST_GROUPS = 8
+
+
+def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the rewrite of a convolution in groups: one convolution per group, joined."""
+
+    def rewrite(
+        input: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: Any = 1,
+    ) -> Any:
+        if groups == 1 or groups > _MOST_GROUPS or input.dim() != weight.dim():
+            return NotImplemented
+        biases = [None] * groups if bias is None else bias.chunk(groups)
+        parts = zip(input.chunk(groups, 1), weight.chunk(groups), biases, strict=True)
+        return torch.cat([function(x, w, b, stride, padding, dilation) for x, w, b in parts], 1)
+
+    return rewrite
+
+
 def attention(
     query: Any,
     key: Any,
@@ -136,4 +161,5 @@ REWRITTEN: dict[Any, Callable[..., Any]] = {
     "scatter_add": scatter_add, torch.scatter_add: scatter_add, "scatter_add_": scatter_add, "squeeze_": squeeze,
     "fill_": fill, torch.fill_: fill, "zero_": zero, torch.zero_: zero, "copy_": copied, "normal_": normal,
     "uniform_": uniform, F.scaled_dot_product_attention: attention,
+    F.conv1d: grouped(F.conv1d), F.conv2d: grouped(F.conv2d),
 }  # fmt: skip

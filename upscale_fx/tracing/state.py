@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isnan
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -73,7 +74,9 @@ class State:
             elif isinstance(held, dict):
                 now = {key: value for key, value in container.items() if container is held or key not in _OWN}
                 keys = [*held, *(key for key in now if key not in held)]
-                found += [_joined(path, key) for key in keys if not _same(held.get(key, _ABSENT), now.get(key, _ABSENT))]
+                found += [
+                    _joined(path, key) for key in keys if not _same(held.get(key, _ABSENT), now.get(key, _ABSENT))
+                ]
             elif len(container) != len(held) or not all(map(_same, container, held)):
                 found.append(path)
         return list(dict.fromkeys(found))
@@ -131,13 +134,13 @@ def _same(now: Any, before: Any) -> bool:
         return False
     if isinstance(now, tuple):
         return len(now) == len(before) and all(map(_same, now, before))
-    return bool(now == before) or (now != now and before != before)
+    return bool(now == before) or (isinstance(now, float) and isnan(now) and isnan(before))
 
 
 def _equal(now: Tensor, before: Tensor) -> bool:
     if now.shape != before.shape or now.dtype != before.dtype or now.device != before.device:
         return False
-    return torch.equal(now, before) or bool(((now == before) | ((now != now) & (before != before))).all())
+    return torch.equal(now, before) or bool(((now == before) | (now.isnan() & before.isnan())).all())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
@@ -60,7 +60,7 @@ def trace_model(
     state = State(root)
     inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs, state)
     drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
-    graph = trace_mode(root, inputs, training=False, state=state)
+    graph, skipped = trace_mode(root, inputs, training=False, state=state)
     reason = _merge_training(root, inputs, graph, state)
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
@@ -68,7 +68,7 @@ def trace_model(
     nbytes = parameter_bytes(root)
     if reason and model.training:
         warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
-    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "")
+    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "", skipped_assertions=skipped)
     traced = make_module(root, graph, {RECORD: record}, model.training)
     without_traced_hooks(traced)
     _check_trace(root, traced, state)
@@ -141,8 +141,11 @@ def run_example(
 _one_at_a_time = threading.RLock()
 
 
-def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: State) -> fx.Graph:
+def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: State) -> tuple[fx.Graph, tuple[str, ...]]:
     """Trace ``root`` in one mode; ``root`` is put back to ``state``.
+
+    Returns:
+        The graph, and the lines of the assertions on values that it does not repeat.
 
     Raises:
         TraceError: with module path, source line, reason and remedy.
@@ -165,7 +168,7 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: Stat
                 tracer = GraphTracer(observed=changed)
                 graph = tracer.trace(root, inputs)
             state.adopt(root, tracer.tensor_attrs.values())  # tensors that forward() makes, and the graph reads
-            return graph
+            return graph, tuple(dict.fromkeys(tracer.skipped_assertions))
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
     finally:
@@ -195,7 +198,7 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
 
 def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph, state: State) -> str | None:
     try:
-        train = trace_mode(root, inputs, training=True, state=state)
+        train, _ = trace_mode(root, inputs, training=True, state=state)
     except TraceError as error:
         return f"in train() {error}"
     return merge_modes(graph, train, root)

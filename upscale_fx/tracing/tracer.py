@@ -26,7 +26,15 @@ from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.tracing.constants import is_constant, values_equal
 from upscale_fx.tracing.hooks import call_with_hooks, own_forward
-from upscale_fx.tracing.leaves import ALWAYS_RECORDED, BUILT_IN, BUILT_IN_SPACES, CONSTRUCTORS, FUNCTIONS, MODULES, patched
+from upscale_fx.tracing.leaves import (
+    ALWAYS_RECORDED,
+    BUILT_IN,
+    BUILT_IN_SPACES,
+    CONSTRUCTORS,
+    FUNCTIONS,
+    MODULES,
+    patched,
+)
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.mutation import ZEROED, pure_form, selected_rows, shares_storage
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy

@@ -1,8 +1,8 @@
 """Parts of a model that are wrapped or compiled: calls of them are traced as calls of what they were made from.
 
-``torch.jit.script`` and ``torch.jit.trace`` keep the Python function behind a compiled function, and checkpointing calls
-one. A scripted module has no Python code left: it becomes one node. ``torch.compile`` is switched off while examples run
-(:mod:`upscale_fx.compiled.undisturbed`), so that compiled parts run their own Python code.
+``torch.jit.script`` and ``torch.jit.trace`` keep the Python function behind a compiled function, and checkpointing
+calls one. A scripted module has no Python code left: it becomes one node. ``torch.compile`` is switched off while
+examples run (:mod:`upscale_fx.compiled.undisturbed`), so that compiled parts run their own Python code.
 """
 
 from __future__ import annotations

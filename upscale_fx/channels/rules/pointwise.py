@@ -20,16 +20,16 @@ _UNARY = (
     "logsigmoid tanhshrink threshold rrelu exp expm1 log log1p log2 sqrt rsqrt square abs neg negative sign sin cos "
     "tan atan asinh erf reciprocal clamp clamp_min clamp_max clip nan_to_num floor ceil round frac "
     "dropout float double half bfloat16 to type type_as clone contiguous detach cpu "
-    "zeros_like ones_like full_like masked_fill nan_to_num hardshrink softshrink"
+    "zeros_like ones_like full_like masked_fill nan_to_num hardshrink softshrink conj real imag"
 ).split()
-_ALL_ZERO = "add sub subtract rsub maximum minimum where lerp hypot".split()
+_ALL_ZERO = "add sub subtract rsub maximum minimum where lerp hypot complex".split()
 _ANY_ZERO = "mul multiply".split()
 _FIRST_ZERO = "div divide true_divide truediv".split()
 
 
 def _callables(name: str) -> list[Any]:
     """Return all calls of this name that a trace may hold: tensor method, torch, functional and operator functions."""
-    callables: list[Any] = [name] if hasattr(Tensor, name) else []
+    callables: list[Any] = [name] if callable(getattr(Tensor, name, None)) else []
     for space in (torch, F, operator, torch._C._nn):
         function = getattr(space, name, None)
         if callable(function) and not isinstance(function, type):

@@ -127,7 +127,7 @@ def _described(pair: tuple[Any, Any]) -> Any:
         if small.layout != torch.strided or large.layout != torch.strided:
             raise _CannotTellError
         shapes = (small.shape, large.shape, small.dtype, large.dtype, small.device)
-        if small.is_floating_point():
+        if small.is_floating_point() or small.is_complex():
             return shapes
         return (*shapes, small.cpu().numpy().tobytes(), large.cpu().numpy().tobytes())
     return _constant(pair, {})

@@ -34,6 +34,7 @@ class GraphRecord:
         estimates: by name of a norm, how many of its channels the statistic was, and is, taken over.
         precision: how a cast to another dtype changed the outputs; None without a cast.
         origins: by name of a parameter that was cut or folded, where its entries come from.
+        skipped_assertions: the source lines of assertions on tensor values, which the graph does not repeat.
         plain: after fusing, the nodes of the graph from before; channel analyses read these.
     """
 
@@ -47,6 +48,7 @@ class GraphRecord:
     estimates: Mapping[str, KeptChannels] = field(default_factory=dict)
     precision: Precision | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    skipped_assertions: tuple[str, ...] = ()
     plain: tuple[NodeRecord, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphRecord:
