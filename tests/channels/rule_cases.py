@@ -1,8 +1,8 @@
 """How every operation with a rule is called in the tests.
 
 A row names operations and says how they are called: ``f`` is the operation, ``h`` and ``g`` are hidden values
-``[N, 6]`` with channels that are zero or constant, ``e`` is ``edge_index`` and ``m`` holds parameters. ``Tensor.f`` is a method,
-``torch._C._nn.f`` what functional forms call.
+``[N, 6]`` with channels that are zero or constant, ``e`` is ``edge_index`` and ``m`` holds parameters. ``Tensor.f`` is
+a method, ``torch._C._nn.f`` what functional forms call.
 """
 
 ONE = "f(h)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sysconfig
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -25,9 +26,11 @@ _LIBRARIES = tuple(set(sysconfig.get_paths().values()))
 
 def named_failures(function: F) -> F:
     """Let errors of upscale_fx itself leave a public call as an InternalError; errors of users' functions stay."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        signature.bind(*args, **kwargs)  # a wrong call is a user's mistake
         try:
             return function(*args, **kwargs)
         except Exception as error:

@@ -69,4 +69,5 @@ def uncompiled() -> AbstractContextManager[object]:
     """Return a context in which parts under ``torch.compile`` run as they were before."""
     if "torch._dynamo.decorators" not in sys.modules:  # nothing was compiled, and the import takes seconds
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance

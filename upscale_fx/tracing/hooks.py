@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
+from upscale_fx.compiled.undisturbed import in_mode
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -101,10 +102,15 @@ def call_with_hooks(
             module.__dict__["forward"] = held
 
 
-def own_forward(module: nn.Module) -> Callable[..., Any]:
-    """Return the module's own ``forward``, in whose place another one may stand."""
-    own: Callable[..., Any] = module.__dict__.get(_OWN, module.forward)
-    return own
+def compute(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+    """Return the result of a call on an example graph; modules are called without hooks, which are traced."""
+    if kind == "call_function":
+        return target(*args, **kwargs)
+    if kind == "call_method":
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    module = root.get_submodule(target)
+    with in_mode(module, training=False):  # batch norm must accept one row and keep its statistics
+        return module.__dict__.get(_OWN, module.forward)(*args, **kwargs)
 
 
 def without_traced_hooks(traced: nn.Module) -> None:

@@ -110,7 +110,8 @@ class ExampleProxy(fx.Proxy):
             return lambda: self.tracer.create_proxy("call_function", int, (self,), {})
         if name in ("item", "tolist", "numpy", "cpu_numpy", "__array__"):
             if self._known() is not None:
-                return getattr(self.pair[0], name)
+                known: Callable[..., Any] = getattr(self.pair[0], name)
+                return known
 
             def refuse(*_: Any, **__: Any) -> Any:
                 raise CannotTrace(f"'.{name}()' turns tensor values into Python values")

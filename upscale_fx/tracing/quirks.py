@@ -113,7 +113,7 @@ def sizes_of_constants(record: Callable[..., Any]) -> Iterator[None]:
         return set_item(self, key, value)
 
     try:
-        torch.Tensor.__setitem__ = refuse  # type: ignore[assignment, method-assign]
+        torch.Tensor.__setitem__ = refuse  # type: ignore[method-assign]
         for name in _TAKE_SIZES:
             setattr(torch.Tensor, name, method(name, getattr(torch.Tensor, name)))
         yield

@@ -150,12 +150,12 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: Stat
     Raises:
         TraceError: with module path, source line, reason and remedy.
     """
-    reason, changed = dependence(root, _runner(root, inputs, training))
-    if reason is None and training and changed:
-        reason = carried_over(root, _runner(root, inputs, True), _runner(root, inputs, False))
-    if reason is not None:
+    carried, changed = dependence(root, _runner(root, inputs, training))
+    if carried is None and training and changed:
+        carried = carried_over(root, _runner(root, inputs, True), _runner(root, inputs, False))
+    if carried is not None:
         raise TraceError(
-            f"cannot trace {type(root).__name__}: {reason}. A graph has no state: make it an argument and an output, "
+            f"cannot trace {type(root).__name__}: {carried}. A graph has no state: make it an argument and an output, "
             f"as in out, h = model(x, edge_index, h), or set it anew at the beginning of every forward()"
         )
     tracer = GraphTracer(replace_builtins=False, observed=changed)

@@ -23,9 +23,8 @@ from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
-from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.tracing.constants import is_constant, values_equal
-from upscale_fx.tracing.hooks import call_with_hooks, own_forward
+from upscale_fx.tracing.hooks import call_with_hooks, compute
 from upscale_fx.tracing.leaves import (
     ALWAYS_RECORDED,
     BUILT_IN,
@@ -222,19 +221,10 @@ class GraphTracer(ProxyTracer):
             results = []
             for side in (0, 1):
                 a, k = example_side(tuple(args), side), example_side(dict(kwargs), side)
-                results.append(self._compute(kind, target, a, k))
+                results.append(compute(self.root, kind, target, a, k))
             return results[0], results[1]
         finally:
             self._paused = False
-
-    def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        if kind == "call_function":
-            return target(*args, **kwargs)
-        if kind == "call_method":
-            return getattr(args[0], target)(*args[1:], **kwargs)
-        module = self.root.get_submodule(target)
-        with in_mode(module, training=False):  # batch norm must accept one row and keep its statistics
-            return own_forward(module)(*args, **kwargs)
 
     def _wrap(self, node: fx.Node, pair: Pair) -> Any:
         """Return a proxy for a result; containers become containers of proxies, None and constants stay themselves."""
