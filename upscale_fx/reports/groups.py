@@ -104,12 +104,12 @@ def group_channels(flow: Dataflow) -> Groups:
     """Group the values of an analysed graph by shared channels."""
     ids = {node: channels for node, channels in channel_ids(flow).items() if _is_floating(flow, node)}
     component = components(ids)
-    sizes = Counter(component.values())
+    sizes = Counter(component.tolist())
     names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
     tied: dict[int, TiedGroup] = {}
     graph = Groups()
     for node, channels in ids.items():
-        root = component[int(channels[0])]
+        root = int(component[channels[0]])
         kind, shape, module = _kind(flow.relations[node]), shape_text(flow.axes[node]), node.meta.get("module", "")
         graph.add_node(node.name, kind=kind, shape=shape, module=module, group=None)
         if sizes[root] > 1:
@@ -123,7 +123,7 @@ def group_channels(flow: Dataflow) -> Groups:
         for source in flow.relations[node].reads:
             if source in ids:
                 graph.add_edge(source.name, node.name)
-                _add_reader(tied.get(component[int(ids[source][0])]), flow, node, names)
+                _add_reader(tied.get(int(component[ids[source][0]])), flow, node, names)
     graph.tied = list(tied.values())
     return graph
 
