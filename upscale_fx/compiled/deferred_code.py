@@ -34,13 +34,9 @@ class DeferredCode(fx.GraphModule):
     def recompile(self) -> Any:
         """Make the code of the graph again, now or on demand."""
         if not _waiting.get():
-            return self._make_own_code()
+            return self.write_code()
         type(self).forward = _first_call
         return None
-
-    def _make_own_code(self) -> Any:
-        self._coded: tuple[ListedNode, ...] = list_nodes(self.graph)
-        return super().recompile()
 
     def changes_without_code(self) -> str:
         """Say what was changed in the graph since its code was made; empty if it does what the graph says."""
@@ -52,7 +48,12 @@ class DeferredCode(fx.GraphModule):
         """Make the code now if it does not exist yet."""
         for part in self.modules():  # a graph may call others
             if isinstance(part, DeferredCode) and type(part).forward is _first_call:
-                part._make_own_code()
+                part.write_code()
+
+    def write_code(self) -> Any:
+        """Write the code of the graph as it is now."""
+        self._coded: tuple[ListedNode, ...] = list_nodes(self.graph)
+        return super().recompile()
 
     @property
     def code(self) -> str:

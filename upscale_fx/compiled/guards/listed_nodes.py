@@ -32,7 +32,8 @@ class ListedNode:
 
 def list_nodes(graph: fx.Graph, within: str = "") -> tuple[ListedNode, ...]:
     """List the nodes of a graph, in order."""
-    nodes, live = list(graph.nodes), set()
+    nodes: list[fx.Node] = list(graph.nodes)
+    live: set[fx.Node] = set()
     for node in reversed(nodes):
         alone = node.op in ("placeholder", "output") or (node.op.startswith("call_f") and not is_pure(node))
         if alone or (node.op == "call_method" and not is_pure(node)) or not live.isdisjoint(node.users):
