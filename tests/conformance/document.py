@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from tests.conformance import CASES
 from tests.conformance.left_out import LEFT_OUT
+from tests.conformance.usages import USAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 SECTIONS = {
@@ -54,6 +55,7 @@ def page() -> str:
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")
+    parts.append("## Usages\n\n" + tabulate(USAGES, headers=["usage", "what holds", "test"], tablefmt="pipe") + "\n")
     return "\n".join(parts)
 
 

@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
+from upscale_fx.compiled.guards.edits import check_unedited, is_read
+from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
+from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
@@ -20,7 +23,7 @@ from upscale_fx.errors import ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
-            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
+            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded")  # fmt: skip
 
 
 #: The key of the record in the ``meta`` of a graph.
@@ -40,6 +43,42 @@ class CompiledGNN(DeferredCode):
         if mode and record is not None and record.eval_only:
             raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
         return super().train(mode)
+
+    def get_extra_state(self) -> Tensor | None:
+        """Return the digest ``[17]`` of the layout of the channels; None if all parameters are whole and in place."""
+        names = {name for name, _ in (*self.named_parameters(remove_duplicate=False), *self.named_buffers())}
+        return fingerprint(self.__dict__.get("meta", {}).get(RECORD), names)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Compare the digest of a state with the graph's own; raises StateError if they differ."""
+        check_fingerprint(self.get_extra_state(), state, record_of(self).name)
+
+    # functional_call() puts the entries of a state in place as attributes.
+    _extra_state = property(get_extra_state, set_extra_state)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if destination[prefix + KEY] is None:  # then the state is one of the model, too
+            del destination[prefix + KEY]
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str],
+        *others: Any,
+    ) -> None:  # fmt: skip
+        own = self.get_extra_state()
+        check_state(own, self.meta.get(RECORD), stored_tensors(self), state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *others)
+        if own is None and prefix + KEY in missing_keys:
+            missing_keys.remove(prefix + KEY)
+
+    def delete_all_unused_submodules(self) -> None:
+        """Delete modules that neither the graph reads nor, if it is fused, the graph from before."""
+        reads = _reads(self.meta.get(RECORD))
+        with self.graph.inserting_before():  # at the beginning
+            kept = [self.graph.create_node(node.op, node.target) for node in reads]
+        super().delete_all_unused_submodules()
+        for node in kept:
+            self.graph.erase_node(node)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling traces the generated code again, which fails for PyG's functions.
@@ -111,19 +150,35 @@ def remember_unfused(gm: CompiledGNN) -> None:
     note(gm, plain=record_nodes(gm.graph))
 
 
+def remember_fused(gm: CompiledGNN) -> None:
+    """List the nodes as they are after fusing, so that changes by hand are noticed."""
+    note(gm, fused=list_all_nodes(gm))
+
+
 def is_fused(gm: CompiledGNN) -> bool:
     """Whether message passing was fused; the record then holds the nodes from before."""
     return record_of(gm).plain is not None
 
 
 def unfused(gm: CompiledGNN) -> CompiledGNN:
-    """Return the graph from before fusing, over the same parameters; the graph itself if it was never fused."""
-    records = record_of(gm).plain
+    """Return the graph from before fusing, over the same parameters; the graph itself if it was never fused.
+
+    Raises:
+        EditedGraphError: the graph was changed by hand in a way that the result would not have.
+    """
+    record = record_of(gm)
+    check_unedited(gm, record)
+    records = record.plain
     if records is None:
         return gm
     body = {key: value for key, value in gm.__dict__.items() if key not in _DERIVED}
-    body["meta"] = meta_with(gm, plain=None)
+    body["meta"] = meta_with(gm, plain=None, fused=None)
     return _rebuild([node.copied() for node in records], body)
+
+
+def _reads(record: GraphRecord | None) -> list[NodeRecord]:
+    """The reads of parameters, buffers and modules in the graph before fusing."""
+    return [node for node in (record.plain or ()) if is_read(node)] if record is not None else []
 
 
 def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
@@ -147,9 +202,8 @@ def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
 def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> CompiledGNN:
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
-    record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
-    for node in (record.plain or ()) if record is not None else ():
-        if node.op in ("get_attr", "call_module"):
+    for node in _reads(meta.get(RECORD)):  # the structure half of a graph has no record of its own
+        if missing_target(root, [node.target]) is None:
             _carry_over(root, module, node.target)
     for path, owner in module.named_modules():
         for name, _ in owner.named_buffers(recurse=False):
@@ -178,8 +232,16 @@ def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
 
 def parameter_bytes(module: nn.Module) -> int:
     """Return the bytes of parameters and persistent buffers; those that modules share count once."""
-    tensors = [value for value in module.state_dict(keep_vars=True).values() if isinstance(value, torch.Tensor)]
+    tensors = stored_tensors(module).values()
     return sum(value.numel() * value.element_size() for value in {id(value): value for value in tensors}.values())
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers by name: the state without what else modules put there."""
+    state = module.state_dict(keep_vars=True)
+    return {
+        name: value for name, value in state.items() if isinstance(value, Tensor) and name.rpartition(".")[2] != KEY
+    }
 
 
 def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any], quiet: bool = False) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from upscale_fx.compiled.guards.listed_nodes import ListedNode
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.record.nodes import NodeRecord
 from upscale_fx.compiled.record.origin import Origin
@@ -34,7 +35,9 @@ class GraphRecord:
         estimates: by name of a norm, how many of its channels the statistic was, and is, taken over.
         precision: how a cast to another dtype changed the outputs; None without a cast.
         origins: by name of a parameter that was cut or folded, where its entries come from.
+        reads: names of parameters that several calls read in layouts of their own, each with a digest of these layouts.
         plain: after fusing, the nodes of the graph from before; channel analyses read these.
+        fused: after fusing, a list of the nodes as they are then, which tells whether they were changed by hand later.
     """
 
     inputs: ModelInputs
@@ -47,7 +50,9 @@ class GraphRecord:
     estimates: Mapping[str, KeptChannels] = field(default_factory=dict)
     precision: Precision | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    reads: tuple[tuple[str, str], ...] = ()
     plain: tuple[NodeRecord, ...] | None = None
+    fused: tuple[ListedNode, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphRecord:
         return self  # its fields never change in place
