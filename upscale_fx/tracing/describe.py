@@ -12,7 +12,7 @@ from torch import nn
 from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
 from upscale_fx.compiled.signatures import bind, named_arguments, signature_of
 from upscale_fx.errors import InputError
-from upscale_fx.tracing.examples import device_of, inputs_from_examples
+from upscale_fx.tracing.examples import descriptions, device_of, inputs_from_examples
 
 
 def describe_inputs(
@@ -20,7 +20,7 @@ def describe_inputs(
 ) -> Iterator[ModelInputs]:
     """Yield candidate descriptions of the model's arguments, the likeliest first.
 
-    Examples give one candidate. Without examples, argument names and declared widths give several.
+    Examples give few candidates. Without examples, argument names and declared widths give several.
 
     Raises:
         InputError: an argument is missing, unknown, or of a kind that cannot be described.
@@ -30,7 +30,7 @@ def describe_inputs(
         yield from _from_conventions(model, signature)
         return
     arguments = bind(signature, example_inputs, example_kwargs or {})
-    yield inputs_from_examples(model, signature, arguments)
+    yield from descriptions(model, signature, arguments)
 
 
 def bind_examples(
