@@ -40,6 +40,7 @@ class TensorSpec:
         into: for ``"index"``, the row symbols that its values may number: they stay below the fewest of these rows.
             Empty for categories, whose values are those of the pool.
         sizes: the sizes of the axes in the user's example; empty if unknown.
+        told: whether the user said what the integers number.
         limit: for ``"edges"`` of a model without node features, the number of nodes.
         ends: for ``"edges"``, the row symbols of the nodes that the first and the second row of the index name.
         ordered: whether edges are sorted by target, or an index by value; some layers require this.
@@ -54,6 +55,7 @@ class TensorSpec:
     ordered: bool = False
     into: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
+    told: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:

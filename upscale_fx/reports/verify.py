@@ -17,6 +17,7 @@ from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError, VerificationError, warn
 from upscale_fx.tracing.describe import bind_examples
 from upscale_fx.tracing.fitting import expected_width
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.variants import variants
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -33,6 +34,8 @@ def verify(
     example_kwargs: Mapping[str, Any] | None = None,
     *,
     tolerance: float | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
 ) -> float:
     """Compare two models in eval mode on the example inputs and on similar graphs of other sizes.
 
@@ -43,6 +46,8 @@ def verify(
         example_kwargs: keyword arguments of one call.
         tolerance: largest difference allowed, relative to the largest output (at least 1). Default by dtype: 1e-10 for
             float64, 1e-4 for float32.
+        dynamic_axes: see :func:`upscale_fx.trace`. A traced model among the two knows them already.
+        indices: see :func:`upscale_fx.trace`.
 
     Returns:
         The largest relative difference seen.
@@ -52,7 +57,7 @@ def verify(
     """
     check_model(reference)
     check_model(compiled)
-    example, inputs = bind_examples(reference, example_inputs, example_kwargs)
+    example, inputs = bind_examples(reference, example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices))
     inputs = _traced_with(reference, compiled, example) or inputs
     graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", example)]
     inputs = _accepted(reference, inputs)

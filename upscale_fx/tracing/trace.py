@@ -33,6 +33,7 @@ from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modes import merge_modes
 from upscale_fx.tracing.proxy import CannotTrace
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
 from upscale_fx.tracing.variants import less_dynamic
 
@@ -42,10 +43,12 @@ def trace_model(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
+    stated: StatedAxes | None = None,
 ) -> CompiledGNN:
     """Trace a model into a graph with copies of its parameters; the model does not change.
 
-    ``inputs`` is a ready description of the arguments, which replaces examples.
+    ``inputs`` is a ready description of the arguments, which replaces examples; ``stated`` is what the user said
+    about the axes and indices of the examples.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -53,10 +56,12 @@ def trace_model(
     """
     check_model(model)
     if isinstance(model, CompiledGNN):
+        if stated:
+            raise InputError("dynamic_axes and indices are for a model that is yet to be traced; this one is a graph")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
-    accepted = inputs or fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs))
+    accepted = inputs or fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated))
     try:
         traced = _traced(model, root, accepted)
     except TraceError:
@@ -237,12 +242,13 @@ def trace_like(
     example_kwargs: Mapping[str, Any] | None,
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
+    stated: StatedAxes | None = None,
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
     try:
-        return trace_model(model, example_inputs, example_kwargs)
+        return trace_model(model, example_inputs, example_kwargs, stated=stated)
     except (InputError, TraceError):
         if has_example or calibration is None:
             raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
+    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform), stated=stated)

@@ -120,7 +120,7 @@ def _with_values_in_the_fewest_rows(inputs: ModelInputs) -> ModelInputs | None:
 
 def _with_indices(inputs: ModelInputs, into: Callable[[TensorSpec], tuple[str, ...]]) -> ModelInputs | None:
     def change(leaf: Any) -> Any:
-        is_index = isinstance(leaf, TensorSpec) and leaf.role == "index" and not set(leaf.into) & set(inputs.stated)
+        is_index = isinstance(leaf, TensorSpec) and leaf.role == "index" and not leaf.told
         return replace(leaf, into=into(leaf)) if is_index else leaf
 
     old = [leaf.into for leaf in _specs(inputs)]
