@@ -51,7 +51,7 @@ def _without_arguments(model: nn.Module) -> str:
     own = [name for name in stored if "." not in name]
     arguments = ", ".join(own) or "x, edge_index"
     return (
-        f"forward() of {type(model).__name__} takes no arguments, so there is no graph to prune it for: a graph that is "
+        f"forward() of {type(model).__name__} takes no arguments, so there is no graph to prune it for: one that is "
         f"stored in the model, or outside it, counts as weights. Make it arguments, as in def forward(self, "
         f"{arguments}), and pass it as example_inputs=({', '.join(f'model.{name}' for name in own) or arguments},)"
     )

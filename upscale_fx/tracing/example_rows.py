@@ -49,7 +49,7 @@ class ExampleRows:
         """Collect the row symbols of all arguments."""
         if self.apart:
             self._learn_graphs(arguments)
-        largest = self._largest_index(arguments)
+        largest = self.largest_index(arguments)
         for name, value in arguments.items():
             self._learn_argument(name, value, largest)
         for leaf, value in leaves_of(arguments).items():
@@ -73,7 +73,7 @@ class ExampleRows:
                 self.nodes_known = True
         self._learn_vectors_of_edges(arguments)
 
-    def _largest_index(self, arguments: Mapping[str, Any]) -> int:
+    def largest_index(self, arguments: Mapping[str, Any]) -> int:
         """Return the largest node that an edge index of the first graph names, -1 without one."""
         mine = edge_indices(arguments).items()
         return max((int(value.max()) for leaf, value in mine if "N" in self.graphs.get(leaf, "N")), default=-1)
@@ -94,9 +94,10 @@ class ExampleRows:
 
     def _learn_nodes(self, value: Tensor, largest: int) -> None:
         """Learn the number of nodes from ``[N, F]``, ``[B, N, F]``, ``[N, T, F]``, ``[B, T, N, F]``, ..."""
-        axis = self.node_axis if self.node_axis is not None else next(iter(node_axes(value, largest)))
-        self.sizes.setdefault("N", value.shape[axis] if -value.dim() <= axis < value.dim() else value.shape[0])
-        self.batched = value.dim() > 2 and self.sizes["N"] == value.shape[-2] and axis in (-2, value.dim() - 2)
+        axes = node_axes(value, largest)
+        axis = self.node_axis if self.node_axis in axes else axes[0]
+        self.sizes.setdefault("N", value.shape[axis])
+        self.batched = value.dim() > 2 and self.sizes["N"] == value.shape[-2] and axis == value.dim() - 2
         if self.batched:
             self.others[value.shape[0]] = "R0"
 
@@ -171,8 +172,14 @@ class ExampleRows:
 
 
 def node_axes(value: Tensor, largest: int) -> list[int]:
-    """Return the axes that may count nodes, the likeliest first: those longer than the largest index of a node."""
+    """Return the axes that may count nodes, the likeliest first.
+
+    These are axes longer than the largest index of a node. One that is longer by exactly one is the only candidate;
+    without edges there is only the axis before the last.
+    """
     if value.dim() < 3:
         return [0]
-    axes = [axis % value.dim() for axis in (-2, 0, *range(1, value.dim() - 1))]
-    return [axis for axis in dict.fromkeys(axes) if value.shape[axis] > largest] or [0]
+    axes = dict.fromkeys(axis % value.dim() for axis in (-2, 0, *range(1, value.dim() - 1)))
+    exact = [axis for axis in axes if value.shape[axis] == largest + 1]
+    fitting = exact[:1] or [axis for axis in axes if value.shape[axis] > largest]
+    return fitting[: 1 if largest < 0 else None] or [0]

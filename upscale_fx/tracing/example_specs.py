@@ -153,14 +153,13 @@ class ExampleSpecs:
         nodes = self.rows.sizes.get("N")
         if value.shape[-2] == nodes and self.rows.batched:
             return range(count - 1)
-        if (
-            self.rows.node_axis is not None
-            and -count <= self.rows.node_axis < count
-            and value.shape[self.rows.node_axis] == nodes
-        ):
-            return range(self.rows.node_axis % count + 1)
+        of_nodes = [axis for axis in range(count - 1) if value.shape[axis] == nodes]
+        if self.rows.node_axis in of_nodes:
+            return range(self.rows.node_axis + 1)
         many = {size for symbol, size in self.rows.sizes.items() if symbol[0] in "NE"}
-        return range(1) if value.shape[0] in many and value.shape[-2] != nodes else range(count - 1)
+        if value.shape[0] in many and value.shape[-2] != nodes:
+            return range(1)
+        return range(of_nodes[0] + 1 if of_nodes and value.shape[-2] != nodes else count - 1)
 
     def _symbol(self, name: str, path: Path, value: Tensor, axis: int) -> str:
         size = value.shape[axis]

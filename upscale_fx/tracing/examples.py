@@ -47,7 +47,8 @@ def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapp
     if several_graphs(named):
         yield inputs_from_examples(model, signature, arguments, apart=False)
     features = [value for value in leaves_of(named).values() if value.is_floating_point() and value.dim() > 2]
-    for axis in node_axes(features[0], -1)[1:] if features else ():
+    largest = ExampleRows().largest_index(named)
+    for axis in node_axes(features[0], largest)[1:] if features else ():
         yield inputs_from_examples(model, signature, arguments, node_axis=axis)
 
 
