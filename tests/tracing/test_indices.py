@@ -7,12 +7,13 @@ from torch_geometric.nn import GCNConv
 
 import upscale_fx
 from tests.comparison import assert_same_outputs, parameters
+from tests.selection import every
 from tests.tracing.index_models import TABLE, Columns, Encoder, graph, numbers
 
 pytestmark = pytest.mark.usefixtures("double_precision", "seeded")
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", every(6, TABLE))
 def test_a_graph_takes_any_number_of_nodes(name):
     case = TABLE[name]
     model, example = case.model().eval(), case.arguments(60)
@@ -82,7 +83,7 @@ FIXED = {
 }
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", every(6, FIXED))
 def test_a_fixed_number_of_nodes_is_said(name):
     make, call = FIXED[name]
     model, example = make().eval(), call(torch.Generator().manual_seed(0))
