@@ -91,7 +91,8 @@ class TensorSpec:
         pick = torch.randint(len(drawn), sizes if drawn.dim() < self.pool.dim() else (sizes[0],), generator=generator)
         values = drawn[pick.sort(0).values if self.ordered else pick]
         if self.into:
-            values = _inside(values, self.pool, min(row_count(rows, symbol) for symbol in self.into), generator)
+            count = min(row_count(rows, symbol) for symbol in self.into)
+            values = _inside(values, self.pool, count, self.told, generator)
         return values.sort(0).values if self.ordered else values
 
 
@@ -137,7 +138,8 @@ class ModelInputs:
     @property
     def fixed_text(self) -> str:
         """The numbers of rows that every graph must have, such as ``60 nodes``; empty if there are none."""
-        return " and ".join(f"{size} nodes" + (f" ({symbol})" if symbol != "N" else "") for symbol, size in self.fixed)
+        kinds = {"N": "nodes"}
+        return " and ".join(f"{size} {kinds.get(symbol, f'rows ({symbol})')}" for symbol, size in self.fixed)
 
     def symbols(self) -> dict[str, int]:
         """Return the row symbols of all arguments, with their sizes in the user's example (0 if unknown)."""
@@ -206,9 +208,12 @@ def _named_rows(leaf: Any) -> tuple[str, ...]:
     return leaf.ends if leaf.role == "edges" else leaf.into
 
 
-def _inside(values: Tensor, pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Bring indices that were drawn from a pool below ``count``; negative ones (padding) stay negative."""
-    if count < 1 or not values.numel() or int(pool.max()) < count:
+def _inside(values: Tensor, pool: Tensor, count: int, told: bool, generator: torch.Generator) -> Tensor:
+    """Bring indices that were drawn from a pool below ``count``; negative ones (padding) stay negative.
+
+    ``told``: the user said that they number rows; else small ones may be categories, and stay as they are.
+    """
+    if count < 1 or not values.numel() or (int(pool.max()) < count and not told):
         return values.clamp(min=-max(count, 1))
     if pool.dim() == 1 and len(pool.unique()) == len(pool) and len(values) <= count:
         return torch.randperm(count, generator=generator)[: len(values)]  # no row twice, as in the example

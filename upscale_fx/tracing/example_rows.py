@@ -31,11 +31,13 @@ class ExampleRows:
     """Row symbols and their sizes in the example; ``types`` gives the symbol of every node type and edge type.
 
     Guesses that an example leaves open are choices: ``node_axis``, the axis of nodes in sequences and batches of
-    features (None: the likeliest), and ``apart``, whether several edge indices may belong to several graphs.
+    features (None: the likeliest), ``apart``, whether several edge indices may belong to several graphs, and ``sided``,
+    whether they may go between any two tensors of features.
     """
 
     node_axis: int | None = None
     apart: bool = True
+    sided: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     types: dict[Any, str] = field(default_factory=dict)
     ends: dict[Any, tuple[str, str]] = field(default_factory=dict)
@@ -49,6 +51,9 @@ class ExampleRows:
         """Collect the row symbols of all arguments."""
         if self.apart:
             self._learn_graphs(arguments)
+        self._learn_given_sizes(arguments)
+        if self.sided:
+            self._learn_many_sides(arguments)
         largest = self.largest_index(arguments)
         for name, value in arguments.items():
             self._learn_argument(name, value, largest)
@@ -58,10 +63,9 @@ class ExampleRows:
                 self._learn_edges(leaf[0], value)
         if "N" not in self.sizes:
             self._learn_sides(arguments)
-        if "N" not in self.sizes and largest >= 0:  # one integer per node: its number, its type
-            vectors = [
-                v for v in arguments.values() if isinstance(v, Tensor) and v.dim() == 1 and not v.is_floating_point()
-            ]
+        if "N" not in self.sizes and largest >= 0:  # integers per node: its number, its type, its words
+            integers = [v for v in arguments.values() if isinstance(v, Tensor) and not v.is_floating_point()]
+            vectors = [v for v in integers if v.dim() == 1] or [v for v in integers if v.dim() == 2 and len(v) > 2]
             lengths = {len(v) for v in vectors if len(v) > largest and len(v) not in self.sizes.values()}
             if len(lengths) == 1:
                 self.sizes["N"] = lengths.pop()
@@ -157,6 +161,37 @@ class ExampleRows:
                 self.sizes |= {"N": sources, "N1": targets}
                 return
 
+    def _learn_given_sizes(self, arguments: Mapping[str, Any]) -> None:
+        """Learn the numbers of source and target nodes beside an edge index, as in ``(edge_index, e_id, size)``."""
+        for leaf in edge_indices(arguments):
+            container: Any = arguments
+            for key in leaf[:-1]:
+                container = container[key]
+            beside = container if isinstance(container, tuple | list) else ()
+            for size in beside:
+                if isinstance(size, tuple | list) and len(size) == 2 and all(type(count) is int for count in size):
+                    source, target = (self._kind_of_nodes(count) for count in size)
+                    self.ends[leaf] = source, target
+
+    def _learn_many_sides(self, arguments: Mapping[str, Any]) -> None:
+        """Let every row of an edge index name the nodes of the fewest features that are enough for it."""
+        edges = edge_indices(arguments)
+        lengths = {value.shape[1] for value in edges.values()}
+        features = [v for v in leaves_of(arguments).values() if is_features(v) and v.dim() == 2]
+        counts = sorted({v.shape[0] for v in features if v.shape[0] not in lengths})
+        kinds = {count: self._kind_of_nodes(count) for count in counts}
+        for leaf, value in edges.items():
+            enough = [next((kinds[count] for count in counts if count > int(row.max())), None) for row in value]
+            if None not in enough:
+                self.ends[leaf] = str(enough[0]), str(enough[1])
+
+    def _kind_of_nodes(self, count: int) -> str:
+        """Return the symbol of nodes of this number, a new one if there is none."""
+        known = next((s for s, size in self.sizes.items() if s[0] == "N" and size == count), None)
+        new = "N" if "N" not in self.sizes else f"N{1 + sum(symbol[0] == 'N' for symbol in self.sizes)}"
+        self.sizes.setdefault(known or new, count)
+        return known or new
+
     def _learn_edges(self, name: str, value: Tensor) -> None:
         symbol = next((s for s, size in self.sizes.items() if s[0] == "E" and size == value.shape[1]), None)
         if symbol is None:
@@ -168,7 +203,7 @@ class ExampleRows:
             self.degree = count
         if "hyperedge" in name and value.numel():
             self.sizes.setdefault("N1", int(value[1].max()) + 1)
-            self.ends[name] = ("N", "N1")
+            self.ends[name,] = ("N", "N1")
 
 
 def node_axes(value: Tensor, largest: int) -> list[int]:

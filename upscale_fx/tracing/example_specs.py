@@ -84,12 +84,16 @@ class ExampleSpecs:
             pool = value.detach().cpu()[:4096]
             if not len(pool):
                 raise InputError(f"argument '{name}' has no rows; give an example with at least one")
-            lead = row_symbol or self._symbol(name, path, value, 0)
-            rest = ["N" if self.rows.batched and size == self.rows.sizes.get("N") else size for size in value.shape[1:]]
+            axes: list[str | int] = [
+                "N" if self.rows.batched and size == self.rows.sizes.get("N") else size for size in value.shape
+            ]
+            across = value.dim() == 2 and len(value) in (3, 4) and value.shape[1] > len(value)  # faces [3, F]
+            rows = 1 if across and row_symbol is None and len(value) not in self.rows.sizes.values() else 0
+            axes[rows] = row_symbol or self._symbol(name, path, value, rows)
             ordered = value.dim() == 1 and len(value) > 1 and bool((value[1:] >= value[:-1]).all())
             into = self._numbered_rows(name, path, value)
             pool = pool.sort().values if ordered else pool
-            return TensorSpec((lead, *rest), value.dtype, "index", pool, ordered=ordered, into=into)
+            return TensorSpec(tuple(axes), value.dtype, "index", pool, ordered=ordered, into=into)
         if value.dim() == 4 and not any(row_symbol[0] == "E" for row_symbol in self.rows.sizes):
             return TensorSpec(("B", *value.shape[1:]), value.dtype)  # images [B, C, H, W]
         rows = self._row_axes(name, value)
@@ -132,8 +136,8 @@ class ExampleSpecs:
         if (name, *path) in self.rows.graphs:
             own = next(symbol for symbol in self.rows.graphs[name, *path] if symbol[0] == "N")
             return own, own
-        if name in self.rows.ends:
-            return self.rows.ends[name]
+        if (name, *path) in self.rows.ends:
+            return self.rows.ends[name, *path]
         if not self.rows.types:
             return "N", "N1" if "N1" in self.rows.sizes and not self.rows.ends else "N"
         kinds = {symbol: self.rows.sizes[symbol] for symbol in self.rows.types.values() if symbol[0] == "N"}

@@ -14,7 +14,7 @@ from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.signatures import named_arguments
 from upscale_fx.tracing.example_rows import ExampleRows, Path, node_axes
 from upscale_fx.tracing.example_specs import ExampleSpecs
-from upscale_fx.tracing.several_graphs import leaves_of, several_graphs
+from upscale_fx.tracing.several_graphs import edge_indices, leaves_of, several_graphs
 
 
 def inputs_from_examples(
@@ -46,6 +46,8 @@ def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapp
     named = named_arguments(signature, arguments)[0]
     if several_graphs(named):
         yield inputs_from_examples(model, signature, arguments, apart=False)
+    if edge_indices(named):
+        yield inputs_from_examples(model, signature, arguments, apart=False, sided=True)
     features = [value for value in leaves_of(named).values() if value.is_floating_point() and value.dim() > 2]
     largest = ExampleRows().largest_index(named)
     for axis in node_axes(features[0], largest)[1:] if features else ():

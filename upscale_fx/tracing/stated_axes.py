@@ -54,6 +54,7 @@ class StatedAxes:
         symbols = _symbols(named, inputs, {name for said in targets.values() for name in _names(said)})
         known = inputs.symbols() | {symbols[name]: size for name, size in sizes.items()}
         words = {**{symbol: symbol for symbol in known}, **_typed_rows(inputs), **symbols}
+        words |= _shared_names([_names(said) for said in targets.values()], words)
 
         def change(path: Any, spec: Any) -> Any:
             leaf = tuple(getattr(step, "key", getattr(step, "idx", None)) for step in path)
@@ -159,6 +160,14 @@ def _symbols(named: Mapping[Leaf, Mapping[int, str]], inputs: ModelInputs, numbe
         new = next(symbol for number in range(2, 1000) if (symbol := f"{letter}{number}") not in used)
         symbols[name] = free[0] if free else new
     return symbols
+
+
+def _shared_names(said: Sequence[tuple[Any, ...]], words: Mapping[Any, str]) -> dict[Any, str]:
+    """Return symbols for names of rows that no argument has, if several indices number them (clusters)."""
+    new = [name for name in dict.fromkeys(name for names in said for name in names) if name not in words]
+    shared = [name for name in new if sum(name in names for names in said) > 1]
+    free = (symbol for number in range(2, 1000) if (symbol := f"N{number}") not in words.values())
+    return dict(zip(shared, free, strict=False))
 
 
 def _pointing(

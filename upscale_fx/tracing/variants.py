@@ -24,7 +24,7 @@ def variants(inputs: ModelInputs) -> Iterator[ModelInputs]:
     for count in (1, 2):
         for together in combinations(changes, count):
             yield from _changed(inputs, together)
-    for fix in (_with_fixed_nodes, _with_all_nodes_fixed):
+    for fix in (_with_fixed_nodes, _with_all_nodes_fixed, _with_all_rows_fixed):
         for together in ((), *((change,) for change in changes)):
             yield from _changed(inputs, (*together, fix))
 
@@ -58,7 +58,7 @@ def _with_held_axes(inputs: ModelInputs, first: int) -> ModelInputs | None:
     kinds: dict[str, int] = {}
     for leaf in _specs(inputs):
         for axis, size in list(zip(leaf.axes, leaf.sizes, strict=False))[first:]:
-            if isinstance(axis, str) and axis[0] == "R" and axis not in inputs.stated:
+            if len(leaf.axes) > 2 and isinstance(axis, str) and axis[0] == "R" and axis not in inputs.stated:
                 kinds[axis] = size
     if not kinds:
         return None
@@ -137,6 +137,13 @@ def _with_all_nodes_fixed(inputs: ModelInputs) -> ModelInputs | None:
     """Fix the numbers of nodes of all types."""
     kinds = [symbol for symbol, size in inputs.symbols().items() if symbol[0] == "N" and size]
     return _with_fixed(inputs, kinds if len(kinds) > 1 else [])
+
+
+def _with_all_rows_fixed(inputs: ModelInputs) -> ModelInputs | None:
+    """Fix the numbers of nodes, and of all rows that nothing is known of."""
+    symbols = inputs.symbols()
+    kinds = [symbol for symbol, size in symbols.items() if symbol[0] in "NR" and size]
+    return _with_fixed(inputs, kinds if any(symbol[0] == "R" for symbol in kinds) else [])
 
 
 def _with_fixed(inputs: ModelInputs, kinds: list[str]) -> ModelInputs | None:
