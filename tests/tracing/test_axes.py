@@ -8,6 +8,7 @@ from tests.comparison import assert_same_outputs, parameters
 from tests.selection import every
 from tests.tracing import axis_models as models
 from tests.tracing.axis_models import WIDTH, edges, normal
+from tests.tracing.call_models import CALLS, Coarse
 
 pytestmark = pytest.mark.usefixtures("double_precision", "seeded")
 
@@ -77,6 +78,9 @@ CASES = {
 }  # fmt: skip
 
 
+CASES |= {model.__name__: (model, model.call) for model in CALLS}
+
+
 def arguments(call, sizes):
     return call(torch.Generator().manual_seed(sum(sizes)), *sizes)
 
@@ -92,6 +96,13 @@ def test_a_graph_takes_other_sizes(name):
     assert_same_outputs(masked, compiled, calls)
     assert parameters(compiled) < parameters(model)
     assert upscale_fx.verify(masked, compiled, example) < 1e-10
+
+
+def test_clusters_are_a_kind_of_rows_that_can_be_said():
+    model, example = Coarse().eval(), arguments(Coarse.call, SIZES[0])
+    said = {"assign": "K", "coarse_edge_index": "K"}
+    traced = upscale_fx.trace(model, example, indices=said)
+    assert_same_outputs(model, traced, [arguments(Coarse.call, sizes) for sizes in SIZES])
 
 
 @pytest.mark.parametrize(("name", "axis", "size"), [("[B, T, N, F] convolved", 1, 8), ("[T, N, F] in a loop", 0, 4)])
