@@ -131,3 +131,16 @@ def test_a_graph_stored_in_the_model_is_asked_for(options):
     for call in (upscale_fx.trace, lambda m, **o: upscale_fx.prune(m, 0.5, **o), upscale_fx.groups):
         with pytest.raises(upscale_fx.InputError, match=r"takes no arguments.*def forward\(self, features, graph\)"):
             call(Stored().eval(), **options)
+
+
+class TakenApart(models.Two):
+    """As many parts as there are nodes, through which no channel can be followed."""
+
+    def forward(self, x, edge_index):
+        return self.b(torch.stack(x.unbind(0)), edge_index)
+
+
+def test_a_tensor_taken_apart_along_its_nodes_is_refused():
+    example = arguments(lambda g, n, e, *_: (normal(g, n, WIDTH), edges(g, n, e)), SIZES[0])
+    with pytest.raises(upscale_fx.TraceError, match="taken apart along its rows"):
+        upscale_fx.trace(TakenApart().eval(), example)
