@@ -215,7 +215,7 @@ def _inside(values: Tensor, pool: Tensor, count: int, told: bool, generator: tor
     """
     if count < 1 or not values.numel() or (int(pool.max()) < count and not told):
         return values.clamp(min=-max(count, 1))
-    if pool.dim() == 1 and len(pool.unique()) == len(pool) and len(values) <= count:
+    if pool.dim() == 1 and len(set(pool.tolist())) == len(pool) and len(values) <= count:
         return torch.randperm(count, generator=generator)[: len(values)]  # no row twice, as in the example
     inside = torch.where(values < 0, values.clamp(min=-count), values % count)
     last = count - 1 - torch.arange(values[-1].numel())  # layers read the number of rows off the largest index

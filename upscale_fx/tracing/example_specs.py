@@ -81,19 +81,7 @@ class ExampleSpecs:
         if integral and numbers_graphs(name, value):
             return TensorSpec((row_symbol or self._symbol(name, path, value, 0),), value.dtype, "batch")
         if integral:
-            pool = value.detach().cpu()[:4096]
-            if not len(pool):
-                raise InputError(f"argument '{name}' has no rows; give an example with at least one")
-            axes: list[str | int] = [
-                "N" if self.rows.batched and size == self.rows.sizes.get("N") else size for size in value.shape
-            ]
-            across = value.dim() == 2 and len(value) in (3, 4) and value.shape[1] > len(value)  # faces [3, F]
-            rows = 1 if across and row_symbol is None and len(value) not in self.rows.sizes.values() else 0
-            axes[rows] = row_symbol or self._symbol(name, path, value, rows)
-            ordered = value.dim() == 1 and len(value) > 1 and bool((value[1:] >= value[:-1]).all())
-            into = self._numbered_rows(name, path, value)
-            pool = pool.sort().values if ordered else pool
-            return TensorSpec(tuple(axes), value.dtype, "index", pool, ordered=ordered, into=into)
+            return self._index_spec(name, path, value, row_symbol)
         if value.dim() == 4 and not any(row_symbol[0] == "E" for row_symbol in self.rows.sizes):
             return TensorSpec(("B", *value.shape[1:]), value.dtype)  # images [B, C, H, W]
         rows = self._row_axes(name, value)
@@ -105,6 +93,22 @@ class ExampleSpecs:
         if row_symbol is not None:
             axes[0] = row_symbol
         return TensorSpec(tuple(axes), value.dtype)
+
+    def _index_spec(self, name: str, path: Path, value: Tensor, row_symbol: str | None) -> TensorSpec:
+        """Describe integers that are no edges: numbers of rows in any shape, or categories."""
+        pool = value.detach().cpu()[:4096]
+        if not len(pool):
+            raise InputError(f"argument '{name}' has no rows; give an example with at least one")
+        axes: list[str | int] = [
+            "N" if self.rows.batched and size == self.rows.sizes.get("N") else size for size in value.shape
+        ]
+        across = value.dim() == 2 and len(value) in (3, 4) and value.shape[1] > len(value)  # faces [3, F]
+        lead = 1 if across and row_symbol is None and len(value) not in self.rows.sizes.values() else 0
+        axes[lead] = row_symbol or self._symbol(name, path, value, lead)
+        ordered = value.dim() == 1 and len(value) > 1 and bool((value[1:] >= value[:-1]).all())
+        into = self._numbered_rows(name, path, value)
+        pool = pool.sort().values if ordered else pool
+        return TensorSpec(tuple(axes), value.dtype, "index", pool, ordered=ordered, into=into)
 
     def _numbered_rows(self, name: str, path: Path, value: Tensor) -> tuple[str, ...]:
         """Return the kinds of nodes, or else of edges, that integers may number: all that are numerous enough."""

@@ -61,7 +61,7 @@ def several_graphs(arguments: Mapping[str, Any]) -> list[OneGraph]:
     edges = {leaf: value for leaf, value in leaves.items() if _is_edges(leaf, value)}
     if len(edges) < 2 or any(_is_typed(leaf) for leaf in leaves):
         return []
-    owners = {leaf: _owner(leaf, edges, leaves) for leaf in edges}
+    owners: Mapping[Leaf, Leaf | None] = {leaf: _owner(leaf, edges, leaves) for leaf in edges}
     if len(set(owners.values())) == 1:
         owners = _by_rank(edges, leaves) or owners
     graphs: dict[Leaf, OneGraph] = {}  # by the leaf of the node features

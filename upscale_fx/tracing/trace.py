@@ -65,9 +65,10 @@ def trace_model(
     try:
         traced = _traced(model, root, accepted)
     except TraceError:
-        traced = _traced_less_dynamic(model, accepted)
-        if traced is None:
+        other = _traced_less_dynamic(model, accepted)
+        if other is None:
             raise
+        traced = other
     if accepted.fixed:
         warn(
             f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has, "
