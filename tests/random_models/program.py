@@ -21,8 +21,8 @@ SPACE = {
     "to_dense_batch": to_dense_batch, "EdgeMLP": EdgeMLP, "EdgeGate": EdgeGate, "EdgeUpdate": EdgeUpdate,
 }  # fmt: skip
 DRAWN = "drawn_at_random"
-SIGNATURE = "self, x, edge_index, edge_attr, edge_type, batch"
-HETERO_SIGNATURE = "self, x_dict, edge_index_dict, edge_attr, edge_type, batch"
+SIGNATURE = "self, x, edge_index, edge_attr, edge_type, batch, seeds, pairs, near, series, x_t, edge_index_t"
+HETERO_SIGNATURE = "self, x_dict, edge_index_dict, edge_attr, edge_type, batch, seeds, pairs, near, series"
 #: What programs of two node types start with: their lines see nodes N of type a, and U of type b.
 UNPACK = [
     'x, y = x_dict["a"], x_dict["b"]',

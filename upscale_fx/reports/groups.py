@@ -20,6 +20,7 @@ from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduct
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.masking.consumers.survey import find_consumers
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_model
 
 _COLOURS = {"layer": "#4c72b0", "concat": "#dd8452", "barrier": "#c44e52", "value": "#cccccc", "input": "#55a868"}
@@ -89,15 +90,25 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
         return Path(path)
 
 
-def groups(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> Groups:
+def groups(
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
+) -> Groups:
     """The tied groups of a model: producers, consumers, barriers and the values between them.
 
     Args:
         model: a model or a traced graph.
         example_inputs: positional arguments of one call; see :func:`upscale_fx.trace`.
         example_kwargs: keyword arguments of one call.
+        dynamic_axes: which axes of the examples count rows; see :func:`upscale_fx.trace`.
+        indices: the rows that integers of the examples number; see :func:`upscale_fx.trace`.
     """
-    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs)))
+    stated = StatedAxes(dynamic_axes, indices)
+    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs, stated=stated)))
 
 
 def group_channels(flow: Dataflow) -> Groups:

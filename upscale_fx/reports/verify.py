@@ -11,12 +11,14 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import ModelInputs
-from upscale_fx.compiled.module import call_by_name
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
-from upscale_fx.errors import InputError, VerificationError
+from upscale_fx.errors import InputError, VerificationError, warn
 from upscale_fx.tracing.describe import bind_examples
-from upscale_fx.tracing.trace import expected_width
+from upscale_fx.tracing.fitting import expected_width
+from upscale_fx.tracing.stated_axes import StatedAxes
+from upscale_fx.tracing.variants import variants
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -32,6 +34,8 @@ def verify(
     example_kwargs: Mapping[str, Any] | None = None,
     *,
     tolerance: float | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
 ) -> float:
     """Compare two models in eval mode on the example inputs and on similar graphs of other sizes.
 
@@ -42,6 +46,8 @@ def verify(
         example_kwargs: keyword arguments of one call.
         tolerance: largest difference allowed, relative to the largest output (at least 1). Default by dtype: 1e-10 for
             float64, 1e-4 for float32.
+        dynamic_axes: see :func:`upscale_fx.trace`. A traced model among the two knows them already.
+        indices: see :func:`upscale_fx.trace`.
 
     Returns:
         The largest relative difference seen.
@@ -51,9 +57,16 @@ def verify(
     """
     check_model(reference)
     check_model(compiled)
-    example, inputs = bind_examples(reference, example_inputs, example_kwargs)
+    example, inputs = bind_examples(reference, example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices))
+    inputs = _traced_with(reference, compiled, example) or inputs
     graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", example)]
     inputs = _accepted(reference, inputs)
+    if inputs.fixed:
+        warn(
+            f"verify tried graphs of {inputs.fixed_text} only, as many as the example has: {type(reference).__name__} "
+            f"takes no other number, or the example does not show how other graphs look (see dynamic_axes= and "
+            f"indices= of trace)"
+        )
     graphs += [(f"a graph of {n} nodes and {e} edges", _graph(inputs, n, e)) for n, e in _SIZES]
     worst = 0.0
     for name, arguments in graphs:
@@ -75,9 +88,17 @@ def _graph(inputs: ModelInputs, nodes: int, edges: int) -> dict[str, Any]:
     return inputs.example({"N": nodes, "E": edges, "B": 3}, seed=1, loops=True)
 
 
+def _traced_with(reference: nn.Module, compiled: nn.Module, example: Mapping[str, Any]) -> ModelInputs | None:
+    """The description that one of the models was traced with, if it was traced with these arguments."""
+    for model in (compiled, reference):
+        if isinstance(model, CompiledGNN) and inputs_of(model).arguments.keys() == example.keys():
+            return inputs_of(model)
+    return None
+
+
 def _accepted(reference: nn.Module, inputs: ModelInputs) -> ModelInputs:
     """The first description of other graphs that the reference accepts; ``inputs`` if it accepts none."""
-    for candidate in (inputs, *inputs.variants()):
+    for candidate in (inputs, *variants(inputs)):
         try:
             _run(reference, candidate, _graph(candidate, *_SIZES[0]))
         except (RuntimeError, ValueError, IndexError):

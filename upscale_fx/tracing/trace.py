@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled.batches import Batches, arguments_of
@@ -18,7 +18,6 @@ from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, Tenso
 from upscale_fx.compiled.module import (
     RECORD,
     CompiledGNN,
-    call_by_name,
     inputs_of,
     make_module,
     note,
@@ -31,9 +30,12 @@ from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.describe import describe_inputs
+from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modes import merge_modes
 from upscale_fx.tracing.proxy import CannotTrace
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
+from upscale_fx.tracing.variants import less_dynamic
 
 
 def trace_model(
@@ -41,10 +43,12 @@ def trace_model(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
+    stated: StatedAxes | None = None,
 ) -> CompiledGNN:
     """Trace a model into a graph with copies of its parameters; the model does not change.
 
-    ``inputs`` is a ready description of the arguments, which replaces examples.
+    ``inputs`` is a ready description of the arguments, which replaces examples; ``stated`` is what the user said
+    about the axes and indices of the examples.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -52,10 +56,41 @@ def trace_model(
     """
     check_model(model)
     if isinstance(model, CompiledGNN):
+        if stated:
+            raise InputError("dynamic_axes and indices are for a model that is yet to be traced; this one is a graph")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
-    inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
+    accepted = inputs or fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated))
+    try:
+        traced = _traced(model, root, accepted)
+    except TraceError:
+        other = _traced_less_dynamic(model, accepted)
+        if other is None:
+            raise
+        traced = other
+    if accepted.fixed:
+        warn(
+            f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has, "
+            f"because it refused graphs of other sizes ({accepted.why}). A model with a weight per node cannot do "
+            f"otherwise. If an argument holds numbers of nodes, say indices={{'argument': 'N'}}; dynamic_axes= says "
+            f"which axes are rows"
+        )
+    return traced
+
+
+def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs) -> CompiledGNN | None:
+    """Trace with axes of unknown kind as channels (a loop over time steps); None if that cannot be traced either."""
+    for candidate in less_dynamic(inputs):
+        root = without_caches(own_copy(model))
+        if refusal_of(root, candidate) is None:
+            with suppress(TraceError):
+                return _traced(model, root, candidate)
+    return None
+
+
+def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs) -> CompiledGNN:
+    """Trace ``root``, a copy of the model, with arguments as described."""
     _drop_observers(root, inputs)
     graph = trace_mode(root, inputs, training=False)
     reason = _merge_training(root, inputs, graph)
@@ -74,28 +109,6 @@ def trace_model(
     return traced
 
 
-def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> ModelInputs:
-    """Return the first description of the inputs that the model accepts."""
-    failure: Exception | None = None
-    tried: list[ModelInputs] = []
-    described = list(describe_inputs(root, example_inputs, example_kwargs))
-    for inputs in [*described, *described[0].variants()]:
-        try:
-            run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule))
-        except Exception as error:
-            failure = failure or error
-            tried.append(inputs)
-        else:
-            return inputs
-    shapes = {name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)}
-    assert failure is not None
-    raise InputError(
-        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; pass "
-        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
-        f"on small graphs that it makes like the examples.)"
-    ) from failure
-
-
 def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
     """Remove forward hooks that only observe, so that they never see proxies; hooks that change outputs stay."""
     hooks = {module: dict(module._forward_hooks) for module in root.modules() if module._forward_hooks}
@@ -107,28 +120,6 @@ def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
     if largest_difference(with_hooks, run_example(root, inputs, SMALL)) > 0:
         for module, module_hooks in hooks.items():
             module._forward_hooks.update(module_hooks)
-
-
-def expected_width(failure: BaseException) -> str:
-    """Say which width the layer that failed expects, by its declaration, and what the failure was."""
-    frame, module = failure.__traceback__, None
-    while frame is not None:
-        owner = frame.tb_frame.f_locals.get("self")
-        module = owner if isinstance(owner, nn.Module) and hasattr(owner, "weight") else module
-        frame = frame.tb_next
-    if "dtype" in str(failure):
-        return f"{type(failure).__name__} at {line_of(failure)}: {failure}"
-    width = getattr(module, "in_channels", getattr(module, "in_features", None))
-    expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
-    return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
-
-
-def run_example(
-    model: nn.Module, inputs: ModelInputs, rows: dict[str, int], quiet: bool = False, **options: Any
-) -> Any:
-    """Return the model's output on an example graph, in ``eval()``; the model and the RNG stay as they were."""
-    with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
-        return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
 
 
 #: Tracing replaces functions of torch while it runs; two threads must not do so at once.
@@ -252,12 +243,13 @@ def trace_like(
     example_kwargs: Mapping[str, Any] | None,
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
+    stated: StatedAxes | None = None,
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
     try:
-        return trace_model(model, example_inputs, example_kwargs)
+        return trace_model(model, example_inputs, example_kwargs, stated=stated)
     except (InputError, TraceError):
         if has_example or calibration is None:
             raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
+    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform), stated=stated)

@@ -219,6 +219,8 @@ class GraphTracer(ProxyTracer):
             if isinstance(first, list) or type(first) is tuple:
                 return type(first)(items)
             return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+        if isinstance(first, tuple | list):  # no relation of channels describes an unknown number of values
+            raise CannotTrace("a tensor is taken apart along its rows, into as many parts as the graph has")
         if isinstance(first, dict) and first.keys() == second.keys():
             return {key: self._item(node, key, (first[key], second[key])) for key in first}
         if not isinstance(first, Tensor) and node.op == "placeholder" and values_equal(first, second):
