@@ -27,6 +27,7 @@ from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
+from upscale_fx.tracing.watched_modes import WatchedModes
 
 
 class GraphTracer(ProxyTracer):
@@ -41,6 +42,7 @@ class GraphTracer(ProxyTracer):
         self._paused = False  # an example value is being computed: record nothing
         self._live: list[weakref.ref[ExampleProxy]] = []
         self._attributes: dict[str, ExampleProxy] = {}
+        self.modes = WatchedModes()
 
     # The run -----------------------------------------------------------------------------------------------------
 
@@ -65,6 +67,7 @@ class GraphTracer(ProxyTracer):
         with (
             patched(recorded, self._recorder, builtin, spaces, extended),
             tracing_quirks(),
+            self.modes.watched(root),
             self._patched_modules(),
             torch.no_grad(),
         ):
@@ -121,6 +124,8 @@ class GraphTracer(ProxyTracer):
                 self.path.pop()
 
         def get_attribute(module: nn.Module, name: str) -> Any:
+            if name == "training" and (mode := self.modes.read(module, self._paused)) is not None:
+                return mode
             value = original_getattr(module, name)
             return self._attribute(value) if isinstance(value, Tensor) and not self._paused else value
 
@@ -183,6 +188,7 @@ class GraphTracer(ProxyTracer):
         node = super().create_node(*args, **kwargs)
         node.meta["module"] = self.path[-1] if self.path else ""
         node.meta["source"] = source_line()
+        self.modes.note_reads(node)
         return node
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
@@ -203,11 +209,8 @@ class GraphTracer(ProxyTracer):
         if kind == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         module = self.root.get_submodule(target)
-        mode, module.training = module.training, False  # batch norm must accept one row and keep its statistics
-        try:
+        with self.modes.in_eval(module):  # batch norm must accept one row and keep its statistics
             return module.forward(*args, **kwargs)
-        finally:
-            module.training = mode
 
     def _wrap(self, node: fx.Node, pair: Pair) -> Any:
         """Return a proxy for a result; containers become containers of proxies, None and constants stay themselves."""
