@@ -153,7 +153,7 @@ def make_module(
 def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
     """Make a module of another graph that shares the parameters, buffers and modules of ``gm``, only for analysis."""
     module = _made_of(gm, graph, gm.meta)
-    module.__dict__["training"] = gm.training
+    set_modes(module, gm, record_of(gm).stays_in_eval)
     return module
 
 
