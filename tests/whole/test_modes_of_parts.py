@@ -158,13 +158,19 @@ def test_pruning_again_and_in_steps_keeps_the_modes():
         assert not is_random(pruned.eval())
 
 
-def test_verify_sees_modes_that_differ(pairs):
+def test_verify_compares_in_the_modes_of_the_reference(pairs):
+    """Whatever modes the compiled model is in; one whose modes mean something else is found out."""
     masked, pruned = pairs["deep"]
-    masked.train(), pruned.train()
-    pruned.inner.first.a.eval()
-    with pytest.raises(
-        VerificationError, match=r"agree in eval\(\), but not .*inner\.first\.a is in train\(\), and in"
-    ):
+    masked.train(), masked.inner.eval()
+    assert upscale_fx.verify(masked, pruned.train(), (X, EDGES)) < 1e-10
+    assert upscale_fx.verify(masked, pruned.eval(), (X, EDGES)) < 1e-10
+    assert not any(module.training for module in pruned.modules())
+    pruned.get_submodule("inner.first.a.by_mode").in_eval = True
+    with pytest.raises(VerificationError, match="by "):
+        upscale_fx.verify(masked, pruned, (X, EDGES))
+    pruned.get_submodule("inner.first.a.by_mode").in_eval = False
+    pruned.get_submodule("layers.2.by_mode").in_train = False
+    with pytest.raises(VerificationError, match=r"in the modes of the reference; in eval\(\) the models agree"):
         upscale_fx.verify(masked, pruned, (X, EDGES))
 
 
@@ -288,9 +294,9 @@ class OwnTrain(nn.Module):
         return self.norm(self.conv(x, edge_index))
 
 
-@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: Around(m)], ids=["root", "part"])
-def test_a_train_of_the_models_own_is_kept(wrap):
-    model = wrap(OwnTrain()).double()
+@pytest.mark.parametrize("is_part", [False, True])
+def test_a_train_of_the_models_own_is_kept(is_part):
+    model = (Around(OwnTrain()) if is_part else OwnTrain()).double()
     pruned = upscale_fx.prune(model, 0.5, inputs=True)
     masked = upscale_fx.mask(model, 0.5, inputs=True)
     for mode in (True, False, True):

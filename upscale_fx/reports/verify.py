@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, call_by_name, record_of
 from upscale_fx.compiled.ownership import check_model
-from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
+from upscale_fx.compiled.undisturbed import modes_kept, preserved_rng, set_modes
 from upscale_fx.errors import InputError, VerificationError
 from upscale_fx.reports.steady_dropout import steady_dropout
 from upscale_fx.tracing.describe import bind_examples
@@ -35,12 +35,13 @@ def verify(
     *,
     tolerance: float | None = None,
 ) -> float:
-    """Compare two models in ``eval()``, and as they are, on the example inputs and on similar graphs of other sizes.
+    """Compare two models on the example inputs and on similar graphs of other sizes, in the modes of the reference.
 
-    As they are: if a module of one of them is in ``train()``, both also run in the modes that their modules are in.
-    Dropouts that are on then scale by ``1 - p / 2`` instead of drawing random numbers, so that they show in the
-    outputs. A compiled model that is for ``eval()`` only is compared in ``eval()`` only. Modes, buffers and random
-    number generators stay as they were.
+    They are compared in ``eval()``, and if any module of the reference is in ``train()``, also in the modes that its
+    modules are in, with the same modes in the compiled model. Dropouts that are on then scale by ``1 - p / 2`` instead
+    of drawing random numbers, so that they show in the outputs. A compiled model that cannot be in these modes, because
+    it is for ``eval()`` only, is compared in ``eval()`` only. Modes, buffers and random number generators stay as they
+    were.
 
     Args:
         reference: the model whose outputs are right, such as ``upscale_fx.mask(model, 0.5)``.
@@ -55,7 +56,7 @@ def verify(
 
     Raises:
         VerificationError: an output differs by more, or in shape; the message names output, graph and difference, and
-            in which modes the models are where they agree in ``eval()``.
+            says so where the models agree in ``eval()``.
     """
     check_model(reference)
     check_model(compiled)
@@ -63,48 +64,41 @@ def verify(
     graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", example)]
     inputs = _accepted(reference, inputs)
     graphs += [(f"a graph of {n} nodes and {e} edges", _graph(inputs, n, e)) for n, e in _SIZES]
-    worst = _worst(reference, compiled, inputs, graphs, tolerance, as_they_are=False)
-    trained = any(module.training for model in (reference, compiled) for module in model.modules())
-    if trained and not (isinstance(compiled, CompiledGNN) and record_of(compiled).is_inference):
-        worst = max(worst, _worst(reference, compiled, inputs, graphs, tolerance, as_they_are=True))
-    return worst
-
-
-def _worst(
-    reference: nn.Module,
-    compiled: nn.Module,
-    inputs: ModelInputs,
-    graphs: list[tuple[str, dict[str, Any]]],
-    tolerance: float | None,
-    as_they_are: bool,
-) -> float:
-    """Return the largest difference on any graph, in ``eval()`` or in the modes that the modules are in."""
+    reference_modes = {module: module.training for module in reference.modules()}
+    modes = [(dict.fromkeys(reference.modules(), False), dict.fromkeys(compiled.modules(), False))]
+    if any(reference_modes.values()) and (same := _same_modes(reference, compiled)) is not None:
+        modes.append((reference_modes, same))
     worst = 0.0
-    for name, arguments in graphs:
-        try:
-            expected = _run(reference, inputs, arguments, as_they_are)
-        except (RuntimeError, ValueError, IndexError) as error:
-            shapes = {key: list(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
-            raise InputError(f"the reference does not accept {name} {shapes}: {expected_width(error)}") from error
-        actual = _run(compiled, inputs, arguments, as_they_are)
-        limit = tolerance if tolerance is not None else _default_tolerance(expected)
-        gap = largest_difference(expected, actual)
-        if not gap <= limit:
-            modes = _modes(reference, compiled) if as_they_are else ""
-            raise VerificationError(_message(expected, actual, name, gap, limit) + modes)
-        worst = max(worst, gap)
+    for number, (first, second) in enumerate(modes):
+        for name, arguments in graphs:
+            try:
+                expected = _run(reference, inputs, arguments, first)
+            except (RuntimeError, ValueError, IndexError) as error:
+                shapes = {key: list(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
+                raise InputError(f"the reference does not accept {name} {shapes}: {expected_width(error)}") from error
+            actual = _run(compiled, inputs, arguments, second)
+            limit = tolerance if tolerance is not None else _default_tolerance(expected)
+            gap = largest_difference(expected, actual)
+            if not gap <= limit:
+                where = " in the modes of the reference; in eval() the models agree" if number else ""
+                raise VerificationError(_message(expected, actual, name, gap, limit) + where)
+            worst = max(worst, gap)
     return worst
 
 
-def _modes(reference: nn.Module, compiled: nn.Module) -> str:
-    """Say in which modes two models were compared, and the first module whose modes differ."""
-    first, second = ({path: m.training for path, m in model.named_modules()} for model in (reference, compiled))
-    text = "; they agree in eval(), but not in the modes that they are in"
-    for path in first.keys() & second.keys():
-        if first[path] != second[path]:
-            words = ["train()" if mode[path] else "eval()" for mode in (first, second)]
-            return f"{text}: {path or 'the reference'} is in {words[0]}, and in {words[1]} in the compiled model"
-    return text
+def _same_modes(reference: nn.Module, compiled: nn.Module) -> dict[nn.Module, bool] | None:
+    """Return the modes of the reference for the modules of the compiled model; None if it cannot be in these modes."""
+    known = {path: module.training for path, module in reference.named_modules(remove_duplicate=False)}
+    record = record_of(compiled) if isinstance(compiled, CompiledGNN) else None
+    modes = {}
+    for path, module in compiled.named_modules():
+        above = path
+        while above not in known:
+            above = above.rpartition(".")[0]
+        modes[module] = known[above]
+        if record is not None and known[above] and record.stays_in_eval(path):
+            return None
+    return modes
 
 
 def _graph(inputs: ModelInputs, nodes: int, edges: int) -> dict[str, Any]:
@@ -113,25 +107,20 @@ def _graph(inputs: ModelInputs, nodes: int, edges: int) -> dict[str, Any]:
 
 def _accepted(reference: nn.Module, inputs: ModelInputs) -> ModelInputs:
     """The first description of other graphs that the reference accepts; ``inputs`` if it accepts none."""
+    eval_modes = dict.fromkeys(reference.modules(), False)
     for candidate in (inputs, *inputs.variants()):
         try:
-            _run(reference, candidate, _graph(candidate, *_SIZES[0]))
+            _run(reference, candidate, _graph(candidate, *_SIZES[0]), eval_modes)
         except (RuntimeError, ValueError, IndexError):
             continue
         return candidate
     return inputs
 
 
-def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any], as_they_are: bool = False) -> Any:
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(preserved_rng(model))
-        if as_they_are:
-            stack.enter_context(steady_dropout())
-            stack.enter_context(_buffers_kept(model))
-            torch.manual_seed(0)
-        else:
-            stack.enter_context(in_mode(model, training=False))
+def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any], modes: Mapping[nn.Module, bool]) -> Any:
+    with modes_kept(model), torch.no_grad(), preserved_rng(model), steady_dropout(), _buffers_kept(model):
+        set_modes(modes)
+        torch.manual_seed(0)
         return call_by_name(model, inputs, arguments)
 
 

@@ -59,18 +59,18 @@ def merge_modes(evaluation: fx.Graph, read: Collection[str], root: nn.Module, tr
     merging = _Merging(evaluation, root, trace)
     reason, fixed, found = "", (), {}
     try:
-        found, read = merging.differences(paths)
+        found, read_too = merging.differences(paths)
     except (TraceError, DifferentGraphs) as problem:
         reason = f"in train() {problem}" if isinstance(problem, TraceError) else str(problem)
         fixed = tuple(path for path in read if merging.is_other(path))
         if not fixed:
             return Modes(reason)
         try:
-            found, read = merging.differences([path for path in paths if path not in fixed])
+            found, read_too = merging.differences([path for path in paths if path not in fixed])
         except (TraceError, DifferentGraphs):
             return Modes(reason)
     try:
-        owners = merging.owners(found, [path for path in read if path not in fixed])
+        owners = merging.owners(found, [path for path in dict.fromkeys([*read, *read_too]) if path not in fixed])
     except (TraceError, DifferentGraphs) as problem:
         return Modes(reason or f"where some of its modules are in train(), {problem}")
     return Modes(reason, fixed, _insert(evaluation, root, found, owners))
@@ -107,8 +107,10 @@ class _Merging:
             TraceError: the model cannot be traced with some modules in ``train()``.
             DifferentGraphs: a constant depends on no single module.
         """
-        if not found or len(read) == 1:
-            return dict.fromkeys(found, *read)
+        if not found:
+            return {}
+        if len(read) == 1:
+            return dict.fromkeys(found, read[0])
         nodes = list(self.evaluation.nodes)
         near = {place: nodes[place[0]].meta.get(READ_BEFORE, ()) for place in found}
         fitting = {place: list(read) for place in found}
