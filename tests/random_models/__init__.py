@@ -1,6 +1,7 @@
 """Random small models: a grammar of programs, one family of operations a file, and what every program must satisfy."""
 
 from tests.random_models import (
+    contexts,
     convolutions,
     edges,
     gates,
@@ -19,6 +20,7 @@ from tests.random_models.program import Program
 
 __all__ = [
     "Program",
+    "contexts",
     "convolutions",
     "edges",
     "gates",

@@ -18,3 +18,10 @@ RESHAPES = ("reshape", "view", "unsqueeze", "squeeze", "flatten")
 def target_name(target: object) -> str:
     """Return the name of a node's target: the name of a function, or the string that names a method or module."""
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))
+
+
+def describe_call(kind: str, target: object) -> str:
+    """Return the name of a call for messages, by the kind (``op``) and target of its node."""
+    if kind == "call_function":
+        return target_name(target)
+    return f"Tensor.{target}" if kind == "call_method" else f"module {target}"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled.deferred_code import DeferredCode
-from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.guards.edits import check_unedited, is_read
 from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
 from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.parts import Part, Switching, make_parts, set_modes, switch_as_model
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
@@ -30,7 +30,7 @@ _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks
 RECORD = "upscale_fx"
 
 
-class CompiledGNN(DeferredCode):
+class CompiledGNN(Switching, DeferredCode):
     """A GNN as an FX graph.
 
     Passes and reports also read its :class:`GraphRecord` (:func:`record_of`). The record is an entry of FX's ``meta``
@@ -42,7 +42,16 @@ class CompiledGNN(DeferredCode):
         record = self.__dict__.get("meta", {}).get(RECORD)
         if mode and record is not None and record.eval_only:
             raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
-        return super().train(mode)
+        super().train(mode)
+        if record is not None:
+            switch_as_model(self, record.after_switch.get("", {}), mode)
+        return self
+
+    def check_can_train(self) -> None:
+        """Raise a ModeError if the graph is right in ``eval()`` only."""
+        record = self.__dict__.get("meta", {}).get(RECORD)
+        if record is not None and record.stays_in_eval(""):
+            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
 
     def get_extra_state(self) -> Tensor | None:
         """Return the digest ``[17]`` of the layout of the channels; None if all parameters are whole and in place."""
@@ -106,9 +115,9 @@ def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
 
 
 def _copied_container(module: Any, memo: dict[int, Any]) -> Any:
-    if type(module) is not nn.Module or id(module) in memo:
+    if type(module) not in (nn.Module, Part) or id(module) in memo:
         return copy.deepcopy(module, memo)
-    new = memo[id(module)] = nn.Module.__new__(nn.Module)
+    new = memo[id(module)] = nn.Module.__new__(type(module))
     new.__dict__.update(_copied_fields(module, memo))
     return new
 
@@ -181,28 +190,33 @@ def _reads(record: GraphRecord | None) -> list[NodeRecord]:
     return [node for node in (record.plain or ()) if is_read(node)] if record is not None else []
 
 
-def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
-    """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so."""
+def make_module(
+    root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool, like: nn.Module | None = None
+) -> CompiledGNN:
+    """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so.
+
+    Its mode is ``training``; its parts have the modes that they have in ``like``, by default in ``root``.
+    """
     module = _made_of(root, graph, meta)
     record: GraphRecord | None = meta.get(RECORD)
-    only_eval = record is not None and bool(record.eval_only)
-    for part in module.modules():  # set directly: FX makes modules in train mode, and layers keep their own mode
-        if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
-            part.training = training and not only_eval
+    # Set directly: FX makes modules in train mode, and layers keep their own mode.
+    set_modes(module, like or root, record.stays_in_eval if record is not None else lambda path: "")
+    module.__dict__["training"] = training and not (record is not None and record.stays_in_eval(""))
     return module
 
 
 def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
     """Make a module of another graph that shares the parameters, buffers and modules of ``gm``, only for analysis."""
     module = _made_of(gm, graph, gm.meta)
-    module.training = gm.training
+    set_modes(module, gm, record_of(gm).stays_in_eval)
     return module
 
 
 def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> CompiledGNN:
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
-    for node in _reads(meta.get(RECORD)):  # the structure half of a graph has no record of its own
+    record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
+    for node in _reads(record):
         if missing_target(root, [node.target]) is None:
             _carry_over(root, module, node.target)
     for path, owner in module.named_modules():
@@ -211,6 +225,11 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
             if full not in persistent:
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
+    if record is not None:
+        make_parts(module, record.parts)
+        for path, after in record.after_switch.items():
+            if path:
+                module.get_submodule(path).after_switch = after
     return module
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -26,12 +26,15 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_modes(modes)
+        set_modes(modes)
 
 
-def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
+def set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    """Put modules into modes, each by itself; all modules of a model are to be given."""
     for module, mode in modes.items():
-        if module.training != mode:
+        if "training" in module.__dict__:  # set directly, since a graph may refuse train(); all modules are set
+            module.__dict__["training"] = mode
+        elif module.training != mode:
             module.training = mode
 
 
@@ -39,7 +42,15 @@ def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put every module into one mode within the block, and restore the modes; ``train()`` could refuse."""
     with modes_kept(model):
-        _set_modes(dict.fromkeys(model.modules(), training))
+        set_modes(dict.fromkeys(model.modules(), training))
+        yield
+
+
+@contextmanager
+def in_modes(model: nn.Module, trained: Collection[str]) -> Iterator[None]:
+    """Put the modules of some paths into ``train()`` and all others into ``eval()``, as :func:`in_mode` does."""
+    with modes_kept(model):
+        set_modes({module: path in trained for path, module in model.named_modules()})
         yield
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import ModelInputs
-from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of, record_of
 from upscale_fx.compiled.ownership import check_model
-from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
+from upscale_fx.compiled.undisturbed import modes_kept, preserved_rng, set_modes
 from upscale_fx.errors import InputError, VerificationError, warn
+from upscale_fx.reports.steady_dropout import steady_dropout
 from upscale_fx.tracing.describe import bind_examples
 from upscale_fx.tracing.fitting import expected_width
 from upscale_fx.tracing.stated_axes import StatedAxes
@@ -37,7 +39,13 @@ def verify(
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
 ) -> float:
-    """Compare two models in eval mode on the example inputs and on similar graphs of other sizes.
+    """Compare two models on the example inputs and on similar graphs of other sizes, in the modes of the reference.
+
+    They are compared in ``eval()``, and if any module of the reference is in ``train()``, also in the modes that its
+    modules are in, with the same modes in the compiled model. Dropouts that are on then scale by ``1 - p / 2`` instead
+    of drawing random numbers, so that they show in the outputs. A compiled model that cannot be in these modes, because
+    it is for ``eval()`` only, is compared in ``eval()`` only. Modes, buffers and random number generators stay as they
+    were.
 
     Args:
         reference: the model whose outputs are right, such as ``upscale_fx.mask(model, 0.5)``.
@@ -53,7 +61,8 @@ def verify(
         The largest relative difference seen.
 
     Raises:
-        VerificationError: an output differs by more, or in shape; the message names output, graph and difference.
+        VerificationError: an output differs by more, or in shape; the message names output, graph and difference, and
+            says so where the models agree in ``eval()``.
     """
     check_model(reference)
     check_model(compiled)
@@ -68,20 +77,41 @@ def verify(
             f"indices= of trace)"
         )
     graphs += [(f"a graph of {n} nodes and {e} edges", _graph(inputs, n, e)) for n, e in _SIZES]
+    reference_modes = {module: module.training for module in reference.modules()}
+    modes = [(dict.fromkeys(reference.modules(), False), dict.fromkeys(compiled.modules(), False))]
+    if any(reference_modes.values()) and (same := _same_modes(reference, compiled)) is not None:
+        modes.append((reference_modes, same))
     worst = 0.0
-    for name, arguments in graphs:
-        try:
-            expected = _run(reference, inputs, arguments)
-        except (RuntimeError, ValueError, IndexError) as error:
-            shapes = {key: list(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
-            raise InputError(f"the reference does not accept {name} {shapes}: {expected_width(error)}") from error
-        actual = _run(compiled, inputs, arguments)
-        limit = tolerance if tolerance is not None else _default_tolerance(expected)
-        gap = largest_difference(expected, actual)
-        if not gap <= limit:
-            raise VerificationError(_message(expected, actual, name, gap, limit))
-        worst = max(worst, gap)
+    for number, (first, second) in enumerate(modes):
+        for name, arguments in graphs:
+            try:
+                expected = _run(reference, inputs, arguments, first)
+            except (RuntimeError, ValueError, IndexError) as error:
+                shapes = {key: list(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
+                raise InputError(f"the reference does not accept {name} {shapes}: {expected_width(error)}") from error
+            actual = _run(compiled, inputs, arguments, second)
+            limit = tolerance if tolerance is not None else _default_tolerance(expected)
+            gap = largest_difference(expected, actual)
+            if not gap <= limit:
+                where = " in the modes of the reference; in eval() the models agree" if number else ""
+                raise VerificationError(_message(expected, actual, name, gap, limit) + where)
+            worst = max(worst, gap)
     return worst
+
+
+def _same_modes(reference: nn.Module, compiled: nn.Module) -> dict[nn.Module, bool] | None:
+    """Return the modes of the reference for the modules of the compiled model; None if it cannot be in these modes."""
+    known = {path: module.training for path, module in reference.named_modules(remove_duplicate=False)}
+    record = record_of(compiled) if isinstance(compiled, CompiledGNN) else None
+    modes = {}
+    for path, module in compiled.named_modules():
+        above = path
+        while above not in known:
+            above = above.rpartition(".")[0]
+        modes[module] = known[above]
+        if record is not None and known[above] and record.stays_in_eval(path):
+            return None
+    return modes
 
 
 def _graph(inputs: ModelInputs, nodes: int, edges: int) -> dict[str, Any]:
@@ -98,18 +128,32 @@ def _traced_with(reference: nn.Module, compiled: nn.Module, example: Mapping[str
 
 def _accepted(reference: nn.Module, inputs: ModelInputs) -> ModelInputs:
     """The first description of other graphs that the reference accepts; ``inputs`` if it accepts none."""
+    eval_modes = dict.fromkeys(reference.modules(), False)
     for candidate in (inputs, *variants(inputs)):
         try:
-            _run(reference, candidate, _graph(candidate, *_SIZES[0]))
+            _run(reference, candidate, _graph(candidate, *_SIZES[0]), eval_modes)
         except (RuntimeError, ValueError, IndexError):
             continue
         return candidate
     return inputs
 
 
-def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any]) -> Any:
-    with in_mode(model, training=False), torch.no_grad(), preserved_rng(model):
+def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any], modes: Mapping[nn.Module, bool]) -> Any:
+    with modes_kept(model), torch.no_grad(), preserved_rng(model), steady_dropout(), _buffers_kept(model):
+        set_modes(modes)
+        torch.manual_seed(0)
         return call_by_name(model, inputs, arguments)
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Restore buffers at the end of the block, such as running statistics."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in buffers:
+            buffer.copy_(value)
 
 
 def _default_tolerance(expected: Any) -> float:

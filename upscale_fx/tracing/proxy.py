@@ -20,11 +20,11 @@ from upscale_fx.compiled.example_values import Pair
 #: Attributes of a tensor that need no computation.
 _FACTS = frozenset({
     "device", "layout", "ndim", "is_cuda", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_meta",
-    "is_mkldnn", "requires_grad", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
+    "is_mkldnn", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
     "_is_param", "grad", "is_complex",
 })  # fmt: skip
 #: Attributes that compute a tensor, and the method that does the same.
-_PROPERTIES = {"T": "t", "mT": "mT", "data": "detach"}
+_PROPERTIES = {"T": "t", "mT": "mT"}
 
 
 class CannotTrace(Exception):
@@ -55,6 +55,7 @@ class ExampleProxy(fx.Proxy):
         self.tracer: ProxyTracer = tracer
         self.pair = pair
         self.view_of: tuple[Any, Any] | None = None  # (tensor, key) if this is the view tensor[key]
+        self.frozen = False  # computed where forward() had switched gradients off
 
     @property
     def __class__(self) -> type:
@@ -81,6 +82,24 @@ class ExampleProxy(fx.Proxy):
         if not callable(attribute):
             raise CannotTrace(f"attribute '.{name}' of a tensor is read, which depends on its values")
         return self._method(name)
+
+    @property
+    def requires_grad(self) -> bool:
+        """That of the example."""
+        return bool(self.pair[0].requires_grad)
+
+    @requires_grad.setter
+    def requires_grad(self, mode: bool) -> None:
+        self.requires_grad_(mode)
+
+    @property
+    def data(self) -> Any:
+        """The value without its gradient."""
+        return self._method("detach")()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        raise CannotTrace("'.data' of a tensor is replaced; assign the tensor itself, or x[...] = value")
 
     def _method(self, name: str) -> Callable[..., Any]:
         if name == "item" and isinstance(self.pair[0], Tensor) and self.pair[0].dtype == torch.long:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,15 +27,17 @@ from upscale_fx.compiled.module import (
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.source_lines import line_of
-from upscale_fx.compiled.undisturbed import in_mode, undisturbed
+from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modes import merge_modes
+from upscale_fx.tracing.parts import attached, eval_parts, modes_after_switch, part_paths
 from upscale_fx.tracing.proxy import CannotTrace
 from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
 from upscale_fx.tracing.variants import less_dynamic
+from upscale_fx.tracing.watched_modes import READ_BEFORE
 
 
 def trace_model(
@@ -92,19 +94,27 @@ def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs) -> CompiledGNN |
 def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs) -> CompiledGNN:
     """Trace ``root``, a copy of the model, with arguments as described."""
     _drop_observers(root, inputs)
-    graph = trace_mode(root, inputs, training=False)
-    reason = _merge_training(root, inputs, graph)
+    graph, read = traced_with(root, inputs, ())
+    modes = merge_modes(graph, read, root, lambda trained: traced_with(root, inputs, trained))
+    for node in graph.nodes:
+        node.meta.pop(READ_BEFORE, None)
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
-    if reason and model.training:
-        warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
-    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "")
-    traced = make_module(root, graph, {RECORD: record}, model.training)
+    record = GraphRecord(
+        inputs,
+        type(model).__name__,
+        eval_only=modes.reason,
+        eval_parts=eval_parts(root, modes),
+        parts=part_paths(root, modes.switches),
+        after_switch=modes_after_switch(root),
+    )
+    with attached(root, modes.switches):
+        traced = make_module(root, graph, {RECORD: record}, root.training)
     _check_trace(root, traced)
-    read = dict(traced.named_parameters())
-    unused = tuple(sorted(sizes.keys() - read.keys()))
+    known = dict(traced.named_parameters())
+    unused = tuple(sorted(sizes.keys() - known.keys()))
     note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
     return traced
 
@@ -126,8 +136,11 @@ def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
 _one_at_a_time = threading.RLock()
 
 
-def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph:
-    """Trace ``root`` in one mode; ``root`` stays as it was.
+def traced_with(root: nn.Module, inputs: ModelInputs, trained: Collection[str]) -> tuple[fx.Graph, Collection[str]]:
+    """Trace ``root`` with the modules of some paths in ``train()``, the others in ``eval()``; it stays as it was.
+
+    Returns:
+        The graph, and the paths of the modules whose mode forward() reads.
 
     Raises:
         TraceError: with module path, source line, reason and remedy.
@@ -140,13 +153,13 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool) -> fx.Graph
     ]
     tracer = GraphTracer(replace_builtins=False)
     try:
-        with _one_at_a_time, in_mode(root, training), undisturbed(root):
+        with _one_at_a_time, in_modes(root, trained), undisturbed(root):
             try:
-                return tracer.trace(root, inputs)
+                return tracer.trace(root, inputs), tracer.modes.read_by_forward
             except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
                 _restore(state)
                 tracer = GraphTracer()
-                return tracer.trace(root, inputs)
+                return tracer.trace(root, inputs), tracer.modes.read_by_forward
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
     finally:
@@ -173,14 +186,6 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
         f"cannot trace {type(root).__name__}: in {where}, {line_of(reason)}: {text}. Rewrite that line with tensor "
         f"operations, or pass example_inputs / example_kwargs that avoid it"
     )
-
-
-def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph) -> str | None:
-    try:
-        train = trace_mode(root, inputs, training=True)
-    except TraceError as error:
-        return f"in train() {error}"
-    return merge_modes(graph, train, root)
 
 
 def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:

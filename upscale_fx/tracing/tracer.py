@@ -15,18 +15,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.calls import target_name
+from upscale_fx.compiled.calls import describe_call
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.constants import is_constant, values_equal
+from upscale_fx.tracing.contexts import Gradients, set_requires_grad
 from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
+from upscale_fx.tracing.watched_modes import WatchedModes
 
 
 class GraphTracer(ProxyTracer):
@@ -41,6 +43,7 @@ class GraphTracer(ProxyTracer):
         self._paused = False  # an example value is being computed: record nothing
         self._live: list[weakref.ref[ExampleProxy]] = []
         self._attributes: dict[str, ExampleProxy] = {}
+        self.modes, self.gradients = WatchedModes(), Gradients()
 
     # The run -----------------------------------------------------------------------------------------------------
 
@@ -65,8 +68,10 @@ class GraphTracer(ProxyTracer):
         with (
             patched(recorded, self._recorder, builtin, spaces, extended),
             tracing_quirks(),
-            self._patched_modules(),
             torch.no_grad(),
+            self.modes.watched(root),
+            self.gradients.watched(lambda: self._paused),
+            self._patched_modules(),
         ):
             args, kwargs = inputs.bind(arguments)
             lowered = lowered_module(root)
@@ -121,6 +126,8 @@ class GraphTracer(ProxyTracer):
                 self.path.pop()
 
         def get_attribute(module: nn.Module, name: str) -> Any:
+            if name == "training" and (mode := self.modes.read(module, self._paused)) is not None:
+                return mode
             value = original_getattr(module, name)
             return self._attribute(value) if isinstance(value, Tensor) and not self._paused else value
 
@@ -143,7 +150,7 @@ class GraphTracer(ProxyTracer):
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into one that a node may hold; proxies come first, because they look like tensors."""
         if is_proxy(a):
-            return a.node
+            return self.gradients.read(a, self.create_node)
         if isinstance(a, Tensor) and id(a) in self._names:
             return self._attribute(a).node
         if isinstance(a, type) and a in (float, int, bool):  # as a dtype
@@ -162,6 +169,8 @@ class GraphTracer(ProxyTracer):
             lowered = LOWERED[target](*args, **kwargs)
             if lowered is not NotImplemented:
                 return lowered
+        if kind == "call_method" and target == "requires_grad_":
+            return set_requires_grad(args[0], *args[1:], **kwargs) if args[1:] or kwargs else args[0]
         if is_largest_index(target, args, kwargs):
             kind, target = "call_function", functions.largest_index
         if target is operator.getitem:
@@ -172,7 +181,9 @@ class GraphTracer(ProxyTracer):
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
         pair = with_unequal_counts(target, pair)
-        node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
+        with self.gradients.reading(target, pair):
+            arguments = self.create_arg(tuple(args)), self.create_arg(dict(kwargs))
+        node = self.create_node(kind, target, *arguments, name)
         result = self._wrap(node, pair)
         if target is operator.getitem and is_proxy(result) and shares_storage(args[0].pair[0], pair[0]):
             result.view_of = (args[0], args[1])
@@ -183,11 +194,12 @@ class GraphTracer(ProxyTracer):
         node = super().create_node(*args, **kwargs)
         node.meta["module"] = self.path[-1] if self.path else ""
         node.meta["source"] = source_line()
+        self.modes.note_reads(node)
         return node
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
         self._paused = True
-        self.place = _describe(kind, target)
+        self.place = describe_call(kind, target)
         try:
             results = []
             for side in (0, 1):
@@ -203,11 +215,8 @@ class GraphTracer(ProxyTracer):
         if kind == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         module = self.root.get_submodule(target)
-        mode, module.training = module.training, False  # batch norm must accept one row and keep its statistics
-        try:
+        with self.modes.in_eval(module):  # batch norm must accept one row and keep its statistics
             return module.forward(*args, **kwargs)
-        finally:
-            module.training = mode
 
     def _wrap(self, node: fx.Node, pair: Pair) -> Any:
         """Return a proxy for a result; containers become containers of proxies, None and constants stay themselves."""
@@ -226,6 +235,7 @@ class GraphTracer(ProxyTracer):
         if not isinstance(first, Tensor) and node.op == "placeholder" and values_equal(first, second):
             return first
         proxy = ExampleProxy(node, self, pair)
+        proxy.frozen = not self.gradients.enabled
         if isinstance(first, Tensor):
             self._live.append(weakref.ref(proxy))
         return proxy
@@ -254,6 +264,7 @@ class GraphTracer(ProxyTracer):
             raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
         if proxy.node.op == "placeholder":
             raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
+        self.gradients.check_change(proxy)
         base, key = proxy.view_of or (None, None)
         for reference in self._live:
             other = reference()
@@ -263,7 +274,7 @@ class GraphTracer(ProxyTracer):
                 continue
             if proxy.pair[0].numel() and shares_storage(other.pair[0], proxy.pair[0]):
                 raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
-        proxy.node, proxy.pair = result.node, result.pair
+        proxy.node, proxy.pair, proxy.frozen = result.node, result.pair, result.frozen
         if base is not None:  # x[0] += 1 changes x
             proxy.view_of = None
             self.assign_item(base, key, result)
@@ -288,9 +299,3 @@ class GraphTracer(ProxyTracer):
 
 
 _BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
-
-
-def _describe(kind: str, target: Any) -> str:
-    if kind == "call_function":
-        return target_name(target)
-    return f"Tensor.{target}" if kind == "call_method" else f"module {target}"

@@ -280,4 +280,4 @@ class Rewriter:
         self.graph.lint()
         modules = {target: channels for target, (channels, _) in self.modules.items()}
         meta = meta_with(old, origins=cut_origins(old, layouts, modules, self.narrowed), reads=self._reads_apart())
-        return make_module(root, self.graph, meta, old.training)
+        return make_module(root, self.graph, meta, old.training, like=old)

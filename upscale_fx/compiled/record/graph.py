@@ -29,6 +29,11 @@ class GraphRecord:
         name: the class of the model it was traced from.
         model: sizes of that model; None if the graph was never compared with it.
         eval_only: why the graph is right in ``eval()`` only; empty if it is right in both modes.
+        eval_parts: paths of the parts that must stay in ``eval()``, if it is right in all modes of the others; empty
+            if all parts must.
+        parts: by path of a module of the model, the first path that it is known under.
+        after_switch: by path of a module and mode, the modes that its own ``train(mode)`` gives to modules under it
+            where they differ from ``mode``.
         pruning: the channels removed so far, consumer by consumer; None before anything was removed.
         compacted: whether compaction chose the layout of its channels; compaction leaves such a graph as it is.
         unviewable: least number of readers that need a copy, because no order of the channels gives all readers a view.
@@ -44,6 +49,9 @@ class GraphRecord:
     name: str = "model"
     model: TracedModel | None = None
     eval_only: str = ""
+    eval_parts: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    after_switch: Mapping[str, Mapping[bool, Mapping[str, bool]]] = field(default_factory=dict)
     pruning: PruningRecord | None = None
     compacted: bool = False
     unviewable: int = 0
@@ -56,3 +64,12 @@ class GraphRecord:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphRecord:
         return self  # its fields never change in place
+
+    @property
+    def is_inference(self) -> bool:
+        """Whether all parts of the graph are in ``eval()`` for ever."""
+        return bool(self.eval_only) and (self.eval_only == EVAL_ONLY_INFERENCE or not self.eval_parts)
+
+    def stays_in_eval(self, path: str) -> str:
+        """Return why the part of a path must stay in ``eval()``; empty if it need not."""
+        return self.eval_only if self.is_inference or path in self.eval_parts else ""
