@@ -2,7 +2,8 @@
 
     python examples/prune_gnn.py --model sage --data cora --amount 0.5 0.75
 
-Prints the diff of the network's graph, then a table of the trained model beside its pruned versions.
+Prints the diff of the network's graph, then a table of the trained model beside its pruned versions: by its weights
+alone, with the graph as calibration data (no labels), on a budget of parameters, and fine-tuned.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ class Row:
     """One model in the table.
 
     Attributes:
-        name: "dense", or the amount that was pruned.
+        name: "dense", or the amount that was pruned and how.
         accuracy: share of the test nodes whose class is predicted.
         parameters: number of parameter entries.
         macs_per_node: multiply-accumulates of the dense products of one forward pass, per node.
         latency: median seconds of one forward pass over the whole graph.
         file_size: bytes of the saved state dictionary.
-        difference: largest absolute difference of the logits to the masked model; None for the dense model.
+        difference: largest absolute difference of the logits to the masked model; None for the dense model, and for a
+            fine-tuned one, whose weights are no longer the mask's.
     """
 
     name: str
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
     train(model, graph, options.epochs)
     rows = prune_and_measure(model, graph, options.amount)
-    print(f"\n{format_rows(rows)}")
+    print(f"\n{format_rows(rows)}\n{summary(rows)}")
     return rows
 
 
@@ -227,33 +229,66 @@ def accuracy(model: nn.Module, graph: Data, nodes: Tensor) -> float:
 
 
 def prune_and_measure(model: nn.Module, graph: Data, amounts: Sequence[float]) -> list[Row]:
-    """Prune the model by each amount and measure all versions in turns; prints the graph diff of the first."""
+    """Prune the model in every way and measure all versions in turns; prints the graph diff of the first."""
+    versions = [Version(DENSE, model, None), *pruned_versions(model, graph, amounts)]
+    print(f"\n{upscale_fx.diff(model, versions[1].model)}")
     inputs = (graph.x, graph.edge_index)
-    models = [model]
-    names = ["dense"]
-    differences: list[float | None] = [None]
-    for amount in amounts:
-        masked = upscale_fx.mask(model, amount, example_inputs=inputs).eval()
-        compiled = upscale_fx.prune(model, amount, example_inputs=inputs).eval()
-        upscale_fx.verify(masked, compiled, inputs)
-        if len(models) == 1:
-            print(f"\n{upscale_fx.diff(model, compiled)}")
-        models.append(compiled)
-        names.append(f"{amount:.4g} pruned")
-        differences.append(largest_difference(masked, compiled, inputs))
-    measured = zip(names, models, latencies(models, inputs), differences, strict=True)
+    measured = zip(versions, latencies([version.model for version in versions], inputs), strict=True)
     return [
         Row(
-            name=name,
-            accuracy=accuracy(variant, graph, graph.test_mask),
-            parameters=sum(parameter.numel() for parameter in variant.parameters()),
-            macs_per_node=multiply_accumulates(variant, inputs) / graph.num_nodes,
+            name=version.name,
+            accuracy=accuracy(version.model, graph, graph.test_mask),
+            parameters=sum(parameter.numel() for parameter in version.model.parameters()),
+            macs_per_node=multiply_accumulates(version.model, inputs) / graph.num_nodes,
             latency=latency,
-            file_size=file_size(variant),
-            difference=difference,
+            file_size=file_size(version.model),
+            difference=version.difference,
         )
-        for name, variant, latency, difference in measured
+        for version, latency in measured
     ]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model of the table, and its difference to the masked model (see :class:`Row`)."""
+
+    name: str
+    model: nn.Module
+    difference: float | None
+
+
+DENSE, WEIGHTS_ALONE, CALIBRATED, FINE_TUNED = "dense", "weights alone", "calibrated", "calibrated, fine-tuned"
+#: The share of the parameters that the budget leaves.
+BUDGET = 0.25
+
+
+def pruned_versions(model: nn.Module, graph: Data, amounts: Sequence[float]) -> list[Version]:
+    """Prune by each amount from weights alone and with data, then on a budget, and fine-tune the largest amount.
+
+    The data are the graph's features and edges; only choosing the best epoch of fine-tuning looks at labels, those of
+    the validation nodes.
+    """
+    inputs = (graph.x, graph.edge_index)
+    ways: dict[str, dict[str, Any]] = {}
+    for amount in amounts:
+        ways[f"{amount:.4g}, {WEIGHTS_ALONE}"] = {"amount": amount, "example_inputs": inputs}
+        ways[f"{amount:.4g}, {CALIBRATED}"] = {"amount": amount, "calibration": inputs}
+    ways[f"budget of {BUDGET:.0%}, {CALIBRATED}"] = {
+        "budget": upscale_fx.Budget(params=BUDGET),
+        "calibration": inputs,
+    }
+    versions = []
+    with tqdm(ways.items(), desc="pruning", unit="model") as progress:
+        for name, options in progress:
+            progress.set_postfix_str(name)
+            masked = upscale_fx.mask(model, **options).eval()
+            compiled = upscale_fx.prune(model, **options).eval()
+            upscale_fx.verify(masked, compiled, inputs)
+            versions.append(Version(name, compiled, largest_difference(masked, compiled, inputs)))
+    most = f"{max(amounts):.4g}"
+    tuned = copy.deepcopy(next(version.model for version in versions if version.name == f"{most}, {CALIBRATED}"))
+    upscale_fx.finetune(tuned, inputs, teacher=model, validate=lambda gnn: accuracy(gnn, graph, graph.val_mask))
+    return [*versions, Version(f"{most}, {FINE_TUNED}", tuned, None)]
 
 
 @torch.no_grad()
@@ -315,6 +350,18 @@ def format_rows(rows: Sequence[Row]) -> str:
     ]
     text = tabulate(table, headers="keys", stralign="right", colalign=("left",), disable_numparse=True)
     return f"{text}\nMACs: dense products. Latency: median of 20 passes over the graph. Difference: largest, of a logit"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Say what calibration saves: the points of accuracy that the same amounts cost with and without it."""
+    dense = rows[0].accuracy
+    lost = {row.name: f"{100 * (dense - row.accuracy):.1f}" for row in rows}
+    amounts = [name.partition(", ")[0] for name in lost if name.endswith(WEIGHTS_ALONE)]
+    return "\n".join(
+        f"Points of accuracy lost at {amount}: {lost[f'{amount}, {CALIBRATED}']} with the graph as calibration data, "
+        f"{lost[f'{amount}, {WEIGHTS_ALONE}']} from weights alone"
+        for amount in amounts
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, make_module
+from upscale_fx.compiled.module import CompiledGNN, make_module, stored_tensors
 from upscale_fx.errors import PassError
 
 
@@ -83,8 +83,8 @@ def check_invariants(step: Pass, before: CompiledGNN, after: CompiledGNN) -> Non
         raise PassError(f"{name} left a malformed graph: {error}") from error
     if arguments(before) != arguments(after):
         raise PassError(f"{name} changed the arguments of the graph: {arguments(before)} -> {arguments(after)}")
-    known = before.state_dict().keys()
-    added = {key for key in after.state_dict() if key not in known and not key.endswith("_folded")}
+    known = stored_tensors(before).keys()
+    added = {key for key in stored_tensors(after) if key not in known and not key.endswith("_folded")}
     if added:
         raise PassError(f"{name} added parameters: {sorted(added)}")
 

@@ -23,7 +23,7 @@ from upscale_fx.compacting.order.ranking import Ranking, rank_channels
 from upscale_fx.compacting.rewrite import Misaligned, rewrite
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.module import CompiledGNN, note, record_of
+from upscale_fx.compiled.module import CompiledGNN, note, record_of, stored_tensors
 from upscale_fx.errors import PassError
 
 
@@ -55,7 +55,7 @@ def _settled(gm: CompiledGNN) -> CompiledGNN:
 
 
 def _shapes(gm: CompiledGNN) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in gm.state_dict().items()}
+    return {name: tuple(value.shape) for name, value in stored_tensors(gm).items()}
 
 
 def keeps_everything(flow: Dataflow) -> bool:

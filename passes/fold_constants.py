@@ -46,7 +46,7 @@ class FoldConstants:
 
 def fold_constants(gm: CompiledGNN, inference: bool) -> int:
     """Fold constant channels in place; returns how many contractions changed."""
-    folds = find_folds(analyse(gm), inference or bool(record_of(gm).eval_only))
+    folds = find_folds(analyse(gm), inference or record_of(gm).is_inference)
     for fold in folds:
         apply(gm, fold)
     if inference and folds:

@@ -44,6 +44,11 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def stored(model: nn.Module) -> set[str]:
+    """Names of the parameters and buffers in a model's state: all but the digest of a graph's layout."""
+    return {name for name in model.state_dict() if name.rpartition(".")[2] != "_extra_state"}
+
+
 def same_state(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether two states have the same names and, bit for bit, the same values."""
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())

@@ -25,6 +25,7 @@ from upscale_fx.pruning.prune import (
     prune_model,
 )
 from upscale_fx.pruning.steps import Between
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -32,7 +33,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @named_failures
 @trainable
-def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> CompiledGNN:
+def trace(
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
+) -> CompiledGNN:
     """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
 
     Args:
@@ -40,6 +48,9 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
         example_inputs: positional arguments of one call, such as ``(x, edge_index)``. By default they are made up
             from argument names and declared widths.
         example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
+        dynamic_axes: which axes of the examples count rows, where the guess is wrong: ``{"x": {1: "N"}, "pairs":
+            {0: "Q"}}``, as in torch.onnx. Equal names are equal numbers; other axes of these arguments are fixed.
+        indices: the rows that integers number: ``{"pairs": "N"}``, ``("N", "M")`` for two kinds, None for categories.
 
     Returns:
         A GraphModule that computes what the model computes on graphs of any size, with the model's parameter names.
@@ -48,7 +59,7 @@ def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[
         TraceError: the model cannot be traced; the message has module, source line, reason and remedy.
         InputError: example inputs are missing or do not fit.
     """
-    return trace_model(model, example_inputs, example_kwargs)
+    return trace_model(model, example_inputs, example_kwargs, stated=StatedAxes(dynamic_axes, indices))
 
 
 @named_failures
@@ -72,6 +83,8 @@ def mask(
     progress: bool = True,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
 ) -> Model:
     """A copy of the model, same class, in which every consumer's least important input channels have zero weights.
 
@@ -105,6 +118,8 @@ def mask(
         progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
 
     Raises:
         AmountError: there is no amount, an amount is not a number in [0, 1), or a budget cannot be met.
@@ -118,7 +133,7 @@ def mask(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress,
     )  # fmt: skip
-    return mask_model(model, options, Example(example_inputs, example_kwargs))
+    return mask_model(model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)))
 
 
 @named_failures
@@ -128,6 +143,8 @@ def compact(
     *,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
@@ -137,6 +154,8 @@ def compact(
         model: the model, such as the result of ``mask`` or of ``torch.nn.utils.prune``; never touched.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels keep all
             their channels by default. With this option, channels that no other call reads are removed, and statistics
@@ -149,7 +168,7 @@ def compact(
         TraceError, InputError: see :func:`trace`.
     """
     options = CompactOptions(callback=callback, approximate_norms=approximate_norms)
-    return compact_model(model, options, Example(example_inputs, example_kwargs))
+    return compact_model(model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)))
 
 
 @named_failures
@@ -159,6 +178,8 @@ def optimize(
     *,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
     inference: bool = False,
     dtype: torch.dtype | None = None,
@@ -169,6 +190,8 @@ def optimize(
         gm: the result of ``trace`` or ``compact``, or a model, which is traced first.
         example_inputs: positional arguments of one call, to trace a model; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout is removed, batch norms
             fold into the layers beside them, and channels with the same value in every row (a pruned channel after
@@ -181,7 +204,9 @@ def optimize(
         InputError: ``dtype`` is not one of these.
         TraceError, InputError: see :func:`trace`.
     """
-    return optimize_model(gm, Example(example_inputs, example_kwargs), callback, inference, dtype)
+    return optimize_model(
+        gm, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)), callback, inference, dtype
+    )
 
 
 @named_failures
@@ -211,6 +236,8 @@ def prune(
     tolerance: float = 1 / 64,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
@@ -241,6 +268,8 @@ def prune(
         tolerance: how finely amounts are tried, in (0, 1).
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
@@ -254,6 +283,6 @@ def prune(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress, steps=steps, schedule=schedule, between=between, evaluate=evaluate,
         max_drop=max_drop, tolerance=tolerance, example_inputs=example_inputs, example_kwargs=example_kwargs,
-        callback=callback, approximate_norms=approximate_norms,
+        dynamic_axes=dynamic_axes, indices=indices, callback=callback, approximate_norms=approximate_norms,
     )  # fmt: skip
     return prune_model(model, options)

@@ -18,10 +18,11 @@ from upscale_fx.pruning.once import plan_of
 class MaskingManager:
     """Masks a model in place: ``MaskingManager(model).importance("l2").mask(amount=0.25)``."""
 
-    def __init__(self, model: nn.Module, example_inputs: Any = None) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Any = None, **stated: Any) -> None:
         check_model(model)
         self.model = model
         self.example_inputs = example_inputs
+        self._stated = stated  # dynamic_axes, indices
         self._criterion: CriterionChoice = None
 
     def importance(self, criterion: CriterionChoice = None) -> MaskingManager:
@@ -34,7 +35,7 @@ class MaskingManager:
 
         Takes the options of :func:`upscale_fx.mask` and raises the same errors; returns the model.
         """
-        traced = trace(self.model, self.example_inputs)
+        traced = trace(self.model, self.example_inputs, **self._stated)
         plan_of(traced, MaskOptions(amount=amount, criterion=self._criterion, **options)).apply(self.model)
         return self.model
 

@@ -50,6 +50,14 @@ class ModeError(UpscaleError, RuntimeError):
     """The graph exists only for ``train()`` or only for ``eval()``, and the call needs the other mode."""
 
 
+class StateError(UpscaleError, RuntimeError):
+    """A state keeps other channels than the graph that it is loaded into, or keeps them in another order."""
+
+
+class EditedGraphError(UpscaleError, RuntimeError):
+    """A graph was changed by hand, and the call needs the graph from before; names the nodes and the way out."""
+
+
 class PassError(UpscaleError, RuntimeError):
     """A pass broke an invariant of the graph: a bug of upscale_fx, not of the user."""
 

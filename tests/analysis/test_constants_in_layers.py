@@ -11,6 +11,7 @@ from torch_geometric.utils import add_self_loops
 
 import upscale_fx
 from tests.analysis.constant_channels import GRAPHS, IN, OUT, WIDTH, Net, prune_rows, ready, same, shape
+from tests.comparison import stored
 from upscale_fx.passes import CompactChannels, FoldConstants, ShareStructure
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -23,7 +24,7 @@ def test_a_layer_without_bias_gets_one():
     model = prune_rows(ready(Net(nn.Linear(IN, WIDTH), torch.sigmoid, nn.Linear(WIDTH, OUT, bias=False))), "layer")
     compiled = upscale_fx.compact(model)
     assert same(model, compiled)
-    assert set(compiled.state_dict()) == {"layer.weight", "layer.bias", "head.weight", "head.bias_folded"}
+    assert stored(compiled) == {"layer.weight", "layer.bias", "head.weight", "head.bias_folded"}
     assert compiled.get_parameter("head.bias_folded").requires_grad
     model.head.requires_grad_(False)
     assert not upscale_fx.compact(model).get_parameter("head.bias_folded").requires_grad
@@ -63,7 +64,7 @@ def test_matrix_products(with_bias):
     compiled = upscale_fx.compact(model)
     assert same(model, compiled)
     assert shape(compiled, "weight") == (4, OUT)
-    added = set(compiled.state_dict()) - {"a.weight", "a.bias", "weight", "bias"}
+    added = stored(compiled) - {"a.weight", "a.bias", "weight", "bias"}
     assert added == (set() if with_bias else {"bias_folded"})
 
 
@@ -225,7 +226,7 @@ def test_a_compacted_model_is_compacted_once():
 def test_a_folded_model_is_a_model_like_any_other():
     model = prune_rows(ready(Net(GATv2Conv(IN, 4, heads=2), torch.sigmoid)), "layer.lin_l")
     compiled = upscale_fx.compact(model)
-    assert set(compiled.state_dict()) <= set(upscale_fx.trace(model).state_dict())
+    assert stored(compiled) <= set(upscale_fx.trace(model).state_dict())
     assert same(model, copy.deepcopy(compiled))
     floating = copy.deepcopy(compiled).to(torch.float32)
     x, edges = GRAPHS[1]

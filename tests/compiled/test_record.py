@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import upscale_fx
+from tests.comparison import stored
 from upscale_fx.compiled import record
 from upscale_fx.compiled.module import CompiledGNN, inputs_of, is_fused, note, record_of, unfused
 from upscale_fx.models import SAGE
@@ -43,7 +44,7 @@ def test_layers_may_have_any_name():
     model = NamedLikeAttributes().eval()
     compiled = upscale_fx.prune(model, 0.5)
     assert upscale_fx.verify(upscale_fx.mask(model, 0.5), compiled, (X, EDGES)) < 1e-6
-    assert {name.partition(".")[0] for name in compiled.state_dict()} == set(NamedLikeAttributes.NAMES)
+    assert {name.partition(".")[0] for name in stored(compiled)} == set(NamedLikeAttributes.NAMES)
 
 
 def test_everything_that_is_carried_is_a_frozen_dataclass(compiled):

@@ -10,8 +10,10 @@ import torch_geometric.nn as gnn
 from tabulate import tabulate
 
 from tests.conformance import CASES
+from tests.conformance.arguments import ARGUMENTS, HEADERS
 from tests.conformance.kinds import KINDS
 from tests.conformance.left_out import LEFT_OUT
+from tests.conformance.usages import USAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 SECTIONS = {
@@ -56,6 +58,8 @@ def page() -> str:
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")
+    parts.append("## Usages\n\n" + tabulate(USAGES, headers=["usage", "what holds", "test"], tablefmt="pipe") + "\n")
+    parts.append("## How graphs are handed over\n\n" + tabulate(ARGUMENTS, headers=HEADERS, tablefmt="pipe") + "\n")
     return "\n".join(parts)
 
 

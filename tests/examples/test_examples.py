@@ -16,19 +16,33 @@ SMALL_JOB = ["--data", "generated", "--hidden", "32", "--epochs", "8"]
 def test_main_job_prunes_every_model(model, capsys):
     rows = prune_gnn.main([*SMALL_JOB, "--model", model, "--amount", "0.5", "0.75"])
 
-    dense, half, quarter = rows
-    assert [row.name for row in rows] == ["dense", "0.5 pruned", "0.75 pruned"]
-    assert dense.parameters > half.parameters > quarter.parameters > 0
-    assert dense.macs_per_node > half.macs_per_node > quarter.macs_per_node > 0
-    assert dense.file_size > half.file_size > quarter.file_size > 0
-    assert dense.difference is None
-    assert all(row.difference < 1e-4 for row in (half, quarter))
+    assert [row.name for row in rows] == [
+        "dense",
+        "0.5, weights alone",
+        "0.5, calibrated",
+        "0.75, weights alone",
+        "0.75, calibrated",
+        "budget of 25%, calibrated",
+        "0.75, calibrated, fine-tuned",
+    ]
+    dense, half, half_calibrated, quarter, calibrated, budget, tuned = rows
+    for larger, smaller in ((half, quarter), (half_calibrated, calibrated), (dense, half), (dense, half_calibrated)):
+        assert larger.parameters > smaller.parameters > 0
+        assert larger.macs_per_node > smaller.macs_per_node > 0
+        assert larger.file_size > smaller.file_size > 0
+    assert budget.parameters < 0.27 * dense.parameters
+    assert tuned.parameters == calibrated.parameters
+    assert dense.difference is None is tuned.difference
+    assert all(row.difference < 1e-4 for row in rows[1:-1])
     assert all(row.latency > 0 for row in rows)
 
     printed = capsys.readouterr().out
     assert "[N, 32] -> [N, " in printed, "the diff shows hidden widths shrink"
     assert all(f"{row.parameters:,}" in printed for row in rows)
     assert printed.count("difference to masked") == 1, "one table for all amounts"
+    lost = [f"{100 * (dense.accuracy - row.accuracy):.1f}" for row in rows]
+    assert f"lost at 0.5: {lost[2]} with the graph as calibration data, {lost[1]} from weights alone" in printed
+    assert f"lost at 0.75: {lost[4]} with the graph as calibration data, {lost[3]} from weights alone" in printed
 
 
 @pytest.mark.parametrize("model", only(["sage"], prune_gnn.MODELS))
@@ -56,12 +70,13 @@ def test_training_keeps_the_weights_that_validated_best():
 
 
 def test_amount_zero_leaves_the_table_unchanged():
-    dense, same = prune_gnn.main([*SMALL_JOB, "--amount", "0"])
-    assert (dense.parameters, dense.macs_per_node, dense.accuracy) == (
-        same.parameters,
-        same.macs_per_node,
-        same.accuracy,
-    )
+    dense, *same = prune_gnn.main([*SMALL_JOB, "--amount", "0"])[:3]
+    for row in same:
+        assert (dense.parameters, dense.macs_per_node, dense.accuracy) == (
+            row.parameters,
+            row.macs_per_node,
+            row.accuracy,
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from torch import nn
 from torch_geometric.nn import GATConv, SAGEConv
 
 import upscale_fx
+from tests.comparison import stored
 from tests.passes.attending import EDGES, GAT, X, ready
 from tests.selection import only
 from upscale_fx.models import GATv2
@@ -24,7 +25,7 @@ def test_folding_is_exact_and_adds_only_folded_parameters(width, heads, amount):
     model = ready(GAT(width, heads))
     masked, compiled = upscale_fx.mask(model, amount), upscale_fx.prune(model, amount)
     assert upscale_fx.verify(masked, compiled, (X, EDGES)) < 1e-12
-    added = set(compiled.state_dict()) - set(model.state_dict())
+    added = stored(compiled) - set(model.state_dict())
     assert added == folded_names(compiled)
     assert added <= {f"convs.{n}.att_{side}_folded" for n in range(3) for side in ("src", "dst")}
     for name in added:

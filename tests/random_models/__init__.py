@@ -1,11 +1,13 @@
 """Random small models: a grammar of programs, one family of operations a file, and what every program must satisfy."""
 
 from tests.random_models import (
+    contexts,
     convolutions,
     edges,
     gates,
     heads,
     hetero,
+    indices,
     layers,
     motifs,
     parameters,
@@ -18,11 +20,13 @@ from tests.random_models.program import Program
 
 __all__ = [
     "Program",
+    "contexts",
     "convolutions",
     "edges",
     "gates",
     "heads",
     "hetero",
+    "indices",
     "layers",
     "motifs",
     "parameters",

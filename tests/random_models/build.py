@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 #: A size, or the name of an axis of rows: N nodes, E edges, B graphs, U nodes of the second type, L nodes of the graph
-#: that has most.
+#: that has most, S seeds, P pairs, M nodes of the second graph.
 Shape = tuple[Any, ...]
 Value = tuple[str, Shape]
 Fits = Callable[[Shape], bool]
 
-FEATURES, EDGE_FEATURES, RELATIONS, OTHER_FEATURES = 5, 3, 3, 4
+FEATURES, EDGE_FEATURES, RELATIONS, OTHER_FEATURES, STEPS, SERIES = 5, 3, 3, 4, 3, 2
 WIDTHS = (6, 4, 8, 3, 2, 1)
 #: Whether one batch norm may be called on several values: one module, whose calls may want other layouts.
 SHARED_BATCH_NORMS = os.environ.get("UPSCALE_FX_SHARED_BATCH_NORMS", "1") == "1"
@@ -48,6 +48,9 @@ class Builder:
         self.taken: set[str] = set()
         if hetero:
             self.values.insert(0, ("y", ("U", OTHER_FEATURES)))
+        else:
+            self.values.insert(0, ("x_t", ("M", OTHER_FEATURES)))
+        self.values.insert(0, ("series.transpose(0, 1)", ("N", STEPS, SERIES)))
 
     def take(self, fits: Fits = lambda shape: True) -> Value | None:
         """A value that fits, most likely a late one or one that nothing reads yet; None if there is none."""

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 import upscale_fx
 from tests.random_models.graphs import EXAMPLES, OTHERS
 from tests.random_models.program import Program
+from upscale_fx.reports.steady_dropout import steady_dropout
 
 TOLERANCE = 1e-9
 
@@ -43,6 +44,7 @@ def traced_and_compacted(program: Program) -> str:
     compacted = upscale_fx.compact(traced)
     equal(program, model, compacted, "compacted")
     equal_in_training(program, model, compacted)
+    equal_gradients(program, model, compacted, "compacted")
     inference = upscale_fx.optimize(compacted, inference=True)
     equal(program, model, inference, "for inference")
     no_larger(model, compacted)
@@ -76,6 +78,7 @@ def pruned_and_masked(program: Program, amount: float | dict[str, float], **opti
         return "masked, not pruned"
     equal(program, masked, pruned, "pruned")
     equal_in_training(program, masked, pruned)
+    equal_gradients(program, masked, pruned, "pruned")
     no_larger(model, pruned)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items()), "model was changed"
     return "pruned"
@@ -99,14 +102,36 @@ def equal(program: Program, model: nn.Module, other: nn.Module, what: str) -> No
 
 
 def equal_in_training(program: Program, model: nn.Module, other: nn.Module) -> None:
-    """In train(): batch norms use the statistics of the batch. Dropout is 0 everywhere."""
+    """In train(), and with some parts in eval(): batch norms use the statistics of the batch; dropouts scale."""
     try:
         model, other = copy.deepcopy(model).train(), copy.deepcopy(other).train()
     except upscale_fx.ModeError:
         return  # says itself that it cannot be trained
     graph = OTHERS[program.hetero][0]
-    with torch.no_grad():
+    with torch.no_grad(), steady_dropout():
         same(model(*copy.deepcopy(graph)), other(*copy.deepcopy(graph)), "in train()")
+        parts = [name for name, part in model.named_children()]
+        for name in [name for number, name in enumerate(parts) if program.draw >> number % 16 & 1]:
+            for each in (model, other):
+                each.get_submodule(name).eval()
+        same(model(*copy.deepcopy(graph)), other(*copy.deepcopy(graph)), "with parts in eval()")
+
+
+def equal_gradients(program: Program, model: nn.Module, other: nn.Module, what: str) -> None:
+    """Gradients of edge features end where they end in the model; promised where they are finite."""
+    graph = OTHERS[program.hetero][0]
+    expected, found = (input_gradient(each, copy.deepcopy(graph)) for each in (model, other))
+    if expected.isfinite().all():
+        same(expected, found, f"gradient, {what}")
+
+
+def input_gradient(model: nn.Module, graph: tuple[Any, ...]) -> torch.Tensor:
+    """The gradient of the edge features; zeros where there is none, since dead channels may be all that has one."""
+    attributes = graph[2].requires_grad_()
+    outputs = [leaf for leaf in pytree.tree_leaves(model(*graph)) if leaf.requires_grad]
+    if outputs:
+        torch.autograd.backward([sum(leaf.sin().sum() for leaf in outputs)])
+    return torch.zeros_like(attributes) if attributes.grad is None else attributes.grad
 
 
 def same(expected: Any, found: Any, what: str) -> None:

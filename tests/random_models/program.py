@@ -13,16 +13,18 @@ from torch import nn
 from torch_geometric.utils import scatter, to_dense_batch
 from torch_geometric.utils import softmax as pyg_softmax
 
+from tests.random_models.dropping import Dropping
 from tests.random_models.messages import EdgeGate, EdgeMLP, EdgeUpdate
 from tests.random_models.zeros import disturb, zero
 
 SPACE = {
     "torch": torch, "nn": nn, "F": F, "pyg": pyg, "scatter": scatter, "pyg_softmax": pyg_softmax,
     "to_dense_batch": to_dense_batch, "EdgeMLP": EdgeMLP, "EdgeGate": EdgeGate, "EdgeUpdate": EdgeUpdate,
+    "Dropping": Dropping,
 }  # fmt: skip
 DRAWN = "drawn_at_random"
-SIGNATURE = "self, x, edge_index, edge_attr, edge_type, batch"
-HETERO_SIGNATURE = "self, x_dict, edge_index_dict, edge_attr, edge_type, batch"
+SIGNATURE = "self, x, edge_index, edge_attr, edge_type, batch, seeds, pairs, near, series, x_t, edge_index_t"
+HETERO_SIGNATURE = "self, x_dict, edge_index_dict, edge_attr, edge_type, batch, seeds, pairs, near, series"
 #: What programs of two node types start with: their lines see nodes N of type a, and U of type b.
 UNPACK = [
     'x, y = x_dict["a"], x_dict["b"]',

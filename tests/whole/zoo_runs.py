@@ -27,4 +27,4 @@ def assert_same_on_all_sizes(expected, found, entry):
 
 
 def own_keys(state):
-    return {key for key in state if not key.endswith("_folded")}
+    return {key for key in state if not key.endswith(("_folded", "_extra_state"))}

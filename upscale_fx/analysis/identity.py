@@ -13,35 +13,41 @@ from upscale_fx.channels.relations import Movement, Reduction
 
 
 class DisjointSets:
-    """Union-find: disjoint sets of the numbers ``0, 1, ..``; the smallest number of a set represents it."""
+    """Disjoint sets of the numbers ``0, 1, ..``; the smallest number of a set represents it.
+
+    Pairs are collected first and united all at once, by array operations: graphs have many thousands of channels.
+    """
 
     def __init__(self) -> None:
-        self._parent: list[int] = []
+        self._count = 0
+        self._pairs: list[tuple[Positions, Positions]] = []
 
     def add(self, count: int) -> Positions:
         """Add new numbers, each in a separate set, and return them."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
+        start, self._count = self._count, self._count + count
         return np.arange(start, start + count, dtype=np.int64)
-
-    def find(self, number: int) -> int:
-        """Return the number that represents the set of a number."""
-        parent = self._parent
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
 
     def unite(self, first: Positions, second: Positions) -> None:
         """Unite the sets of two numbers, for every pair."""
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            x, y = self.find(a), self.find(b)
-            if x != y:
-                self._parent[max(x, y)] = min(x, y)
+        differ = first != second
+        if differ.any():
+            self._pairs.append((first[differ], second[differ]))
 
     def representatives(self) -> Positions:
         """Return for every number the representative of its set."""
-        return np.array([self.find(number) for number in range(len(self._parent))], dtype=np.int64)
+        parent = np.arange(self._count, dtype=np.int64)
+        if not self._pairs:
+            return parent
+        first, second = (np.concatenate(side) for side in zip(*self._pairs, strict=True))
+        while len(first):
+            # Each root gets the smallest root that a pair joins it to; then every number gets its root.
+            np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
+            while not np.array_equal(above := parent[parent], parent):
+                parent = above
+            first, second = parent[first], parent[second]
+            differ = first != second
+            first, second = first[differ], second[differ]
+        return parent
 
 
 def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Positions]:
@@ -76,14 +82,23 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
     return {node: settled[ids] for node, ids in found.items()}
 
 
-def components(ids: Mapping[fx.Node, Positions]) -> dict[int, int]:
-    """Return the component of each channel; channels of one value are in one component, which is ordered together."""
+def components(ids: Mapping[fx.Node, Positions]) -> Positions:
+    """Return the component of each channel; channels of one value are in one component, which is ordered together.
+
+    The component is the smallest channel in it; -1 stands for the numbers that are no channel of ``ids``.
+    """
     distinct = {own.tobytes(): own for own in ids.values()}  # most values share their channels with another
     sets = DisjointSets()
-    sets.add(1 + max((int(own.max(initial=-1)) for own in distinct.values()), default=-1))
-    channels: dict[int, None] = {}  # in the order in which they are met
+    count = 1 + max((int(own.max(initial=-1)) for own in distinct.values()), default=-1)
+    sets.add(count)
+    present = np.zeros(count, dtype=bool)
     for own in distinct.values():
-        unique = np.unique(own)
-        channels |= dict.fromkeys(unique.tolist())
-        sets.unite(unique[:-1], unique[1:])
-    return {channel: sets.find(channel) for channel in channels}
+        present[own] = True
+        sets.unite(own[:-1], own[1:])
+    return np.where(present, sets.representatives(), -1)
+
+
+def first_seen(keys: Positions, values: Positions, known: Positions) -> None:
+    """Set ``known[key]`` to the first value of each key, in place, where it is still -1."""
+    fresh = known[keys] < 0
+    known[keys[fresh][::-1]] = values[fresh][::-1]  # of equal keys, NumPy keeps what is written last

@@ -35,17 +35,18 @@ class Cut:
     entries: Positions
     shape: tuple[int, ...]
 
-    def lines(self) -> list[tuple[tuple[int, int], ...]]:
-        """Return for each channel the (axis, index) pairs that all its entries share: ``((1, 3),)`` is column 3."""
+    def lines(self) -> Positions:
+        """Return for each channel and axis of the parameter the index that all its entries share, -1 if they differ.
+
+        ``(-1, 3)`` is column 3 of a matrix.
+        """
         first, exists = self.entries[:, :1], self.entries >= 0
         filled = np.where(exists, self.entries, first)
-        lines = []
         places, starts = np.unravel_index(filled, self.shape), np.unravel_index(first, self.shape)
-        same = [(along == start).all(axis=1) for along, start in zip(places, starts, strict=True)]
-        for c in range(len(self.entries)):
-            shared = [axis for axis in range(len(self.shape)) if same[axis][c]]
-            lines.append(tuple((axis, int(starts[axis][c, 0])) for axis in shared))
-        return lines
+        shared = [
+            np.where((along == start).all(axis=1), start[:, 0], -1) for along, start in zip(places, starts, strict=True)
+        ]
+        return np.stack(shared, axis=1).astype(np.int64)
 
 
 def made_of_parameters(flow: Dataflow) -> set[fx.Node]:
@@ -184,15 +185,16 @@ def is_parameter(flow: Dataflow, target: str) -> bool:
     return name in owner._parameters
 
 
-def merged_cuts(known: Sequence[Cut], again: Sequence[Cut], place: Positions, total: int) -> list[Cut]:
-    """Merge the cuts of two calls, each entry once; channel ``c`` of ``again`` becomes ``place[c]`` of ``total``."""
+def merged_cuts(calls: Sequence[tuple[Sequence[Cut], Positions]], total: int) -> list[Cut]:
+    """Merge the cuts of several calls, each entry once; channel ``c`` of a call becomes ``place[c]`` of ``total``."""
     by_parameter: dict[str, list[Positions]] = {}
-    shapes = {cut.target: cut.shape for cut in (*known, *again)}
-    for cuts, places in ((known, None), (again, place)):
+    shapes: dict[str, tuple[int, ...]] = {}
+    for cuts, place in calls:
         for cut in cuts:
             entries = np.full((total, cut.entries.shape[1]), -1, dtype=np.int64)
-            entries[np.arange(len(cut.entries)) if places is None else places] = cut.entries
+            entries[place] = cut.entries
             by_parameter.setdefault(cut.target, []).append(entries)
+            shapes.setdefault(cut.target, cut.shape)
     result = []
     for target, parts in by_parameter.items():
         joined = np.sort(np.concatenate(parts, axis=1), axis=1)

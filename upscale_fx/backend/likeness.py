@@ -43,7 +43,7 @@ def describe(arguments: Sequence[Argument], values: Mapping[str, Any], model: nn
             spec = spec[key]
         specs[argument.name] = spec
     merged = _with_symbols(arguments, specs)
-    return replace(described, arguments=merged, order=tuple(merged), positional=(), degree=0, equal=False)
+    return replace(described, arguments=merged, order=tuple(merged), positional=(), degree=0)
 
 
 def _is_nested(argument: Argument) -> bool:

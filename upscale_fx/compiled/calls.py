@@ -20,8 +20,8 @@ def target_name(target: object) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
-def call_name(kind: str, target: object) -> str:
-    """Return a call's name for errors, such as ``Tensor.view`` or ``module convs.0``."""
+def describe_call(kind: str, target: object) -> str:
+    """Return a call's name for messages, such as ``Tensor.view`` or ``module convs.0``, by its node's op and target."""
     if kind == "call_function":
         return target_name(target)
     return f"Tensor.{target}" if kind == "call_method" else f"module {target}"

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import fx
 
+from upscale_fx.compiled.guards.listed_nodes import ListedNode, changes, list_nodes
+
 _waiting: ContextVar[bool] = ContextVar("waiting", default=False)
 
 
@@ -32,15 +34,26 @@ class DeferredCode(fx.GraphModule):
     def recompile(self) -> Any:
         """Make the code of the graph again, now or on demand."""
         if not _waiting.get():
-            return super().recompile()
+            return self.write_code()
         type(self).forward = _first_call
         return None
+
+    def changes_without_code(self) -> str:
+        """Say what was changed in the graph since its code was made; empty if it does what the graph says."""
+        if type(self).forward is _first_call:
+            return ""
+        return changes(self._coded, list_nodes(self.graph))
 
     def make_code(self) -> None:
         """Make the code now if it does not exist yet."""
         for part in self.modules():  # a graph may call others
             if isinstance(part, DeferredCode) and type(part).forward is _first_call:
-                fx.GraphModule.recompile(part)
+                part.write_code()
+
+    def write_code(self) -> Any:
+        """Write the code of the graph as it is now."""
+        self._coded: tuple[ListedNode, ...] = list_nodes(self.graph)
+        return super().recompile()
 
     @property
     def code(self) -> str:

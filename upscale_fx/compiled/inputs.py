@@ -6,7 +6,7 @@ two is a *row axis* (nodes, edges, graphs); every other axis is a *channel axis*
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 #: widths of padded batches: the most nodes of a graph and the most edges of a node.
 SMALL = {"N": 7, "E": 18, "B": 2}
 LARGE = {"N": 16, "E": 61, "B": 3}
+#: Nodes and edges that example graphs get in addition for models that refuse small ones (the 20 nearest neighbours).
+GROWTHS = (34, 130)
 SINGLE = {"N": 1, "E": 0, "B": 1}
 OTHER = {"N": 13, "E": 41, "B": 4}
 #: Graphs on which a trace is compared with the model: the traced ones, one with self loops, a single node, a single
@@ -35,6 +37,10 @@ class TensorSpec:
         role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids), ``"ptr"`` (the first node
             of each graph) or ``"index"``.
         pool: for ``"index"``, rows of legal values to draw from.
+        into: for ``"index"``, the row symbols that its values may number: they stay below the fewest of these rows.
+            Empty for categories, whose values are those of the pool.
+        sizes: the sizes of the axes in the user's example; empty if unknown.
+        told: whether the user said what the integers number.
         limit: for ``"edges"`` of a model without node features, the number of nodes.
         ends: for ``"edges"``, the row symbols of the nodes that the first and the second row of the index name.
         ordered: whether edges are sorted by target, or an index by value; some layers require this.
@@ -47,6 +53,9 @@ class TensorSpec:
     limit: int | None = None
     ends: tuple[str, str] = ("N", "N")
     ordered: bool = False
+    into: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    told: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -67,15 +76,24 @@ class TensorSpec:
         if self.role == "ptr":
             return (torch.arange(sizes[0]) * rows["N"] // (sizes[0] - 1)).to(self.dtype)
         if self.role == "index":
-            assert self.pool is not None
-            pick = torch.randint(len(self.pool), (sizes[0],), generator=generator)
-            pick = pick.sort().values if self.ordered else pick
-            return self.pool[pick].to(self.dtype)
+            return self._index(sizes, rows, generator).to(self.dtype)
         if self.dtype == torch.bool:
             return torch.rand(sizes, generator=generator) < 0.5
         if len(sizes) == 1:  # edge weights, node scores: positive, for square roots of degrees and logarithms
             return (torch.rand(sizes, generator=generator, dtype=torch.float64) + 0.5).to(self.dtype)
         return torch.randn(sizes, generator=generator, dtype=torch.float64).to(self.dtype)
+
+    def _index(self, sizes: list[int], rows: Mapping[str, int], generator: torch.Generator) -> Tensor:
+        assert self.pool is not None
+        drawn = self.pool
+        if list(drawn.shape[1:]) != sizes[1:]:  # further row axes
+            drawn = drawn.flatten()
+        pick = torch.randint(len(drawn), sizes if drawn.dim() < self.pool.dim() else (sizes[0],), generator=generator)
+        values = drawn[pick.sort(0).values if self.ordered else pick]
+        if self.into:
+            count = min(row_count(rows, symbol) for symbol in self.into)
+            values = _inside(values, self.pool, count, self.told, generator)
+        return values.sort(0).values if self.ordered else values
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,12 @@ class ModelInputs:
         positional: names of the arguments that ``*args`` of forward() takes, and of those before them.
         nodes: number of nodes of the user's example, 0 if unknown.
         degree: number of edges of every node of the example, 0 if nodes differ or edges are not sorted by target.
-        equal: whether the example has separate source and target nodes in equal number.
+        growth: nodes and edges that example graphs have in addition; see :data:`GROWTHS`.
+        ascending: kinds of nodes from the fewest to the most, if examples must have them in this order.
+        fixed: the kinds of rows of which every graph has as many as the example, and this number.
+        why: why a model refused graphs with other numbers of these rows, as text.
+        held: axes that seemed to be rows and have the size of the example, as text.
+        stated: kinds of rows that the user named; they are never fixed or merged.
     """
 
     arguments: dict[str, Any]
@@ -105,46 +128,42 @@ class ModelInputs:
     positional: tuple[str, ...] = ()
     nodes: int = 0
     degree: int = 0
-    equal: bool = False
+    growth: int = 0
+    ascending: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, int], ...] = ()
+    why: str = ""
+    held: tuple[str, ...] = ()
+    stated: tuple[str, ...] = ()
 
-    def with_fixed_nodes(self) -> ModelInputs:
-        """Return the arguments for models built for one number of nodes (with a weight per node)."""
+    @property
+    def fixed_text(self) -> str:
+        """The numbers of rows that every graph must have, such as ``60 nodes``; empty if there are none."""
+        kinds = {"N": "nodes"}
+        return " and ".join(f"{size} {kinds.get(symbol, f'rows ({symbol})')}" for symbol, size in self.fixed)
 
-        def fixed(leaf: Any) -> Any:
+    def symbols(self) -> dict[str, int]:
+        """Return the row symbols of all arguments, with their sizes in the user's example (0 if unknown)."""
+        found: dict[str, int] = {}
+        for leaf in pytree.tree_leaves(self.arguments):
             if isinstance(leaf, TensorSpec):
-                axes = tuple(self.nodes if axis == "N" else axis for axis in leaf.axes)
-                return replace(leaf, axes=axes, limit=self.nodes if leaf.role == "edges" else None)
-            return self.nodes if isinstance(leaf, RowCount) and leaf.symbol == "N" else leaf
+                for axis, size in zip(leaf.axes, leaf.sizes or [0] * len(leaf.axes), strict=True):
+                    if isinstance(axis, str):
+                        found[axis] = found.get(axis) or size
+            elif isinstance(leaf, RowCount):
+                found.setdefault(leaf.symbol, 0)
+        return found
 
-        return replace(self, arguments=pytree.tree_map(fixed, self.arguments))
+    def counts(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """Return the rows of every symbol in an example graph of ``rows`` nodes, edges and graphs."""
+        grown = {"N": rows["N"] + self.growth, "E": rows["E"] + self.growth, "B": rows["B"]}
+        named = (*self.symbols(), *(end for leaf in pytree.tree_leaves(self.arguments) for end in _named_rows(leaf)))
+        counts = {symbol: row_count(grown, symbol) + (self.growth if symbol[0] == "R" else 0) for symbol in named}
+        ranked = sorted(row_count(grown, symbol) for symbol in self.ascending)
+        return {**grown, **counts, **dict(zip(self.ascending, ranked, strict=True)), **dict(self.fixed)}
 
-    def with_regular_edges(self) -> ModelInputs:
-        """Return the arguments for models in which all nodes have the same degree and edges are sorted (meshes)."""
-
-        def regular(leaf: Any) -> Any:
-            if isinstance(leaf, TensorSpec):
-                axes = tuple(f"K{self.degree}" if axis == "E" else axis for axis in leaf.axes)
-                return replace(leaf, axes=axes)
-            return leaf
-
-        return replace(self, arguments=pytree.tree_map(regular, self.arguments))
-
-    def with_equal_sides(self) -> ModelInputs:
-        """Return the arguments for models that take separate source and target nodes in equal number."""
-
-        def merged(leaf: Any) -> Any:
-            if isinstance(leaf, TensorSpec):
-                axes = tuple("N" if axis == "N1" else axis for axis in leaf.axes)
-                return replace(leaf, axes=axes, ends=("N", "N"))
-            return RowCount("N") if isinstance(leaf, RowCount) and leaf.symbol == "N1" else leaf
-
-        return replace(self, arguments=pytree.tree_map(merged, self.arguments))
-
-    def variants(self) -> list[ModelInputs]:
-        """Return the descriptions to try if the model refuses this one."""
-        others = [self.with_equal_sides()] if self.equal else []
-        others += [self.with_regular_edges()] if self.degree else []
-        return [*others, self.with_fixed_nodes()] if self.nodes else others
+    def map_leaves(self, function: Callable[[Any], Any], **changes: Any) -> ModelInputs:
+        """Return the arguments with a function applied to every description, and other fields changed."""
+        return replace(self, arguments=pytree.tree_map(function, self.arguments), **changes)
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return positional and keyword arguments for the model's own forward()."""
@@ -154,11 +173,12 @@ class ModelInputs:
     def example(self, rows: Mapping[str, int], seed: int = 0, loops: bool = False) -> dict[str, Any]:
         """Make example arguments with these row counts, by name."""
         generator = torch.Generator().manual_seed(seed + sum(rows.values()))
+        counts = self.counts(rows)
 
         def build(leaf: Any) -> Any:
             if isinstance(leaf, TensorSpec):
-                return leaf.example(rows, generator, loops).to(self.device)
-            return row_count(rows, leaf.symbol) if isinstance(leaf, RowCount) else leaf
+                return leaf.example(counts, generator, loops).to(self.device)
+            return row_count(counts, leaf.symbol) if isinstance(leaf, RowCount) else leaf
 
         example: dict[str, Any] = pytree.tree_map(build, self.arguments)
         return example
@@ -179,6 +199,30 @@ def row_count(rows: Mapping[str, int], symbol: str) -> int:
         return rows["B"] + 1
     # Any other row axis: its size differs from those above and grows with the graph.
     return rows["B"] + 1 + number
+
+
+def _named_rows(leaf: Any) -> tuple[str, ...]:
+    """Return the kinds of rows that the values of an index number."""
+    if not isinstance(leaf, TensorSpec):
+        return ()
+    return leaf.ends if leaf.role == "edges" else leaf.into
+
+
+def _inside(values: Tensor, pool: Tensor, count: int, told: bool, generator: torch.Generator) -> Tensor:
+    """Bring indices that were drawn from a pool below ``count``; negative ones (padding) stay negative.
+
+    ``told``: the user said that they number rows; else small ones may be categories, and stay as they are.
+    """
+    if count < 1 or not values.numel() or (int(pool.max()) < count and not told):
+        return values.clamp(min=-max(count, 1))
+    if pool.dim() == 1 and len(set(pool.tolist())) == len(pool) and len(values) <= count:
+        return torch.randperm(count, generator=generator)[: len(values)]  # no row twice, as in the example
+    inside = torch.where(values < 0, values.clamp(min=-count), values % count)
+    last = count - 1 - torch.arange(values[-1].numel())  # layers read the number of rows off the largest index
+    inside[-1] = (last % count).reshape(values[-1].shape)
+    if pool.dim() == 2 and pool.shape[1] == 2 and not (pool[:, 0] == pool[:, 1]).any():  # pairs of different nodes
+        inside[:, 1] = torch.where(inside[:, 0] == inside[:, 1], (inside[:, 1] + 1) % count, inside[:, 1])
+    return inside
 
 
 def _edges(sources: int, targets: int, edges: int, generator: torch.Generator, loops: bool) -> Tensor:

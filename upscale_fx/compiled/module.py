@@ -9,25 +9,28 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from upscale_fx.compiled.deferred_code import DeferredCode
-from upscale_fx.compiled.functions import ByMode
+from upscale_fx.compiled.guards.edits import check_unedited, is_read
+from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
+from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.parts import Part, Switching, make_parts, set_modes, switch_as_model
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
-            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
+            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded")  # fmt: skip
 
 
 #: The key of the record in the ``meta`` of a graph.
 RECORD = "upscale_fx"
 
 
-class CompiledGNN(DeferredCode):
+class CompiledGNN(Switching, DeferredCode):
     """A GNN as an FX graph.
 
     Passes and reports also read its :class:`GraphRecord` (:func:`record_of`). The record is an entry of FX's ``meta``
@@ -39,7 +42,52 @@ class CompiledGNN(DeferredCode):
         record = self.__dict__.get("meta", {}).get(RECORD)
         if mode and record is not None and record.eval_only:
             raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
-        return super().train(mode)
+        super().train(mode)
+        if record is not None:
+            switch_as_model(self, record.after_switch.get("", {}), mode)
+        return self
+
+    def check_can_train(self) -> None:
+        """Raise a ModeError if the graph is right in ``eval()`` only."""
+        record = self.__dict__.get("meta", {}).get(RECORD)
+        if record is not None and record.stays_in_eval(""):
+            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
+
+    def get_extra_state(self) -> Tensor | None:
+        """Return the digest ``[17]`` of the layout of the channels; None if all parameters are whole and in place."""
+        names = {name for name, _ in (*self.named_parameters(remove_duplicate=False), *self.named_buffers())}
+        return fingerprint(self.__dict__.get("meta", {}).get(RECORD), names)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Compare the digest of a state with the graph's own; raises StateError if they differ."""
+        check_fingerprint(self.get_extra_state(), state, record_of(self).name)
+
+    # functional_call() puts the entries of a state in place as attributes.
+    _extra_state = property(get_extra_state, set_extra_state)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if destination[prefix + KEY] is None:  # then the state is one of the model, too
+            del destination[prefix + KEY]
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str],
+        *others: Any,
+    ) -> None:  # fmt: skip
+        own = self.get_extra_state()
+        check_state(own, self.meta.get(RECORD), stored_tensors(self), state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *others)
+        if own is None and prefix + KEY in missing_keys:
+            missing_keys.remove(prefix + KEY)
+
+    def delete_all_unused_submodules(self) -> None:
+        """Delete modules that neither the graph reads nor, if it is fused, the graph from before."""
+        reads = _reads(self.meta.get(RECORD))
+        with self.graph.inserting_before():  # at the beginning
+            kept = [self.graph.create_node(node.op, node.target) for node in reads]
+        super().delete_all_unused_submodules()
+        for node in kept:
+            self.graph.erase_node(node)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling traces the generated code again, which fails for PyG's functions.
@@ -67,9 +115,9 @@ def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
 
 
 def _copied_container(module: Any, memo: dict[int, Any]) -> Any:
-    if type(module) is not nn.Module or id(module) in memo:
+    if type(module) not in (nn.Module, Part) or id(module) in memo:
         return copy.deepcopy(module, memo)
-    new = memo[id(module)] = nn.Module.__new__(nn.Module)
+    new = memo[id(module)] = nn.Module.__new__(type(module))
     new.__dict__.update(_copied_fields(module, memo))
     return new
 
@@ -111,36 +159,56 @@ def remember_unfused(gm: CompiledGNN) -> None:
     note(gm, plain=record_nodes(gm.graph))
 
 
+def remember_fused(gm: CompiledGNN) -> None:
+    """List the nodes as they are after fusing, so that changes by hand are noticed."""
+    note(gm, fused=list_all_nodes(gm))
+
+
 def is_fused(gm: CompiledGNN) -> bool:
     """Whether message passing was fused; the record then holds the nodes from before."""
     return record_of(gm).plain is not None
 
 
 def unfused(gm: CompiledGNN) -> CompiledGNN:
-    """Return the graph from before fusing, over the same parameters; the graph itself if it was never fused."""
-    records = record_of(gm).plain
+    """Return the graph from before fusing, over the same parameters; the graph itself if it was never fused.
+
+    Raises:
+        EditedGraphError: the graph was changed by hand in a way that the result would not have.
+    """
+    record = record_of(gm)
+    check_unedited(gm, record)
+    records = record.plain
     if records is None:
         return gm
     body = {key: value for key, value in gm.__dict__.items() if key not in _DERIVED}
-    body["meta"] = meta_with(gm, plain=None)
+    body["meta"] = meta_with(gm, plain=None, fused=None)
     return _rebuild([node.copied() for node in records], body)
 
 
-def make_module(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool) -> CompiledGNN:
-    """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so."""
+def _reads(record: GraphRecord | None) -> list[NodeRecord]:
+    """The reads of parameters, buffers and modules in the graph before fusing."""
+    return [node for node in (record.plain or ()) if is_read(node)] if record is not None else []
+
+
+def make_module(
+    root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool, like: nn.Module | None = None
+) -> CompiledGNN:
+    """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so.
+
+    Its mode is ``training``; its parts have the modes that they have in ``like``, by default in ``root``.
+    """
     module = _made_of(root, graph, meta)
     record: GraphRecord | None = meta.get(RECORD)
-    only_eval = record is not None and bool(record.eval_only)
-    for part in module.modules():  # set directly: FX makes modules in train mode, and layers keep their own mode
-        if part is module or type(part) is nn.Module or isinstance(part, ByMode) or only_eval:
-            part.training = training and not only_eval
+    # Set directly: FX makes modules in train mode, and layers keep their own mode.
+    set_modes(module, like or root, record.stays_in_eval if record is not None else lambda path: "")
+    module.__dict__["training"] = training and not (record is not None and record.stays_in_eval(""))
     return module
 
 
 def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
     """Make a module of another graph that shares the parameters, buffers and modules of ``gm``, only for analysis."""
     module = _made_of(gm, graph, gm.meta)
-    module.training = gm.training
+    set_modes(module, gm, record_of(gm).stays_in_eval)
     return module
 
 
@@ -148,8 +216,8 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
     persistent = set(root.state_dict())
     module = CompiledGNN(root, graph, "CompiledGNN")
     record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
-    for node in (record.plain or ()) if record is not None else ():
-        if node.op in ("get_attr", "call_module"):
+    for node in _reads(record):
+        if missing_target(root, [node.target]) is None:
             _carry_over(root, module, node.target)
     for path, owner in module.named_modules():
         for name, _ in owner.named_buffers(recurse=False):
@@ -157,6 +225,11 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
             if full not in persistent:
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
+    if record is not None:
+        make_parts(module, record.parts)
+        for path, after in record.after_switch.items():
+            if path:
+                module.get_submodule(path).after_switch = after
     return module
 
 
@@ -178,8 +251,16 @@ def _carry_over(root: nn.Module, module: nn.Module, target: str) -> None:
 
 def parameter_bytes(module: nn.Module) -> int:
     """Return the bytes of parameters and persistent buffers; those that modules share count once."""
-    tensors = [value for value in module.state_dict(keep_vars=True).values() if isinstance(value, torch.Tensor)]
+    tensors = stored_tensors(module).values()
     return sum(value.numel() * value.element_size() for value in {id(value): value for value in tensors}.values())
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers by name: the state without what else modules put there."""
+    state = module.state_dict(keep_vars=True)
+    return {
+        name: value for name, value in state.items() if isinstance(value, Tensor) and name.rpartition(".")[2] != KEY
+    }
 
 
 def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any], quiet: bool = False) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -23,16 +23,19 @@ def preserved_rng(model: nn.Module) -> AbstractContextManager[None]:
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Restore the mode of every module at the end of the block."""
-    modes = {module: module.training for module in _with_modes(model)}
+    modes = modes_of(model)
     try:
         yield
     finally:
-        _set_modes(modes)
+        set_modes(modes)
 
 
-def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
+def set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    """Put modules into modes, each by itself; all modules of a model are to be given."""
     for module, mode in modes.items():
-        if module.training != mode:
+        if "training" in module.__dict__:  # set directly, since a graph may refuse train(); all modules are set
+            module.__dict__["training"] = mode
+        elif is_in(module, not mode):
             module.training = mode
 
 
@@ -40,13 +43,26 @@ def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put every module into one mode within the block, and restore the modes; ``train()`` could refuse."""
     with modes_kept(model):
-        _set_modes(dict.fromkeys(_with_modes(model), training))
+        set_modes(dict.fromkeys(model.modules(), training))
         yield
 
 
-def _with_modes(model: nn.Module) -> list[nn.Module]:
-    """Return all modules but frozen TorchScript ones, which have no mode."""
-    return [module for module in model.modules() if hasattr(module, "training")]
+@contextmanager
+def in_modes(model: nn.Module, trained: Collection[str]) -> Iterator[None]:
+    """Put the modules of some paths into ``train()`` and all others into ``eval()``, as :func:`in_mode` does."""
+    with modes_kept(model):
+        set_modes({module: path in trained for path, module in model.named_modules()})
+        yield
+
+
+def is_in(module: nn.Module, mode: bool) -> bool:
+    """Whether a module is in this mode; frozen TorchScript modules are in none."""
+    return hasattr(module, "training") and bool(module.training) == mode
+
+
+def modes_of(model: nn.Module) -> dict[nn.Module, bool]:
+    """Return the modes of all modules but frozen TorchScript ones, which have none."""
+    return {module: module.training for module in model.modules() if hasattr(module, "training")}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from upscale_fx.analysis.dataflow import analyse
-from upscale_fx.compiled.module import CompiledGNN, note, unfused
+from upscale_fx.compiled.module import CompiledGNN, note, stored_tensors, unfused
 from upscale_fx.compiled.record import PruningRecord
 from upscale_fx.errors import NothingToPruneError
 from upscale_fx.masking.consumers.survey import survey
@@ -57,7 +57,7 @@ def prune_once(model: nn.Module, options: MaskOptions, compact_options: CompactO
         NothingToPruneError: masks remove channels, and the result is as large as before.
     """
     traced = copy.deepcopy(unfused(model)) if isinstance(model, CompiledGNN) else trace_model(model)
-    before = {name: value.shape for name, value in traced.state_dict().items()}
+    before = {name: value.shape for name, value in stored_tensors(traced).items()}
     flow = analyse(traced)
     consumers = survey(flow)
     plan = make_plan(flow, consumers, options, CompactedCost(traced, compact_options.approximate_norms))
@@ -65,7 +65,7 @@ def prune_once(model: nn.Module, options: MaskOptions, compact_options: CompactO
     note(traced, compacted=False)
     history = record_pruning(traced, flow, consumers, plan.removals, plan.chosen, plan.notes)
     pruned = compact_recorded(traced, history, compact_options)
-    after = {name: value.shape for name, value in pruned.state_dict().items()}
+    after = {name: value.shape for name, value in stored_tensors(pruned).items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(plan.removals, consumers.refused))
     return optimized(unfused(pruned), compact_options.callback)

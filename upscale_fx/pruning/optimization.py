@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from upscale_fx.compiled.deferred_code import code_when_called
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_unfused
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, remember_fused, remember_unfused
 from upscale_fx.compiled.record import EVAL_ONLY_INFERENCE
 from upscale_fx.passes import (
     CastPrecision,
@@ -65,4 +65,5 @@ def _optimized(
     # Casts come after fusing (fused operators accumulate in float32) and before values are overwritten in place.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]
     fused: CompiledGNN = Pipeline(passes, callback)(cleaned).graph_module
+    remember_fused(fused)
     return fused

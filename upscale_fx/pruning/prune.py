@@ -20,6 +20,7 @@ from upscale_fx.pruning.once import CompactOptions, compact_once, plan_of, prune
 from upscale_fx.pruning.optimization import optimized
 from upscale_fx.pruning.steps import Between, StepOptions, check_in_steps, prune_in_steps
 from upscale_fx.pruning.target import TargetOptions, prune_to_target, target_of
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_like, trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -31,12 +32,13 @@ class Example:
 
     inputs: Any = None
     kwargs: Mapping[str, Any] | None = None
+    stated: StatedAxes | None = None
 
 
 def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
     """A copy of the model with masked weights; see :func:`upscale_fx.mask`."""
     check_one_goal(options)
-    traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform)
+    traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform, example.stated)
     masked = cast(Model, own_copy(model))
     empty_caches(masked)  # they hold what the dense model computed for one graph
     plan_of(traced, options).apply(masked)
@@ -45,7 +47,7 @@ def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
 
 def compact_model(model: nn.Module, options: CompactOptions, example: Example) -> CompiledGNN:
     """A smaller graph of a model with zeros in it; see :func:`upscale_fx.compact`."""
-    return compact_once(trace_model(model, example.inputs, example.kwargs), options)
+    return compact_once(trace_model(model, example.inputs, example.kwargs, stated=example.stated), options)
 
 
 def optimize_model(
@@ -59,7 +61,7 @@ def optimize_model(
     if isinstance(model, CompiledGNN):
         graph = copy.deepcopy(unfused(model))
     else:
-        graph = trace_model(model, example.inputs, example.kwargs)
+        graph = trace_model(model, example.inputs, example.kwargs, stated=example.stated)
     return optimized(graph, callback, inference, dtype)
 
 
@@ -103,6 +105,8 @@ class PruneOptions:
         tolerance: float = 1 / 64,
         example_inputs: Any = None,
         example_kwargs: Mapping[str, Any] | None = None,
+        dynamic_axes: Mapping[str, Any] | None = None,
+        indices: Mapping[str, Any] | None = None,
         callback: Callback | None = None,
         approximate_norms: bool = False,
         progress: bool = True,
@@ -121,7 +125,7 @@ class PruneOptions:
             CompactOptions(callback=callback, approximate_norms=approximate_norms),
             StepOptions(steps=steps, schedule=schedule, between=between, progress=progress),
             target_of(evaluate, max_drop, tolerance, progress),
-            Example(example_inputs, example_kwargs),
+            Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)),
         )
 
 
@@ -132,7 +136,7 @@ def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
         NothingToPruneError, TraceError, InputError, TargetError, EvaluationError: see :func:`upscale_fx.prune`.
     """
     mask, example = options.mask, options.example
-    traced = trace_like(model, example.inputs, example.kwargs, mask.calibration, mask.transform)
+    traced = trace_like(model, example.inputs, example.kwargs, mask.calibration, mask.transform, example.stated)
     if options.target is not None:
         return _prune_to_target(model, traced, mask, options.compact, options.target)
     if options.steps.steps == 1:

@@ -30,6 +30,7 @@ from upscale_fx.reports.latency import latencies
 from upscale_fx.reports.sweep_row import SweepRow
 from upscale_fx.reports.sweep_table import Sweep
 from upscale_fx.tracing.describe import bind_examples
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_like
 
 __all__ = ["Sweep", "SweepRow", "sweep"]
@@ -82,7 +83,10 @@ def sweep(
     refused = [one for one in checked if isinstance(one, UpscaleError)]
     if len(refused) == len(asked):
         raise refused[0]
-    traced = trace_like(model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"))
+    stated = StatedAxes(options.get("dynamic_axes"), options.get("indices"))
+    traced = trace_like(
+        model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"), stated
+    )
     dense = trainable(optimize_model)(traced, Example())
     example = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
     rows_per_call = rows_in_call(analyse(traced), example[0]) if example is not None else CallRows()

@@ -21,6 +21,7 @@ from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.compiled.failures import named_failures
 from upscale_fx.masking.consumers.survey import find_consumers
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_model
 
 _COLOURS = {"layer": "#4c72b0", "concat": "#dd8452", "barrier": "#c44e52", "value": "#cccccc", "input": "#55a868"}
@@ -91,27 +92,37 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
 
 
 @named_failures
-def groups(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> Groups:
+def groups(
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
+) -> Groups:
     """The tied groups of a model: producers, consumers, barriers and the values between them.
 
     Args:
         model: a model or a traced graph.
         example_inputs: positional arguments of one call; see :func:`upscale_fx.trace`.
         example_kwargs: keyword arguments of one call.
+        dynamic_axes: which axes of the examples count rows; see :func:`upscale_fx.trace`.
+        indices: the rows that integers of the examples number; see :func:`upscale_fx.trace`.
     """
-    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs)))
+    stated = StatedAxes(dynamic_axes, indices)
+    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs, stated=stated)))
 
 
 def group_channels(flow: Dataflow) -> Groups:
     """Group the values of an analysed graph by shared channels."""
     ids = {node: channels for node, channels in channel_ids(flow).items() if _is_floating(flow, node)}
     component = components(ids)
-    sizes = Counter(component.values())
+    sizes = Counter(component.tolist())
     names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
     tied: dict[int, TiedGroup] = {}
     graph = Groups()
     for node, channels in ids.items():
-        root = component[int(channels[0])]
+        root = int(component[channels[0]])
         kind, shape, module = _kind(flow.relations[node]), shape_text(flow.axes[node]), node.meta.get("module", "")
         graph.add_node(node.name, kind=kind, shape=shape, module=module, group=None)
         if sizes[root] > 1:
@@ -125,7 +136,7 @@ def group_channels(flow: Dataflow) -> Groups:
         for source in flow.relations[node].reads:
             if source in ids:
                 graph.add_edge(source.name, node.name)
-                _add_reader(tied.get(component[int(ids[source][0])]), flow, node, names)
+                _add_reader(tied.get(int(component[ids[source][0]])), flow, node, names)
     graph.tied = list(tied.values())
     return graph
 

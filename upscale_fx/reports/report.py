@@ -13,6 +13,7 @@ from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.failures import named_failures
+from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, record_of, unfused
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
 from upscale_fx.compiled.record.size import Size
@@ -61,6 +62,7 @@ class Report:
     inference: InferenceCost | None = None
     kernels: str = ""
     skipped_assertions: Sequence[str] = ()
+    sizes: str = ""
 
     @property
     def asked(self) -> int:
@@ -91,6 +93,7 @@ class Report:
         bound = f" (at least {self.unviewable} reads can have no view in any order)" if self.unviewable else ""
         lines.append(f"reorders    {self.views} views, {self.copies} copies{bound}")
         lines += [f"kernels     {self.kernels}"] if self.kernels else []
+        lines += [f"sizes       {self.sizes}"] if self.sizes else []
         lines += [f"chosen      {self.chosen}"] if self.chosen else []
         lines += [f"not refitted: {name}: {reason}" for name, reason in self.unfitted.items()]
         lines += ["", str(self.inference)] if self.inference is not None else []
@@ -142,7 +145,14 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
         _inference(compiled, degree, fanouts),
         kernels,
         record.skipped_assertions,
+        _fixed_sizes(record.inputs),
     )
+
+
+def _fixed_sizes(inputs: ModelInputs) -> str:
+    """Which sizes of the example every graph must have, besides widths of features; empty if none."""
+    nodes = [f"graphs of {inputs.fixed_text} only: the model refused others ({inputs.why})"] if inputs.fixed else []
+    return "; ".join([*nodes, *(f"{held}, as in the example" for held in inputs.held)])
 
 
 def _inference(compiled: CompiledGNN, degree: float | None, fanouts: Sequence[int] | None) -> InferenceCost | None:

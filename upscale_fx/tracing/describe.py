@@ -7,39 +7,68 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
 from upscale_fx.compiled.signatures import bind, named_arguments, signature_of
 from upscale_fx.errors import InputError
-from upscale_fx.tracing.examples import device_of, inputs_from_examples
+from upscale_fx.tracing.examples import descriptions, device_of, inputs_from_examples
+from upscale_fx.tracing.stated_axes import StatedAxes
 
 
 def describe_inputs(
-    model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    stated: StatedAxes | None = None,
 ) -> Iterator[ModelInputs]:
     """Yield candidate descriptions of the model's arguments, the likeliest first.
 
-    Examples give one candidate. Without examples, argument names and declared widths give several.
+    Examples give few candidates. Without examples, argument names and declared widths give several.
 
     Raises:
         InputError: an argument is missing, unknown, or of a kind that cannot be described.
     """
     signature = signature_of(model)
+    if not signature.parameters:
+        raise InputError(_without_arguments(model))
     if example_inputs is None and not example_kwargs:
+        if stated:
+            raise InputError(
+                "dynamic_axes and indices describe example inputs; pass example_inputs=(x, edge_index, ...) too"
+            )
         yield from _from_conventions(model, signature)
         return
     arguments = bind(signature, example_inputs, example_kwargs or {})
-    yield inputs_from_examples(model, signature, arguments)
+    named = named_arguments(signature, arguments)[0]
+    for described in descriptions(model, signature, arguments):
+        yield stated.applied(described, named) if stated else described
+
+
+def _without_arguments(model: nn.Module) -> str:
+    stored = {name: value for name, value in model.named_buffers() if value.dim()}
+    stored |= {name: value for name, value in vars(model).items() if isinstance(value, Tensor)}
+    own = [name for name in stored if "." not in name]
+    arguments = ", ".join(own) or "x, edge_index"
+    return (
+        f"forward() of {type(model).__name__} takes no arguments, so there is no graph to prune it for: one that is "
+        f"stored in the model, or outside it, counts as weights. Make it arguments, as in def forward(self, "
+        f"{arguments}), and pass it as example_inputs=({', '.join(f'model.{name}' for name in own) or arguments},)"
+    )
 
 
 def bind_examples(
-    model: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None
+    model: nn.Module,
+    example_inputs: Any,
+    example_kwargs: Mapping[str, Any] | None,
+    stated: StatedAxes | None = None,
 ) -> tuple[dict[str, Any], ModelInputs]:
     """Return example arguments by name, and their description; raises InputError if they do not fit ``forward``."""
     signature = signature_of(model)
     arguments = bind(signature, example_inputs, example_kwargs or {})
-    return named_arguments(signature, arguments)[0], inputs_from_examples(model, signature, arguments)
+    named = named_arguments(signature, arguments)[0]
+    inputs = inputs_from_examples(model, signature, arguments)
+    return named, stated.applied(inputs, named) if stated else inputs
 
 
 def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterator[ModelInputs]:

@@ -12,76 +12,132 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch_geometric.data.data import BaseData
 
-from upscale_fx.compiled.inputs import RowCount, TensorSpec
-from upscale_fx.errors import InputError
+from upscale_fx.tracing.argument_names import (
+    NODE_ARGUMENTS,
+    is_edge_index,
+    is_features,
+    is_relation,
+    numbered,
+    numbers_graphs,
+)
+from upscale_fx.tracing.several_graphs import Leaf, edge_indices, leaves_of, several_graphs
 
-_NODE_ARGUMENTS = ("x", "pos", "z", "h", "x_0")
-_EDGE_INDEX = "edge_index"
 Path = tuple[Any, ...]
 
 
 @dataclass
 class ExampleRows:
-    """Row symbols and their sizes in the example; ``types`` gives the symbol of every node type and edge type."""
+    """Row symbols and their sizes in the example; ``types`` gives the symbol of every node type and edge type.
 
+    Guesses that an example leaves open are choices: ``node_axis``, the axis of nodes in sequences and batches of
+    features (None: the likeliest), ``apart``, whether several edge indices may belong to several graphs, and ``sided``,
+    whether they may go between any two tensors of features.
+    """
+
+    node_axis: int | None = None
+    apart: bool = True
+    sided: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     types: dict[Any, str] = field(default_factory=dict)
     ends: dict[Any, tuple[str, str]] = field(default_factory=dict)
     nodes_known: bool = False
     degree: int = 0
     batched: bool = False  # features are [B, N, F]
-
-    # Learning ----------------------------------------------------------------------------------------------------
+    others: dict[int, str] = field(default_factory=dict)  # by size, axes that count anything else
+    graphs: dict[Leaf, dict[str, int]] = field(default_factory=dict)  # of several graphs, the rows of that of a leaf
 
     def learn(self, arguments: Mapping[str, Any]) -> None:
         """Collect the row symbols of all arguments."""
-        largest = self._largest_index(arguments)
+        if self.apart:
+            self._learn_graphs(arguments)
+        self._learn_given_sizes(arguments)
+        if self.sided:
+            self._learn_many_sides(arguments)
+        largest = self.largest_index(arguments)
         for name, value in arguments.items():
-            if isinstance(value, dict):
-                self._learn_types(value)
-            elif name in _NODE_ARGUMENTS and isinstance(value, tuple | list) and len(value) == 2:
-                self._learn_pair(*value)
-            elif isinstance(value, Tensor) and is_edge_index(name, value):
-                self._learn_edges(name, value)
-            elif isinstance(value, Tensor) and name in _NODE_ARGUMENTS and value.dim():
-                self.sizes.setdefault("N", _node_count(value, largest))
-                self.batched = value.dim() > 2 and self.sizes["N"] == value.shape[-2]
-            if (
-                isinstance(value, Tensor)
-                and value.dim() == 1
-                and value.dtype == torch.long
-                and _numbers_graphs(name, value)
-            ):
-                self.sizes["B"] = int(value.max()) + 1 if value.numel() else 1
+            self._learn_argument(name, value, largest)
+        for leaf, value in leaves_of(arguments).items():
+            nested = len(leaf) > 1 and not any(key in self.types for key in leaf)
+            if nested and leaf not in self.graphs and is_edge_index(leaf[0], value):
+                self._learn_edges(leaf[0], value)
         if "N" not in self.sizes:
             self._learn_sides(arguments)
-        if "N" not in self.sizes and largest >= 0:  # one integer per node: its number, its type
-            vectors = [
-                v for v in arguments.values() if isinstance(v, Tensor) and v.dim() == 1 and not v.is_floating_point()
-            ]
+        if "N" not in self.sizes and largest >= 0:  # integers per node: its number, its type, its words
+            integers = [v for v in arguments.values() if isinstance(v, Tensor) and not v.is_floating_point()]
+            vectors = [v for v in integers if v.dim() == 1] or [v for v in integers if v.dim() == 2 and len(v) > 2]
             lengths = {len(v) for v in vectors if len(v) > largest and len(v) not in self.sizes.values()}
             if len(lengths) == 1:
                 self.sizes["N"] = lengths.pop()
         self.nodes_known = "N" in self.sizes
         if not self.nodes_known:
-            floats = [v for v in pytree.tree_leaves(dict(arguments)) if _is_features(v) and v.dim() > 1]
+            floats = [v for v in pytree.tree_leaves(dict(arguments)) if is_features(v) and v.dim() > 1]
             if floats:
-                self.sizes["N"] = floats[0].shape[-2]
+                self._learn_nodes(floats[0], largest)
                 self.nodes_known = True
+        self._learn_vectors_of_edges(arguments)
 
-    def _largest_index(self, arguments: Mapping[str, Any]) -> int:
-        return max((int(value.max()) for value in _edge_indices(arguments)), default=-1)
+    def largest_index(self, arguments: Mapping[str, Any]) -> int:
+        """Return the largest node that an edge index of the first graph names, -1 without one."""
+        mine = edge_indices(arguments).items()
+        return max((int(value.max()) for leaf, value in mine if "N" in self.graphs.get(leaf, "N")), default=-1)
+
+    def _learn_argument(self, name: str, value: Any, largest: int) -> None:
+        if isinstance(value, dict):
+            self._learn_types(value)
+        elif name in NODE_ARGUMENTS and isinstance(value, tuple | list) and len(value) == 2:
+            self._learn_pair(*value)
+        elif isinstance(value, Tensor) and is_edge_index(name, value):
+            if (name,) not in self.graphs:
+                self._learn_edges(name, value)
+        elif isinstance(value, Tensor) and name in NODE_ARGUMENTS and value.dim():
+            self._learn_nodes(value, largest)
+        is_vector = isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.long
+        if is_vector and numbers_graphs(name, value):
+            self.sizes["B"] = int(value.max()) + 1 if value.numel() else 1
+
+    def _learn_nodes(self, value: Tensor, largest: int) -> None:
+        """Learn the number of nodes from ``[N, F]``, ``[B, N, F]``, ``[N, T, F]``, ``[B, T, N, F]``, ..."""
+        axes = node_axes(value, largest)
+        axis = self.node_axis if self.node_axis in axes else axes[0]
+        self.sizes.setdefault("N", value.shape[axis])
+        self.batched = value.dim() > 2 and self.sizes["N"] == value.shape[-2] and axis == value.dim() - 2
+        if self.batched:
+            self.others[value.shape[0]] = "R0"
+
+    def _learn_graphs(self, arguments: Mapping[str, Any]) -> None:
+        """Learn the rows of several graphs: N and E of the first, N2 and E1 of the second, ..."""
+        for number, graph in enumerate(several_graphs(arguments)):
+            rows = {"N" if not number else f"N{number + 1}": graph.nodes}
+            for count in graph.edges.values():
+                if count not in rows.values():
+                    made = sum(symbol[0] == "E" for symbol in (*self.sizes, *rows))
+                    rows[f"E{made}" if made else "E"] = count
+            self.sizes |= rows
+            self.graphs |= dict.fromkeys(graph.leaves, rows)
+
+    def _learn_vectors_of_edges(self, arguments: Mapping[str, Any]) -> None:
+        """Learn the number of edges from two vectors ``[E]`` of their ends, or from pairs ``[E, 2]``."""
+        if any(symbol[0] == "E" for symbol in self.sizes):
+            return
+        vectors: dict[int, int] = {}
+        for leaf, value in leaves_of(arguments).items():
+            is_index = not value.is_floating_point() and value.dtype != torch.bool
+            if not is_index or not value.dim() or len(value) in self.sizes.values() or numbers_graphs(leaf[0], value):
+                continue
+            if value.dim() == 1 or (value.dim() == 2 and value.shape[1] == 2):
+                vectors[len(value)] = vectors.get(len(value), 0) + value.dim()
+        if len(vectors) == 1 and max(vectors.values()) > 1:
+            self.sizes["E"] = next(iter(vectors))
 
     def _learn_types(self, value: dict[Any, Any]) -> None:
         for key, tensor in value.items():
-            if isinstance(tensor, Tensor) and not _is_relation(key):
-                symbol = self.types.setdefault(key, _numbered("N", self.types, _is_relation, False))
+            if isinstance(tensor, Tensor) and not is_relation(key):
+                symbol = self.types.setdefault(key, numbered("N", self.types, False))
                 self.sizes.setdefault(symbol, tensor.shape[0] if tensor.dim() else 0)
         for key, tensor in value.items():
-            if isinstance(tensor, Tensor) and _is_relation(key) and is_edge_index("", tensor):
-                symbol = self.types.setdefault(key, _numbered("E", self.types, _is_relation, True))
+            if isinstance(tensor, Tensor) and is_relation(key) and is_edge_index("", tensor):
+                symbol = self.types.setdefault(key, numbered("E", self.types, True))
                 self.sizes.setdefault(symbol, tensor.shape[1])
 
     def _learn_pair(self, source: Any, target: Any) -> None:
@@ -93,8 +149,8 @@ class ExampleRows:
 
     def _learn_sides(self, arguments: Mapping[str, Any]) -> None:
         """Match two feature arguments to source and target nodes of a bipartite graph, by the largest edge indices."""
-        edges = _edge_indices(arguments)
-        sides = [v.shape[0] for v in arguments.values() if _is_features(v) and v.dim() == 2]
+        edges = list(edge_indices(arguments).values())
+        sides = [v.shape[0] for v in arguments.values() if is_features(v) and v.dim() == 2]
         sides = [count for count in sides if count not in self.sizes.values()]
         if len(edges) != 1 or len(sides) != 2:
             return
@@ -104,6 +160,37 @@ class ExampleRows:
             if source < sources and target < targets and max(source, target) >= min(sides):
                 self.sizes |= {"N": sources, "N1": targets}
                 return
+
+    def _learn_given_sizes(self, arguments: Mapping[str, Any]) -> None:
+        """Learn the numbers of source and target nodes beside an edge index, as in ``(edge_index, e_id, size)``."""
+        for leaf in edge_indices(arguments):
+            container: Any = arguments
+            for key in leaf[:-1]:
+                container = container[key]
+            beside = container if isinstance(container, tuple | list) else ()
+            for size in beside:
+                if isinstance(size, tuple | list) and len(size) == 2 and all(type(count) is int for count in size):
+                    source, target = (self._kind_of_nodes(count) for count in size)
+                    self.ends[leaf] = source, target
+
+    def _learn_many_sides(self, arguments: Mapping[str, Any]) -> None:
+        """Let every row of an edge index name the nodes of the fewest features that are enough for it."""
+        edges = edge_indices(arguments)
+        lengths = {value.shape[1] for value in edges.values()}
+        features = [v for v in leaves_of(arguments).values() if is_features(v) and v.dim() == 2]
+        counts = sorted({v.shape[0] for v in features if v.shape[0] not in lengths})
+        kinds = {count: self._kind_of_nodes(count) for count in counts}
+        for leaf, value in edges.items():
+            enough = [next((kinds[count] for count in counts if count > int(row.max())), None) for row in value]
+            if None not in enough:
+                self.ends[leaf] = str(enough[0]), str(enough[1])
+
+    def _kind_of_nodes(self, count: int) -> str:
+        """Return the symbol of nodes of this number, a new one if there is none."""
+        known = next((s for s, size in self.sizes.items() if s[0] == "N" and size == count), None)
+        new = "N" if "N" not in self.sizes else f"N{1 + sum(symbol[0] == 'N' for symbol in self.sizes)}"
+        self.sizes.setdefault(known or new, count)
+        return known or new
 
     def _learn_edges(self, name: str, value: Tensor) -> None:
         symbol = next((s for s, size in self.sizes.items() if s[0] == "E" and size == value.shape[1]), None)
@@ -116,166 +203,18 @@ class ExampleRows:
             self.degree = count
         if "hyperedge" in name and value.numel():
             self.sizes.setdefault("N1", int(value[1].max()) + 1)
-            self.ends[name] = ("N", "N1")
-
-    # Answers -----------------------------------------------------------------------------------------------------
-
-    def spec(self, name: str, path: Path, value: Any) -> Any:
-        """Return the description of one leaf of the arguments: a TensorSpec, a RowCount or the constant itself."""
-        if isinstance(value, Tensor):
-            return self._tensor_spec(name, path, value)
-        if name == _EDGE_INDEX and isinstance(value, bool | str | int | float):
-            raise InputError(f"argument '{name}' must be an integer tensor of shape [2, E], got {value!r}")
-        if isinstance(value, bool) or value is None or isinstance(value, str | float):
-            return value
-        if isinstance(value, int):
-            return self._count(name, path, value)
-        if isinstance(value, BaseData):
-            raise InputError(
-                f"argument '{name}' is a {type(value).__name__}, but a graph takes tensors: give the model a forward "
-                f"of tensors, as in forward(x, edge_index), and call it from one that takes the {type(value).__name__}"
-            )
-        raise InputError(
-            f"argument '{name}' is a {type(value).__name__}, which cannot be traced; pass dense tensors "
-            f"(an edge_index of shape [2, E] instead of a SparseTensor)"
-        )
-
-    def _count(self, name: str, path: Path, value: int) -> Any:
-        if name == "size" and path:
-            return RowCount("N1" if path[-1] == 1 and "N1" in self.sizes else "N")
-        if name in ("batch_size", "num_graphs", "dim_size"):
-            return RowCount("B")
-        if name == "num_edges" and "N1" in self.sizes:
-            return RowCount("N1")
-        if name == "max_num_elements":
-            return value  # the length of padded batches; nodes beyond it are cut off, as in the module itself
-        if name in ("num_nodes", "size"):
-            return RowCount("N")
-        symbol = next((s for s, size in self.sizes.items() if size == value and s[0] == "N"), None)
-        return value if symbol is None else RowCount(symbol)
-
-    def _tensor_spec(self, name: str, path: Path, value: Tensor) -> TensorSpec:
-        if value.layout != torch.strided:
-            raise InputError(f"argument '{name}' is sparse ({value.layout}); trace with an edge_index of shape [2, E]")
-        row_symbol = next((self.types[key] for key in path if key in self.types), None)
-        if is_edge_index(name, value):
-            return self._edge_spec(name, path, value, row_symbol)
-        if value.dim() == 0:
-            return TensorSpec((), value.dtype, "feature")
-        if row_symbol is None and path and path[-1] in (0, 1) and name in _NODE_ARGUMENTS:
-            row_symbol = "N1" if path[-1] == 1 and self.sizes.get("N1") == value.shape[0] else "N"
-        integral = not value.is_floating_point() and value.dtype != torch.bool
-        if integral and name == "ptr":
-            return TensorSpec(("P0",), value.dtype, "ptr")
-        if integral and name.endswith("_ptr"):  # one entry per type of node
-            return TensorSpec((len(value),), value.dtype, "ptr")
-        if integral and _numbers_graphs(name, value):
-            return TensorSpec((row_symbol or self._symbol(name, value, 0),), value.dtype, "batch")
-        if integral:
-            pool = value.detach().cpu()[:4096]
-            if not len(pool):
-                raise InputError(f"argument '{name}' has no rows; give an example with at least one")
-            lead = row_symbol or self._symbol(name, value, 0)
-            ordered = value.dim() == 1 and len(value) > 1 and bool((value[1:] >= value[:-1]).all())
-            return TensorSpec(
-                (lead, *value.shape[1:]), value.dtype, "index", pool.sort().values if ordered else pool, ordered=ordered
-            )
-        if value.dim() == 4 and not any(row_symbol[0] == "E" for row_symbol in self.sizes):
-            return TensorSpec(("B", *value.shape[1:]), value.dtype)  # images [B, C, H, W]
-        rows = self._row_axes(name, value)
-        if self.batched and value.dim() > 2 and value.shape[0] == 1 and name in ("adj", "adj_t"):
-            rows = range(1, value.dim())  # one adjacency matrix for all graphs
-        axes: list[str | int] = [self._symbol(name, value, a) if a in rows else s for a, s in enumerate(value.shape)]
-        if row_symbol is not None:
-            axes[0] = row_symbol
-        return TensorSpec(tuple(axes), value.dtype)
-
-    def _edge_spec(self, name: str, path: Path, value: Tensor, symbol: str | None) -> TensorSpec:
-        ordered = value.shape[1] > 1 and bool((value[1, 1:] >= value[1, :-1]).all())
-        limit = int(value.max()) + 1 if not self.nodes_known and value.numel() else None
-        relation = next((key for key in path if _is_relation(key)), None)
-        if relation is not None:
-            source, target = _ends_of(relation)
-            type_ends = (self.types.get(source, "N"), self.types.get(target, "N"))
-            return TensorSpec((2, symbol or "E"), value.dtype, "edges", limit=limit, ends=type_ends, ordered=ordered)
-        symbol = next((s for s, size in self.sizes.items() if s[0] == "E" and size == value.shape[1]), "E")
-        ends = self.ends.get(name, ("N", "N1" if "N1" in self.sizes and not self.types and not self.ends else "N"))
-        return TensorSpec((2, symbol), value.dtype, "edges", limit=limit, ends=ends, ordered=ordered)
-
-    def _row_axes(self, name: str, value: Tensor) -> range:
-        """Return the leading axes that are rows: all but the last, or only the first if layers or heads follow it."""
-        count = value.dim()
-        if name in ("adj", "adj_t") or (value.dtype == torch.bool and "mask" in name):
-            return range(count)
-        if count <= 2:
-            return range(1)
-        nodes = self.sizes.get("N")
-        return range(1) if value.shape[0] == nodes and value.shape[-2] != nodes else range(count - 1)
-
-    def _symbol(self, name: str, value: Tensor, axis: int) -> str:
-        size = value.shape[axis]
-        if axis == 0 and self.batched and "mask" in name:
-            return "R0"
-        if axis == 0 and value.dim() > 2 and self.sizes.get("N") == value.shape[-2]:
-            return "R0"  # [B, N, F]: the number of graphs
-        if "hyperedge" in name and self.sizes.get("N1") == size:
-            return "N1"
-        first = "E" if "edge" in name else "N"
-        order = sorted(self.sizes, key=lambda symbol: symbol[0] != first)
-        return next((s for s in order if self.sizes[s] == size), f"R{axis}")
+            self.ends[name,] = ("N", "N1")
 
 
-def _is_features(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0
+def node_axes(value: Tensor, largest: int) -> list[int]:
+    """Return the axes that may count nodes, the likeliest first.
 
-
-def _node_count(value: Tensor, largest: int) -> int:
-    """Return the nodes of ``[N, F]``, of static graphs ``[B, N, F]``, or of ``[N, L, F]`` if the edges say so."""
+    These are axes longer than the largest index of a node. One that is longer by exactly one is the only candidate;
+    without edges there is only the axis before the last.
+    """
     if value.dim() < 3:
-        return value.shape[0]
-    return value.shape[-2] if largest < value.shape[-2] else value.shape[0]
-
-
-#: Parts of argument names that mean types: every graph has the same number of types, even where they are sorted.
-_KINDS = ("type", "kind", "label", "cat", "class", "rel", "token")
-
-
-def _numbers_graphs(name: str, value: Tensor) -> bool:
-    """Whether integers give the graph of each row: by their name, or because they are sorted from 0 without gaps."""
-    if "batch" in name or name == "index":
-        return True
-    if value.dim() != 1 or len(value) < 2 or int(value[0]) != 0 or any(kind in name for kind in _KINDS):
-        return False
-    steps = value[1:] - value[:-1]
-    return bool(((steps == 0) | (steps == 1)).all()) and int(value[-1]) > 0
-
-
-def _is_relation(key: Any) -> bool:
-    return (isinstance(key, tuple) and len(key) > 1) or (isinstance(key, str) and "__" in key)
-
-
-def _ends_of(relation: Any) -> tuple[Any, Any]:
-    parts = relation if isinstance(relation, tuple) else relation.split("__")
-    return parts[0], parts[-1]
-
-
-def _numbered(letter: str, types: Mapping[Any, str], is_relation: Any, relations: bool) -> str:
-    count = sum(is_relation(key) is relations for key in types)
-    return f"{letter}{count}" if count else letter
-
-
-def is_edge_index(name: str, value: Tensor) -> bool:
-    """Whether a tensor is an index ``[2, E]``; raises InputError if it is named so but has another shape."""
-    integral = not value.is_floating_point() and value.dtype != torch.bool
-    fits = integral and value.dim() == 2 and value.shape[0] == 2
-    if name == _EDGE_INDEX and not fits and value.layout == torch.strided:
-        raise InputError(
-            f"argument '{name}' must be an integer tensor of shape [2, E], "
-            f"got {value.dtype} of shape {list(value.shape)}"
-        )
-    return fits
-
-
-def _edge_indices(arguments: Mapping[str, Any]) -> list[Tensor]:
-    """Return the arguments that are edge indices and not empty."""
-    return [v for name, v in arguments.items() if isinstance(v, Tensor) and is_edge_index(name, v) and v.numel()]
+        return [0]
+    axes = dict.fromkeys(axis % value.dim() for axis in (-2, 0, *range(1, value.dim() - 1)))
+    exact = [axis for axis in axes if value.shape[axis] == largest + 1]
+    fitting = exact[:1] or [axis for axis in axes if value.shape[axis] > largest]
+    return fitting[: 1 if largest < 0 else None] or [0]

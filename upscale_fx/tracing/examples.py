@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,31 +12,46 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.signatures import named_arguments
-from upscale_fx.tracing.example_rows import ExampleRows, Path
+from upscale_fx.tracing.example_rows import ExampleRows, Path, node_axes
+from upscale_fx.tracing.example_specs import ExampleSpecs
+from upscale_fx.tracing.several_graphs import edge_indices, leaves_of, several_graphs
 
 
-def inputs_from_examples(model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any]) -> ModelInputs:
-    """Describe the arguments of one call, by name.
+def inputs_from_examples(
+    model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any], **choices: Any
+) -> ModelInputs:
+    """Describe the arguments of one call, by name; ``choices`` are fields of :class:`ExampleRows`.
 
     Raises:
         InputError: an argument is of a kind that cannot be described.
     """
     arguments, order, positional = named_arguments(signature, arguments)
-    rows = ExampleRows()
+    rows = ExampleRows(**choices)
     rows.learn(arguments)
+    specs_of = ExampleSpecs(rows)
     specs = {
-        name: pytree.tree_map_with_path(lambda path, value, name=name: rows.spec(name, _keys(path), value), value)
+        name: pytree.tree_map_with_path(lambda path, value, name=name: specs_of.spec(name, _keys(path), value), value)
         for name, value in arguments.items()
     }
-    return ModelInputs(
-        specs,
-        order,
-        device_of(model),
-        positional,
-        rows.sizes.get("N", 0),
-        rows.degree,
-        rows.sizes.get("N1", 0) == rows.sizes.get("N"),
-    )
+    return ModelInputs(specs, order, device_of(model), positional, rows.sizes.get("N", 0), rows.degree)
+
+
+def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any]) -> Iterator[ModelInputs]:
+    """Yield the descriptions of one call that its arguments allow, the likeliest first.
+
+    Raises:
+        InputError: an argument is of a kind that cannot be described.
+    """
+    yield inputs_from_examples(model, signature, arguments)
+    named = named_arguments(signature, arguments)[0]
+    if several_graphs(named):
+        yield inputs_from_examples(model, signature, arguments, apart=False)
+    if edge_indices(named):
+        yield inputs_from_examples(model, signature, arguments, apart=False, sided=True)
+    features = [value for value in leaves_of(named).values() if value.is_floating_point() and value.dim() > 2]
+    largest = ExampleRows().largest_index(named)
+    for axis in node_axes(features[0], largest)[1:] if features else ():
+        yield inputs_from_examples(model, signature, arguments, node_axis=axis)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -23,7 +23,7 @@ from upscale_fx.tracing.assertions import passes_assertion
 #: Attributes of a tensor that need no computation.
 _FACTS = frozenset({
     "device", "layout", "ndim", "is_cuda", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_meta",
-    "is_mkldnn", "requires_grad", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
+    "is_mkldnn", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
     "_is_param", "grad", "is_complex",
 })  # fmt: skip
 #: Attributes that compute a tensor, and the method that does the same.
@@ -62,6 +62,7 @@ class ExampleProxy(fx.Proxy):
         self.tracer: ProxyTracer = tracer
         self.pair = pair
         self.view_of: tuple[Any, Any] | None = None  # (tensor, key) if this is the view tensor[key]
+        self.frozen = False  # computed where forward() had switched gradients off
 
     @property
     def __class__(self) -> type:
@@ -73,11 +74,13 @@ class ExampleProxy(fx.Proxy):
 
     @property
     def data(self) -> Any:
-        """The values without gradients; setting them changes the tensor for all its users."""
+        """The values without gradients; those of a buffer that no output depends on can be set."""
         return self._method("detach")()
 
     @data.setter
     def data(self, value: Any) -> None:
+        if self.node.op != "get_attr":  # gradients would still flow to what the tensor was computed from
+            raise CannotTrace("'.data' of a tensor is replaced; assign the tensor itself, or x[...] = value")
         if not is_proxy(value):
             raise CannotTrace("'.data' of a tensor is set to one that is not computed from the inputs")
         self.tracer.assign(self, value.clone())
@@ -104,6 +107,15 @@ class ExampleProxy(fx.Proxy):
         if not callable(attribute):
             raise CannotTrace(f"attribute '.{name}' of a tensor is read, which depends on its values")
         return self._method(name)
+
+    @property
+    def requires_grad(self) -> bool:
+        """That of the example."""
+        return bool(self.pair[0].requires_grad)
+
+    @requires_grad.setter
+    def requires_grad(self, mode: bool) -> None:
+        self.requires_grad_(mode)
 
     def _method(self, name: str) -> Callable[..., Any]:
         if name == "item" and isinstance(self.pair[0], Tensor) and self.pair[0].dtype == torch.long:

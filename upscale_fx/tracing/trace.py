@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
-from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.inputs import CHECKED, LARGE, OTHER, SMALL, ModelInputs, TensorSpec
+from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
     RECORD,
     CompiledGNN,
-    call_by_name,
     inputs_of,
     make_module,
     note,
@@ -28,14 +26,20 @@ from upscale_fx.compiled.module import (
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.source_lines import line_of
-from upscale_fx.compiled.undisturbed import in_mode, undisturbed
+from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
+from upscale_fx.tracing.check_trace import check_trace
 from upscale_fx.tracing.describe import describe_inputs
-from upscale_fx.tracing.hooks import drop_observers, without_traced_hooks
-from upscale_fx.tracing.modes import merge_modes
+from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
+from upscale_fx.tracing.modules.hooks import drop_observers, without_traced_hooks
+from upscale_fx.tracing.modules.modes import merge_modes
+from upscale_fx.tracing.modules.parts import attached, eval_parts, modes_after_switch, part_paths
+from upscale_fx.tracing.modules.state import State, carried_over, dependence
+from upscale_fx.tracing.modules.watched_modes import READ_BEFORE
 from upscale_fx.tracing.proxy import CannotTrace
-from upscale_fx.tracing.state import State, carried_over, dependence
+from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
+from upscale_fx.tracing.variants import less_dynamic
 
 
 def trace_model(
@@ -43,10 +47,12 @@ def trace_model(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
+    stated: StatedAxes | None = None,
 ) -> CompiledGNN:
     """Trace a model into a graph with copies of its parameters; the model does not change.
 
-    ``inputs`` is a ready description of the arguments, which replaces examples.
+    ``inputs`` is a ready description of the arguments, which replaces examples; ``stated`` is what the user said
+    about the axes and indices of the examples.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -54,105 +60,92 @@ def trace_model(
     """
     check_model(model)
     if isinstance(model, CompiledGNN):
+        if stated:
+            raise InputError("dynamic_axes and indices are for a model that is yet to be traced; this one is a graph")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
     state = State(root)
-    inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs, state)
+    accepted = inputs or fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated), state)
+    try:
+        traced = _traced(model, root, accepted, state)
+    except TraceError:
+        other = _traced_less_dynamic(model, accepted)
+        if other is None:
+            raise
+        traced = other
+    if accepted.fixed:
+        warn(
+            f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has, "
+            f"because it refused graphs of other sizes ({accepted.why}). A model with a weight per node cannot do "
+            f"otherwise. If an argument holds numbers of nodes, say indices={{'argument': 'N'}}; dynamic_axes= says "
+            f"which axes are rows"
+        )
+    return traced
+
+
+def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs) -> CompiledGNN | None:
+    """Trace with axes of unknown kind as channels (a loop over time steps); None if that cannot be traced either."""
+    for candidate in less_dynamic(inputs):
+        root = without_caches(own_copy(model))
+        state = State(root)
+        if refusal_of(root, candidate, state) is None:
+            with suppress(TraceError):
+                return _traced(model, root, candidate, state)
+    return None
+
+
+def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, state: State) -> CompiledGNN:
+    """Trace ``root``, a copy of the model in ``state``, with arguments as described."""
     drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
-    graph, skipped = trace_mode(root, inputs, training=False, state=state)
-    reason = _merge_training(root, inputs, graph, state)
+    graph, read, skipped = traced_with(root, inputs, (), state)
+    modes = merge_modes(graph, read, root, lambda trained: traced_with(root, inputs, trained, state)[:2])
+    for node in graph.nodes:
+        node.meta.pop(READ_BEFORE, None)
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
-    if reason and model.training:
-        warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
-    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "", skipped_assertions=skipped)
-    traced = make_module(root, graph, {RECORD: record}, model.training)
+    record = GraphRecord(
+        inputs,
+        type(model).__name__,
+        eval_only=modes.reason,
+        eval_parts=eval_parts(root, modes),
+        parts=part_paths(root, modes.switches),
+        after_switch=modes_after_switch(root),
+        skipped_assertions=skipped,
+    )
+    with attached(root, modes.switches):
+        traced = make_module(root, graph, {RECORD: record}, root.training)
     without_traced_hooks(traced)
-    _check_trace(root, traced, state)
-    read = dict(traced.named_parameters())
-    unused = tuple(sorted(sizes.keys() - read.keys()))
+    check_trace(root, traced, state)
+    known = dict(traced.named_parameters())
+    unused = tuple(sorted(sizes.keys() - known.keys()))
     note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
     return traced
-
-
-def _fitting_inputs(
-    root: nn.Module, example_inputs: Any, example_kwargs: Mapping[str, Any] | None, state: State
-) -> ModelInputs:
-    """Return the first description of the inputs that the model accepts."""
-    failure: Exception | None = None
-    tried: list[ModelInputs] = []
-    described = list(describe_inputs(root, example_inputs, example_kwargs))
-    for inputs in [*described, *described[0].variants()]:
-        try:
-            run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule), state=state)
-        except Exception as error:
-            failure = failure or error
-            tried.append(inputs)
-        else:
-            return inputs
-    shapes = {name: list(spec.axes) for name, spec in tried[0].arguments.items() if isinstance(spec, TensorSpec)}
-    assert failure is not None
-    raise InputError(
-        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; pass "
-        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
-        f"on small graphs that it makes like the examples.)"
-    ) from failure
-
-
-def expected_width(failure: BaseException) -> str:
-    """Say which width the layer that failed expects, by its declaration, and what the failure was."""
-    frame, module = failure.__traceback__, None
-    while frame is not None:
-        owner = frame.tb_frame.f_locals.get("self")
-        module = owner if isinstance(owner, nn.Module) and hasattr(owner, "weight") else module
-        frame = frame.tb_next
-    if "dtype" in str(failure):
-        return f"{type(failure).__name__} at {line_of(failure)}: {failure}"
-    width = getattr(module, "in_channels", getattr(module, "in_features", None))
-    expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
-    return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
-
-
-def run_example(
-    model: nn.Module,
-    inputs: ModelInputs,
-    rows: dict[str, int],
-    quiet: bool = False,
-    training: bool = False,
-    state: State | None = None,
-    **options: Any,
-) -> Any:
-    """Return the model's output on an example graph; the model's mode and the RNG stay as they were.
-
-    What the call leaves on the model is put back to ``state``, if one is given.
-    """
-    try:
-        with in_mode(model, training), torch.no_grad(), undisturbed(model):
-            return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
-    finally:
-        if state is not None:
-            state.restore()
 
 
 #: Tracing replaces functions of torch while it runs; two threads must not do so at once.
 _one_at_a_time = threading.RLock()
 
 
-def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: State) -> tuple[fx.Graph, tuple[str, ...]]:
-    """Trace ``root`` in one mode; ``root`` is put back to ``state``.
+def traced_with(
+    root: nn.Module, inputs: ModelInputs, trained: Collection[str], state: State
+) -> tuple[fx.Graph, Collection[str], tuple[str, ...]]:
+    """Trace ``root`` with the modules of some paths in ``train()``, the others in ``eval()``.
+
+    Afterwards it is put back to ``state``.
 
     Returns:
-        The graph, and the lines of the assertions on values that it does not repeat.
+        The graph, the paths of the modules whose mode forward() reads, and the lines of the assertions on values that
+        the graph does not repeat.
 
     Raises:
         TraceError: with module path, source line, reason and remedy.
     """
-    carried, changed = dependence(root, _runner(root, inputs, training))
-    if carried is None and training and changed:
-        carried = carried_over(root, _runner(root, inputs, True), _runner(root, inputs, False))
+    carried, changed = dependence(root, _runner(root, inputs, trained))
+    if carried is None and trained and changed:
+        carried = carried_over(root, _runner(root, inputs, trained), _runner(root, inputs, ()))
     if carried is not None:
         raise TraceError(
             f"cannot trace {type(root).__name__}: {carried}. A graph has no state: make it an argument and an output, "
@@ -160,7 +153,7 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: Stat
         )
     tracer = GraphTracer(replace_builtins=False, observed=changed)
     try:
-        with _one_at_a_time, in_mode(root, training), undisturbed(root):
+        with _one_at_a_time, in_modes(root, trained), undisturbed(root):
             try:
                 graph = tracer.trace(root, inputs)
             except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
@@ -168,17 +161,17 @@ def trace_mode(root: nn.Module, inputs: ModelInputs, training: bool, state: Stat
                 tracer = GraphTracer(observed=changed)
                 graph = tracer.trace(root, inputs)
             state.adopt(root, tracer.tensor_attrs.values())  # tensors that forward() makes, and the graph reads
-            return graph, tuple(dict.fromkeys(tracer.skipped_assertions))
+            return graph, tracer.modes.read_by_forward, tuple(dict.fromkeys(tracer.skipped_assertions))
     except Exception as reason:
         raise TraceError(_cannot_trace(tracer, root, reason)) from (None if isinstance(reason, CannotTrace) else reason)
     finally:
         state.restore()
 
 
-def _runner(root: nn.Module, inputs: ModelInputs, training: bool) -> Callable[[int], Any]:
+def _runner(root: nn.Module, inputs: ModelInputs, trained: Collection[str]) -> Callable[[int], Any]:
     """Return a function that runs the model on one of two example graphs and keeps what the call leaves on it."""
     quiet = isinstance(root, fx.GraphModule)
-    return lambda side: run_example(root, inputs, (SMALL, LARGE)[side], quiet, training)
+    return lambda side: run_example(root, inputs, (SMALL, LARGE)[side], quiet, trained)
 
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
@@ -194,14 +187,6 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
         f"cannot trace {type(root).__name__}: in {where}, {line_of(reason)}: {text}. Rewrite that line with tensor "
         f"operations, or pass example_inputs / example_kwargs that avoid it"
     )
-
-
-def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph, state: State) -> str | None:
-    try:
-        train, _ = trace_mode(root, inputs, training=True, state=state)
-    except TraceError as error:
-        return f"in train() {error}"
-    return merge_modes(graph, train, root)
 
 
 def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
@@ -230,53 +215,19 @@ def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapp
                 raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
 
 
-def _check_trace(root: nn.Module, traced: CompiledGNN, state: State) -> None:
-    """Check that graph and model agree on example graphs that were not traced, one of them a node without edges.
-
-    Raises:
-        TraceError: they differ, so the model depends on the size or the values of its inputs.
-    """
-    for rows in CHECKED:
-        try:
-            expected = run_example(root, inputs_of(traced), rows, state=state, seed=7, loops=rows is OTHER)
-        except Exception:  # the model itself refuses this graph, so there is nothing to compare with
-            continue
-        try:
-            actual = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
-        except Exception as error:
-            raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
-        gap = largest_difference(expected, actual)
-        if not gap <= 1e-4:
-            again = run_example(root, inputs_of(traced), rows, state=state, seed=7, loops=rows is OTHER)
-            if largest_difference(expected, again) > 1e-4:
-                raise TraceError(
-                    f"{type(root).__name__} gives other outputs when it is called again with the same inputs, so no "
-                    f"graph can do what it does: forward() reads state that earlier calls left outside the model (a "
-                    f"global variable, a random generator of its own); pass it in as an argument"
-                )
-            raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
-
-
-def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
-    return (
-        f"{type(root).__name__} was traced, but for {rows['N']} nodes and {rows['E']} edges the graph does not do what "
-        f"the model does ({what}): forward() branches on the size or the values of its inputs; write that branch as a "
-        f"tensor operation (torch.where)"
-    )
-
-
 def trace_like(
     model: nn.Module,
     example_inputs: Any,
     example_kwargs: Mapping[str, Any] | None,
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
+    stated: StatedAxes | None = None,
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
     try:
-        return trace_model(model, example_inputs, example_kwargs)
+        return trace_model(model, example_inputs, example_kwargs, stated=stated)
     except (InputError, TraceError):
         if has_example or calibration is None:
             raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
+    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform), stated=stated)

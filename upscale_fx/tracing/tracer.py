@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.calls import call_name, target_name
+from upscale_fx.compiled.calls import describe_call, target_name
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.constants import is_constant, values_equal
-from upscale_fx.tracing.hooks import call_with_hooks, compute
+from upscale_fx.tracing.contexts import set_requires_grad
+from upscale_fx.tracing.in_place import InPlaceTracer
 from upscale_fx.tracing.leaves import (
     ALWAYS_RECORDED,
     BUILT_IN,
@@ -35,26 +36,27 @@ from upscale_fx.tracing.leaves import (
     patched,
 )
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
+from upscale_fx.tracing.modules.hooks import call_with_hooks, compute
+from upscale_fx.tracing.modules.watched_modes import WatchedModes
 from upscale_fx.tracing.mutation import ZEROED, pure_form, selected_rows, shares_storage
-from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
+from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import sizes_of_constants, traced_builtins, tracing_quirks
 from upscale_fx.tracing.rewrites import rewritten
 from upscale_fx.tracing.wrapped import wrappers_opened
 
 
-class GraphTracer(ProxyTracer):
+class GraphTracer(InPlaceTracer):
     """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
 
     def __init__(self, replace_builtins: bool = True, observed: Collection[str] = ()) -> None:
-        super().__init__()
-        self.observed = observed  # buffers that calls change and no output depends on
+        super().__init__(observed)
         self.replace_builtins = replace_builtins  # replace int, len, min and max in the model's own Python modules too
         self.path: list[str] = []
         self.failed_in = ""  # the innermost module an exception came through
         self.place = ""
         self._paused = False  # an example value is being computed: record nothing
-        self._live: list[weakref.ref[ExampleProxy]] = []
         self._attributes: dict[str, ExampleProxy] = {}
+        self.modes = WatchedModes()
 
     # The run -----------------------------------------------------------------------------------------------------
 
@@ -81,8 +83,10 @@ class GraphTracer(ProxyTracer):
             tracing_quirks(),
             wrappers_opened(),
             sizes_of_constants(self.create_proxy),
-            self._patched_modules(),
             torch.no_grad(),
+            self.modes.watched(root),
+            self.gradients.watched(lambda: self._paused),
+            self._patched_modules(),
         ):
             args, kwargs = inputs.bind(arguments)
             result = root(*args, **kwargs)
@@ -139,6 +143,8 @@ class GraphTracer(ProxyTracer):
                 self.path.pop()
 
         def get_attribute(module: nn.Module, name: str) -> Any:
+            if name == "training" and (mode := self.modes.read(module, self._paused)) is not None:
+                return mode
             value = original_getattr(module, name)
             return self._attribute(value) if isinstance(value, Tensor) and not self._paused else value
 
@@ -161,7 +167,7 @@ class GraphTracer(ProxyTracer):
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into one that a node may hold; proxies come first, because they look like tensors."""
         if is_proxy(a):
-            return a.node
+            return self.gradients.read(a, self.create_node)
         if isinstance(a, Tensor) and id(a) in self._names:
             return self._attribute(a).node
         if isinstance(a, type) and a in (float, int, bool):  # as a dtype
@@ -186,6 +192,8 @@ class GraphTracer(ProxyTracer):
             lowered = LOWERED[target](*args, **kwargs)
             if lowered is not NotImplemented:
                 return lowered
+        if kind == "call_method" and target == "requires_grad_":
+            return set_requires_grad(args[0], *args[1:], **kwargs) if args[1:] or kwargs else args[0]
         result = rewritten(target, args, kwargs)
         if result is not NotImplemented:
             return self.assign(args[0], result) if target_name(target).endswith("_") else result
@@ -201,7 +209,9 @@ class GraphTracer(ProxyTracer):
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
         pair = with_unequal_counts(target, pair)
-        node = self.create_node(kind, target, self.create_arg(tuple(args)), self.create_arg(dict(kwargs)), name)
+        with self.gradients.reading(target, pair):
+            arguments = self.create_arg(tuple(args)), self.create_arg(dict(kwargs))
+        node = self.create_node(kind, target, *arguments, name)
         result = self._wrap(node, pair)
         if target is operator.getitem and is_proxy(result) and shares_storage(args[0].pair[0], pair[0]):
             result.view_of = (args[0], args[1])
@@ -212,16 +222,17 @@ class GraphTracer(ProxyTracer):
         node = super().create_node(*args, **kwargs)
         node.meta["module"] = self.path[-1] if self.path else ""
         node.meta["source"] = source_line()
+        self.modes.note_reads(node)
         return node
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
         self._paused = True
-        self.place = call_name(kind, target)
+        self.place = describe_call(kind, target)
         try:
             results = []
             for side in (0, 1):
                 a, k = example_side(tuple(args), side), example_side(dict(kwargs), side)
-                results.append(compute(self.root, kind, target, a, k))
+                results.append(compute(self.root, self.modes.in_eval, kind, target, a, k))
             return results[0], results[1]
         finally:
             self._paused = False
@@ -236,11 +247,14 @@ class GraphTracer(ProxyTracer):
             if isinstance(first, list) or type(first) is tuple:
                 return type(first)(items)
             return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+        if isinstance(first, tuple | list):  # no relation of channels describes an unknown number of values
+            raise CannotTrace("a tensor is taken apart along its rows, into as many parts as the graph has")
         if isinstance(first, dict) and first.keys() == second.keys():
             return {key: self._item(node, key, (first[key], second[key])) for key in first}
         if not isinstance(first, Tensor) and node.op == "placeholder" and values_equal(first, second):
             return first
         proxy = ExampleProxy(node, self, pair)
+        proxy.frozen = not self.gradients.enabled
         if isinstance(first, Tensor):
             self._live.append(weakref.ref(proxy))
         return proxy
@@ -258,34 +272,3 @@ class GraphTracer(ProxyTracer):
             return dtype
         node = self.create_node("call_function", getattr, (proxy.node, "dtype"), {})
         return ExampleProxy(node, self, (dtype, dtype))
-
-    # In-place changes --------------------------------------------------------------------------------------------
-
-    def assign(self, proxy: Any, result: Any) -> Any:
-        """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
-        if not is_proxy(proxy):
-            raise CannotTrace("an in-place operation changes a tensor that is not part of the graph")
-        if proxy.node.op == "get_attr" and proxy.node.target not in self.observed:
-            raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
-        if proxy.node.op == "placeholder":
-            raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
-        base, key = proxy.view_of or (None, None)
-        for reference in self._live:
-            other = reference()
-            if other is None or other is proxy or other.node is proxy.node or other is result:
-                continue
-            if base is not None and other.node is base.node:
-                continue
-            if proxy.pair[0].numel() and shares_storage(other.pair[0], proxy.pair[0]):
-                raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
-        proxy.node, proxy.pair = result.node, result.pair
-        if base is not None:  # x[0] += 1 changes x
-            proxy.view_of = None
-            self.assign_item(base, key, result)
-        return proxy
-
-    def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
-        """Record ``x[key] = value`` as a pure operation."""
-        self.assign(
-            proxy, self.create_proxy("call_function", functions.set_item, (proxy, selected_rows(key), value), {})
-        )

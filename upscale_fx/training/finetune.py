@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from upscale_fx.compiled.batches import Batches, Transform
 from upscale_fx.compiled.ownership import uncached
 from upscale_fx.compiled.progress import progress_bar
-from upscale_fx.compiled.undisturbed import in_mode, modes_kept
+from upscale_fx.compiled.undisturbed import in_mode, modes_kept, modes_of
 from upscale_fx.errors import InputError, ModeError, warn
 from upscale_fx.training.distillation import Loss, Objective
 from upscale_fx.training.loop import Epoch, Training
@@ -64,7 +64,8 @@ def finetune(
     The best state is the one after the epoch with the highest score. The state before the first step counts as epoch
     0, so the result never scores lower than the start. The model's mode is restored, also when training stops with an
     error, and frozen parameters stay as they are. Batch norm and dropout are in ``train()``; a graph that is for
-    ``eval()`` only is trained in ``eval()``, with a warning.
+    ``eval()`` only is trained in ``eval()``, with a warning. A model that is in ``train()``, with parts of it in
+    ``eval()``, is trained in just these modes: a frozen backbone keeps its statistics.
 
     Random numbers come from torch's global generators: dropout draws from them, and so do loaders that shuffle or
     sample; evaluation and the teacher run in ``eval()`` and draw none. ``torch.manual_seed`` makes a run repeatable.
@@ -96,11 +97,12 @@ def finetune(
     """
     _check_numbers(epochs, patience, teacher_weight, temperature)
     stream = _stream(batches, epochs, validate is None)
-    only_eval = not _can_train(compiled)
+    modes = modes_of(compiled) if compiled.training else {}
+    only_eval = not modes and not _can_train(compiled)
     objective = Objective(compiled, loss_fn, teacher, teacher_weight, temperature, transform)
     optimizer = _optimizer(compiled, optimizer, lr)
     with modes_kept(compiled), _as_teacher(teacher):
-        training = Training(objective, stream, optimizer, validate, only_eval)
+        training = Training(objective, stream, optimizer, validate, only_eval, modes)
         total = None if stream.length is None else epochs * stream.length
         with progress_bar(total=total, desc="fine-tune", unit="batch", shown=progress) as bar:
             training.run(epochs, patience, bar)

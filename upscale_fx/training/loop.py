@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from upscale_fx.compiled.batches import Batches
+from upscale_fx.compiled.undisturbed import set_modes
 from upscale_fx.errors import InputError, UpscaleError
 from upscale_fx.training.distillation import Objective
 
@@ -33,13 +34,14 @@ class Epoch:
 
 @dataclass
 class Training:
-    """Epochs, their scores, and the best state so far."""
+    """Epochs, their scores, and the best state so far; ``modes`` are those of the steps, if not all in ``train()``."""
 
     objective: Objective
     batches: Batches
     optimizer: Optimizer
     validate: Callable[[nn.Module], float] | None
     only_eval: bool
+    modes: Mapping[nn.Module, bool] = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
     best: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -71,7 +73,10 @@ class Training:
 
     def train(self, number: int, bar: Any) -> float:
         """One epoch of steps; the mean of their losses."""
-        self.objective.model.train(not self.only_eval)
+        if self.modes:
+            set_modes(self.modes)
+        else:
+            self.objective.model.train(not self.only_eval)
         total, count = 0.0, 0
         with torch.enable_grad():
             for batch in self.batches:

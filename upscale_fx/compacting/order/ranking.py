@@ -10,7 +10,7 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.analysis.identity import channel_ids, components
+from upscale_fx.analysis.identity import channel_ids, components, first_seen
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduction, Source
 from upscale_fx.channels.relations.products import Recurrence
@@ -20,53 +20,56 @@ from upscale_fx.compacting.order.groups import Reader
 
 @dataclass(frozen=True)
 class Ranking:
-    """The place of every channel in its component's order."""
+    """The place of every channel in its component's order; -1 for numbers that are no channel."""
 
     ids: dict[fx.Node, Positions]
-    rank: dict[int, int]
+    rank: Positions
     unviewable: int = 0  # at least this many readers cannot have a view, whatever the order
 
     def of(self, node: fx.Node, count: int) -> Positions:
         """Rank of each position of a value."""
-        if node not in self.ids:
-            return np.arange(count, dtype=np.int64)
-        return np.array([self.rank[c] for c in self.ids[node].tolist()], dtype=np.int64)
+        return self.rank[self.ids[node]] if node in self.ids else np.arange(count, dtype=np.int64)
 
 
 def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask], widen: bool = True) -> Ranking:
     """Choose the order of every component: cheapest for its readers, original where something reads it in place."""
     ids = {node: own for node, own in channel_ids(flow).items() if node in kept}
     component = components(ids)
-    members: dict[int, list[int]] = {}
-    for channel in sorted(component):
-        members.setdefault(component[channel], []).append(channel)
     pinned = _pinned(flow, kept, ids, component)
     sets = _reading_sets(flow, kept, ids, component, widen)
-    rank: dict[int, int] = {}
+    after = _cat_sources(flow, ids, len(component))
+    rank = np.full(len(component), -1, dtype=np.int64)
+    place = np.empty(len(component), dtype=np.int64)
     unviewable = 0
-    after = _cat_sources(flow, ids)
-    for root, channels in members.items():
-        channels.sort(key=lambda channel: _base_order(channel, after, rank))
-        place = {channel: i for i, channel in enumerate(channels)}
-        readers = [Reader(_as_mask(found, place), *price) for found, price in sets.get(root, [])]
+    for root, members in _members(component):
+        channels = _in_base_order(members, after, rank)
+        place[channels] = np.arange(len(channels))
+        readers = [Reader(_as_mask(place[read], len(channels)), *price) for read, price in sets.get(root, [])]
         if root in pinned:
             order = np.arange(len(channels))
             unviewable += sum(not contiguous(order, reader.channels) for reader in readers)
         else:
             order = choose_order(readers, len(channels))
             unviewable += copies_lower_bound(readers)
-        for position, i in enumerate(order.tolist()):
-            rank[channels[i]] = position
+        rank[channels[order]] = np.arange(len(channels))
     return Ranking(ids, rank, unviewable)
+
+
+def _members(component: Positions) -> list[tuple[int, Positions]]:
+    """Return every component with its channels, both in ascending order."""
+    channels = np.flatnonzero(component >= 0)
+    channels = channels[np.argsort(component[channels], kind="stable")]
+    roots, starts = np.unique(component[channels], return_index=True)
+    return list(zip(roots.tolist(), np.split(channels, starts[1:]), strict=True)) if len(channels) else []
 
 
 def _reading_sets(
     flow: Dataflow,
     kept: Mapping[fx.Node, Mask],
     ids: Mapping[fx.Node, Positions],
-    component: Mapping[int, int],
+    component: Positions,
     widen: bool,
-) -> dict[int, list[tuple[set[int], tuple[float, float]]]]:
+) -> dict[int, list[tuple[Positions, tuple[float, float]]]]:
     """Per component what is read of its values, where that is not all of a value, and what a copy or widening costs."""
     prices: dict[tuple[fx.Node, bytes], tuple[Positions, float, float]] = {}
     for node, mask in kept.items():
@@ -81,11 +84,11 @@ def _reading_sets(
             key = (source, read.tobytes())
             _, known, known_wider = prices.get(key, (read, copy, 0.0))
             prices[key] = (ids[source][read], max(copy, known), wider + known_wider)
-    found: dict[int, list[tuple[set[int], tuple[float, float]]]] = {}
+    found: dict[int, list[tuple[Positions, tuple[float, float]]]] = {}
     for channels, copy, wider in prices.values():
-        for root in {component[c] for c in channels.tolist()}:
-            own = {c for c in channels.tolist() if component[c] == root}
-            found.setdefault(root, []).append((own, (copy, wider)))
+        roots = component[channels]
+        for root in np.unique(roots).tolist():
+            found.setdefault(root, []).append((channels[roots == root], (copy, wider)))
     return found
 
 
@@ -115,7 +118,7 @@ def may_widen(flow: Dataflow, node: fx.Node, source: fx.Node) -> bool:
 
 
 def _pinned(
-    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Mapping[int, int]
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], ids: Mapping[fx.Node, Positions], component: Positions
 ) -> set[int]:
     """Components that keep their original order, because an input, a barrier or an output holds them in place."""
     holders = set(flow.outputs)
@@ -131,32 +134,35 @@ def _pinned(
             holders.add(node)  # nothing to gather, so nothing to reorder either
         elif isinstance(relation, Reduction) and relation.frees and len(flow.axes[relation.source].wide) > 1:
             holders.add(node)  # one result per head, in the order of the heads
-    return {component[channel] for node in holders if node in ids for channel in ids[node].tolist()}
+    held = [component[ids[node]] for node in holders if node in ids]
+    return set(np.unique(np.concatenate(held)).tolist()) if held else set()
 
 
-def _cat_sources(flow: Dataflow, ids: Mapping[fx.Node, Positions]) -> dict[int, tuple[int, int]]:
-    """For each channel that a concatenation makes: which part it comes from, and the channel it is there."""
-    found: dict[int, tuple[int, int]] = {}
+def _cat_sources(flow: Dataflow, ids: Mapping[fx.Node, Positions], count: int) -> tuple[Positions, Positions]:
+    """For each channel that a concatenation makes: the part it comes from, and the channel it is there; else -1."""
+    parts, sources = np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64)
     for node, relation in flow.relations.items():
         if isinstance(relation, Movement) and relation.how == "cat" and node in ids:
             for part, f in enumerate(relation.flows):
                 if f.source in ids:
                     here = np.flatnonzero(f.index >= 0)
-                    sources = ids[f.source][f.index[here]]
-                    for channel, source in zip(ids[node][here].tolist(), sources.tolist(), strict=True):
-                        found.setdefault(channel, (part, source))
-    return found
+                    channels = ids[node][here]
+                    first_seen(channels, ids[f.source][f.index[here]], sources)
+                    first_seen(channels, np.full(len(here), part), parts)
+    return parts, sources
 
 
-def _base_order(channel: int, after: Mapping[int, tuple[int, int]], rank: Mapping[int, int]) -> tuple[int, int, int]:
+def _in_base_order(members: Positions, after: tuple[Positions, Positions], rank: Positions) -> Positions:
     """Channels in order of appearance; in a concatenation, those of one part in the order that part already has."""
-    if channel not in after:
-        return (0, channel, 0)
-    part, source = after[channel]
-    return (part, rank.get(source, source), channel)
+    part, source = after[0][members], after[1][members]
+    of_cat = part >= 0
+    ranked = rank[np.maximum(source, 0)]
+    within = np.where(ranked >= 0, ranked, source)
+    keys = (np.where(of_cat, members, 0), np.where(of_cat, within, members), np.where(of_cat, part, 0))
+    return members[np.lexsort(keys)]
 
 
-def _as_mask(found: set[int], place: Mapping[int, int]) -> Mask:
-    mask = np.zeros(len(place), dtype=bool)
-    mask[[place[c] for c in found]] = True
+def _as_mask(places: Positions, count: int) -> Mask:
+    mask = np.zeros(count, dtype=bool)
+    mask[places] = True
     return mask

@@ -8,7 +8,8 @@ fold made it, whose name ends in ``_folded`` and is none of the model's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import nn
@@ -22,18 +23,31 @@ FOLDED = "_folded"
 
 
 def origin_of(module: nn.Module, name: str) -> Origin:
-    """The homes of the entries of a parameter, by its dotted name; in a plain module every parameter is at home."""
+    """The homes of the entries of a parameter, by its dotted name; in a plain module every parameter is at home.
+
+    So is one of another shape that was put in the place of a parameter.
+    """
     noted: Mapping[str, Origin] = record_of(module).origins if isinstance(module, CompiledGNN) else {}
-    if name in noted:
-        return noted[name]
     path, _, own = name.rpartition(".")
-    return Origin(name, tuple(getattr(module.get_submodule(path), own).shape))  # TorchScript's are no nn.Parameter
+    shape = tuple(getattr(module.get_submodule(path), own).shape)  # TorchScript's are no nn.Parameter
+    origin = noted.get(name)
+    return origin if origin is not None and origin.present_shape == shape else Origin(name, shape)
 
 
 def note_folded(gm: CompiledGNN, name: str) -> None:
     """Note that a parameter now holds what a fold computed from several: its entries are at home nowhere else."""
     shape = tuple(gm.get_parameter(name).shape)
     note(gm, origins={**record_of(gm).origins, name: Origin(name + FOLDED, shape)})
+
+
+def reads_digest(old: nn.Module, name: str, reads: Sequence[Positions]) -> str:
+    """A digest of the original places of the entries of a parameter or buffer that several calls read, each its own."""
+    known = dict(old.named_parameters(remove_duplicate=False))
+    digest = hashlib.sha256()
+    for layout in reads:
+        places = origin_of(old, name).places.reshape(-1)[layout] if name in known else layout
+        digest.update(repr(places.shape).encode() + places.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def cut_origins(

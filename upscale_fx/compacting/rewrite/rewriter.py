@@ -16,7 +16,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations.products import reads_parameter
 from upscale_fx.channels.rules.registry import call_of
-from upscale_fx.compacting.rewrite.origins import cut_origins
+from upscale_fx.compacting.rewrite.origins import cut_origins, reads_digest
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 from upscale_fx.compiled import functions
@@ -264,6 +264,12 @@ class Rewriter:
                 found[target] = grid_around(shape, np.concatenate([wanted.reshape(-1) for wanted in reads]))
         return found
 
+    def _reads_apart(self) -> tuple[tuple[str, str], ...]:
+        """Parameters that are read in several layouts, each with a digest of the original places of what is read."""
+        return tuple(
+            (name, reads_digest(self.flow.module, name, self.parameters[name])) for name in sorted(self.storage)
+        )
+
     def module(self) -> CompiledGNN:
         """The module of the new graph, its parameters and buffers cut."""
         root, old = nn.Module(), self.flow.module
@@ -281,5 +287,5 @@ class Rewriter:
             root.register_buffer(name, pick.to(device), persistent=False)
         self.graph.lint()
         modules = {target: channels for target, (channels, _) in self.modules.items()}
-        meta = meta_with(old, origins=cut_origins(old, layouts, modules, self.narrowed))
-        return make_module(root, self.graph, meta, old.training)
+        meta = meta_with(old, origins=cut_origins(old, layouts, modules, self.narrowed), reads=self._reads_apart())
+        return make_module(root, self.graph, meta, old.training, like=old)

@@ -26,6 +26,13 @@ class Origin:
     picks: tuple[Positions, ...] | Positions | None = None
 
     @property
+    def present_shape(self) -> tuple[int, ...]:
+        """The shape that the parameter has now."""
+        if self.picks is None:
+            return self.shape
+        return tuple(map(len, self.picks)) if isinstance(self.picks, tuple) else self.picks.shape
+
+    @property
     def places(self) -> Positions:
         """The flat position of every entry in the original parameter, in the present shape."""
         if isinstance(self.picks, np.ndarray):

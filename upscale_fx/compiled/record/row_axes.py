@@ -6,25 +6,40 @@ import re
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
 
-from upscale_fx.compiled.inputs import LARGE, SMALL
+from upscale_fx.compiled.inputs import GROWTHS, LARGE, SMALL
 
 #: The sizes of a value's row axes in the two example graphs.
 RowAxes = tuple[tuple[int, int], ...]
 
 
-_PAIRS = {(SMALL[s], LARGE[s]): s for s in SMALL}
-for _a, _b in combinations_with_replacement("NEB", 2):
-    _PAIRS.setdefault((SMALL[_a] + SMALL[_b], LARGE[_a] + LARGE[_b]), "E+N" if (_a, _b) == ("N", "E") else f"{_a}+{_b}")
-for _s in SMALL:
-    _PAIRS.setdefault((SMALL[_s] + 1, LARGE[_s] + 1), f"{_s}+1")
+def _pairs() -> dict[tuple[int, int], str]:
+    """The sizes in the two example graphs of nodes, edges and graphs, of their sums, and with one more."""
+    pairs: dict[tuple[int, int], str] = {}
+    for growth in (0, *GROWTHS):
+        small, large = ({s: rows[s] + (growth if s != "B" else 0) for s in rows} for rows in (SMALL, LARGE))
+        for symbol in small:
+            pairs.setdefault((small[symbol], large[symbol]), symbol)
+        for a, b in combinations_with_replacement("NEB", 2):
+            text = "E+N" if (a, b) == ("N", "E") else f"{a}+{b}"
+            pairs.setdefault((small[a] + small[b], large[a] + large[b]), text)
+        for symbol in small:
+            pairs.setdefault((small[symbol] + 1, large[symbol] + 1), f"{symbol}+1")
+    return pairs
+
+
+_PAIRS = _pairs()
+#: The pairs of nodes, edges and graphs themselves.
+_SINGLE = {pair: symbol for pair, symbol in _PAIRS.items() if symbol in SMALL}
 
 
 def row_symbol(pair: tuple[int, int]) -> str:
     """Return ``N`` for nodes, ``E`` for edges, ``B`` for graphs, a sum or multiple of these, or ``*`` for others."""
     if pair in _PAIRS:
         return _PAIRS[pair]
-    times = next((s for s in SMALL if pair[0] * LARGE[s] == pair[1] * SMALL[s] and pair[0] % SMALL[s] == 0), None)
-    return "*" if times is None else f"{pair[0] // SMALL[times]}{times}"
+    for (small, large), symbol in _SINGLE.items():
+        if pair[0] * large == pair[1] * small and pair[0] % small == 0:
+            return f"{pair[0] // small}{symbol}"
+    return "*"
 
 
 def symbols_of(rows: RowAxes) -> str:

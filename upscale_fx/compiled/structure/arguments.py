@@ -84,11 +84,13 @@ class GraphArguments:
         """Raise an InputError if an index names a node that does not exist."""
         for label, spec, leaf in self.leaves():
             if isinstance(spec, TensorSpec) and spec.role in ("edges", "batch") and leaf.numel():
-                fixed = spec.limit if spec.limit == self.inputs.nodes else None
+                fixed = dict(self.inputs.fixed)
                 ends = spec.ends if spec.role == "edges" else ("",)
                 for row, end in enumerate(ends):
                     index = leaf[row] if spec.role == "edges" else leaf
-                    _check_index(f"'{label}'" + (f"[{row}]" if len(ends) > 1 else ""), index, self.rows.get(end, fixed))
+                    _check_index(
+                        f"'{label}'" + (f"[{row}]" if len(ends) > 1 else ""), index, self.rows.get(end, fixed.get(end))
+                    )
 
     def leaves(self) -> Iterator[tuple[str, Any, Any]]:
         """Yield label, description and value of every leaf of the arguments."""

@@ -63,7 +63,9 @@ def rows_in_call(flow: Dataflow, arguments: Mapping[str, Any]) -> CallRows:
     root = flow.module
     assert isinstance(root, CompiledGNN)
     given = row_counts(inputs_of(root), arguments)
-    known = CallRows(given, {_example(symbol): float(count) for symbol, count in given.items()})
+    sides = inputs_of(root).counts(SMALL), inputs_of(root).counts(LARGE)
+    pairs = {symbol: (row_count(sides[0], symbol), row_count(sides[1], symbol)) for symbol in given}
+    known = CallRows(given, {pairs[symbol]: float(count) for symbol, count in given.items()})
     multiplied = {pair for node in flow.nodes if counts_macs(flow, node) for pair in row_axes(flow.axes[node])}
     if all(known.find(pair) is not None for pair in multiplied):
         return known
@@ -90,8 +92,3 @@ def _seen(
             counts |= {pair: float(size) for pair, size in sizes if unknown.get(pair) is node}
         run.release([node])
     return counts
-
-
-def _example(symbol: str) -> tuple[int, int]:
-    """The sizes of an axis of the arguments in the two example graphs."""
-    return row_count(SMALL, symbol), row_count(LARGE, symbol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,35 +78,65 @@ def _slab(root: nn.Module, cut: Cut) -> Tensor:
     return torch.where(entries >= 0, parameter.reshape(-1)[entries.clamp(min=0)], parameter.new_zeros(()))
 
 
-def merged(known: Consumer, again: Consumer) -> Consumer:
-    """One consumer of two calls, whose channels are equal if they have the same column or the same identity.
+def merged(calls: Sequence[Consumer]) -> Consumer:
+    """One consumer of all calls; channels of two calls are equal if they have the same column or the same identity.
 
     Calls of a shared module read the same columns. Calls with one weight per relation read the same channels.
     """
-    by_line = {line: c for c, line in enumerate(known.cuts[0].lines())}
-    by_channel = {int(channel): c for c, channel in enumerate(known.channels)}
-    lines = again.cuts[0].lines()
+    first = calls[0]
+    if len(calls) == 1:
+        return first
+    target = first.cuts[0].target
+    lines = first.cuts[0].lines()
+    channels, homes, blocks = first.channels, first.homes, first.blocks
+    places = [np.arange(first.count)]
+    for number, again in enumerate(calls[1:]):
+        place, fresh = _places(lines, channels, again)
+        places.append(place)
+        total = len(channels) + int(fresh.sum())
+        if blocks is not None:
+            blocks = np.concatenate([blocks, np.zeros(total - len(blocks), dtype=np.int64)])
+        channels, homes = np.concatenate([channels, again.channels[fresh]]), np.concatenate([homes, again.homes[fresh]])
+        cuts = [(cut, places[0]) for cut in first.cuts[1:]] if number == 0 else []
+        for cut, rows in (*cuts, *((cut, place) for cut in again.cuts)):
+            if cut.target == target:
+                lines = _common_lines(lines, cut.lines(), rows, total)
+    total = len(channels)
+    hidden = np.zeros(total, dtype=bool)
+    for call, place in zip(calls, places, strict=True):
+        hidden[place] |= call.hidden
+    return Consumer(
+        first.name,
+        first.kind,
+        [site for call in calls for site in call.sites],
+        merged_cuts([(call.cuts, place) for call, place in zip(calls, places, strict=True)], total),
+        hidden,
+        blocks,
+        channels,
+        homes,
+        [r.placed(place, total) for call, place in zip(calls, places, strict=True) for r in call.readings],
+    )
+
+
+def _places(lines: Positions, channels: Positions, again: Consumer) -> tuple[Positions, Mask]:
+    """Return the place of each channel of a further call among those known, and which channels are new."""
+    by_line = {line: c for c, line in enumerate(map(tuple, lines.tolist()))}
+    by_channel = {channel: c for c, channel in enumerate(channels.tolist())}
     place = np.empty(again.count, dtype=np.int64)
-    total = known.count
-    for c in range(again.count):
-        own = by_line.get(lines[c], by_channel.get(int(again.channels[c])))
+    total = len(channels)
+    for c, (line, channel) in enumerate(zip(again.cuts[0].lines().tolist(), again.channels.tolist(), strict=True)):
+        own = by_line.get(tuple(line), by_channel.get(channel))
         place[c] = total if own is None else own
         total += own is None
-    fresh = place >= known.count
-    blocks = known.blocks
-    if blocks is not None and fresh.any():
-        blocks = np.concatenate([blocks, np.zeros(int(fresh.sum()), dtype=np.int64)])
-    merged_hidden = np.concatenate([known.hidden, np.zeros(int(fresh.sum()), dtype=bool)])
-    merged_hidden[place] |= again.hidden
-    return Consumer(
-        known.name,
-        known.kind,
-        known.sites + again.sites,
-        merged_cuts(known.cuts, again.cuts, place, total),
-        merged_hidden,
-        blocks,
-        np.concatenate([known.channels, again.channels[fresh]]),
-        np.concatenate([known.homes, again.homes[fresh]]),
-        [reading.placed(np.arange(known.count), total) for reading in known.readings]
-        + [reading.placed(place, total) for reading in again.readings],
-    )
+    return place, place >= len(channels)
+
+
+def _common_lines(lines: Positions, others: Positions, place: Positions, total: int) -> Positions:
+    """Return the lines of channels that get further entries, with their own lines, at ``place`` of ``total``."""
+    common = np.full((total, lines.shape[1]), -1, dtype=np.int64)
+    common[: len(lines)] = lines
+    fresh = place >= len(lines)
+    common[place[fresh]] = others[fresh]
+    old = place[~fresh]
+    common[old] = np.where(common[old] == others[~fresh], common[old], -1)
+    return common

@@ -17,7 +17,7 @@ from torch import fx
 from upscale_fx.analysis.attention import AttentionProduct, attention_products, foldable, own_layers, row_cuts
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.heads import head_blocks
-from upscale_fx.analysis.identity import channel_ids, components
+from upscale_fx.analysis.identity import channel_ids, components, first_seen
 from upscale_fx.analysis.provenance import hidden
 from upscale_fx.analysis.stored import Cut, NotStored, is_parameter, made_of_parameters, weight_cuts
 from upscale_fx.channels.positions import Flow, Mask, Positions
@@ -65,7 +65,7 @@ def survey(flow: Dataflow) -> Survey:
     """Find the consumers of a traced graph, and the contractions that cannot be masked."""
     facts = _Facts(flow, hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True), made_of_parameters(flow))
     homes = _homes(flow, facts.ids)
-    consumers: dict[str, Consumer] = {}
+    calls: dict[str, list[Consumer]] = {}
     refused: list[Unmaskable] = []
     products = {p.logits: p for p in attention_products(flow)}
     folded = {p.logits for p in products.values() if foldable(flow, p) is not None}
@@ -79,10 +79,9 @@ def survey(flow: Dataflow) -> Survey:
             continue
         if made is None:
             continue
-        made.homes = np.array([homes.get(c, -1) for c in made.channels.tolist()], dtype=np.int64)
-        known = consumers.get(made.name)
-        consumers[made.name] = made if known is None else merged(known, made)
-    return Survey(list(consumers.values()), refused)
+        made.homes = homes[made.channels]
+        calls.setdefault(made.name, []).append(made)
+    return Survey([merged(same) for same in calls.values()], refused)
 
 
 def _inputs(flow: Dataflow, node: fx.Node) -> int:
@@ -206,13 +205,12 @@ def _product_consumer(
     return Consumer(name, "product", [node], cuts, mask, heads, ids, readings=[reading_of(node, values)])
 
 
-def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> dict[int, int]:
+def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> Positions:
     """For each channel the component of the value in which it first appears; a concatenation starts new ones."""
     local = channel_ids(flow)
     component = components(local)
-    homes: dict[int, int] = {}
+    homes = np.full(1 + max((int(own.max(initial=-1)) for own in ids.values()), default=-1), -1, dtype=np.int64)
     for node in flow.nodes:
         if node in ids:
-            for channel, own in zip(ids[node].tolist(), local[node].tolist(), strict=True):
-                homes.setdefault(channel, component[own])
+            first_seen(ids[node], component[local[node]], homes)
     return homes

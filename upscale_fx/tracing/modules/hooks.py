@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
-from upscale_fx.compiled.undisturbed import in_mode
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -102,14 +102,30 @@ def call_with_hooks(
             module.__dict__["forward"] = held
 
 
-def compute(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-    """Return the result of a call on an example graph; modules are called without hooks, which are traced."""
+def compute(
+    root: nn.Module,
+    in_eval: Callable[[nn.Module], AbstractContextManager[None]],
+    kind: str,
+    target: Any,
+    args: Any,
+    kwargs: Any,
+) -> Any:
+    """Return the result of a call on an example graph; modules are called without hooks, which are traced.
+
+    Args:
+        root: the model.
+        in_eval: puts a module of it into ``eval()`` for the length of a block.
+        kind: the kind (``op``) of the call's node.
+        target: its target.
+        args: positional arguments on the example graph.
+        kwargs: keyword arguments.
+    """
     if kind == "call_function":
         return target(*args, **kwargs)
     if kind == "call_method":
         return getattr(args[0], target)(*args[1:], **kwargs)
     module = root.get_submodule(target)
-    with in_mode(module, training=False):  # batch norm must accept one row and keep its statistics
+    with in_eval(module):  # batch norm must accept one row and keep its statistics
         return module.__dict__.get(_OWN, module.forward)(*args, **kwargs)
 
 

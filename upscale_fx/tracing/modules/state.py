@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from upscale_fx.compiled.comparison import largest_difference
-from upscale_fx.tracing.counters import counting
+from upscale_fx.tracing.modules.counters import counting
 
 #: Values without parts that could change.
 _ATOMS = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, str, bytes, torch.dtype, torch.device)

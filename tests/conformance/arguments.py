@@ -1,0 +1,34 @@
+"""The kinds of arguments that are covered outside these rows, for the coverage page: kind, forms, test."""
+
+HEADERS = ("kind", "forms", "tests")
+ARGUMENTS = [
+    (
+        "numbers of nodes",
+        "seeds, src and dst, pairs `[Q, 2]`, triples, tables `[N, k]` (padded too), `[row, col]`, `[E, 2]`, "
+        "permutations; numbers of edges (triplets); faces `[3, F]`",
+        "`tracing/test_indices.py`, `test_axes.py`",
+    ),
+    ("k of the nodes", "`topk` and k-NN up to 137 (examples grow)", "`tracing/test_indices.py`"),
+    (
+        "a fixed number of nodes",
+        "a weight per node, of one type or each: warned of, reported",
+        "`tracing/test_indices.py`",
+    ),
+    (
+        "vectors",
+        "`[N, C, 3]`, `[E, C, 3]`, pairs `(s, V)`, coordinates",
+        "`tracing/test_axes.py`",
+    ),
+    (
+        "sequences",
+        "`[T, N, F]`, `[N, T, F]`, `[N, F, T]`, `[B, T, N, F]`, `[B, F, N, T]`, lists of snapshots",
+        "`tracing/test_axes.py`",
+    ),
+    (
+        "several graphs",
+        "`x_s` and `x_t`, `x1` and `x2`, `ligand_x`, tuples, lists, dictionaries, sampled layers with sizes; two views",
+        "`tracing/test_axes.py`",
+    ),
+    ("types of nodes", "links between two types, any order of sizes", "`tracing/test_axes.py`"),
+    ("what users say", "`dynamic_axes` and `indices`", "`tracing/test_stated_axes.py`"),
+]

@@ -1,0 +1,102 @@
+"""Find the description of a model's arguments that the model accepts, by running it on small example graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
+from upscale_fx.compiled.module import call_by_name
+from upscale_fx.compiled.source_lines import line_of
+from upscale_fx.compiled.undisturbed import in_modes, undisturbed
+from upscale_fx.errors import InputError
+from upscale_fx.tracing.modules.state import State
+from upscale_fx.tracing.variants import variants
+
+
+def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: State) -> ModelInputs:
+    """Return the first description, or variant of one, with which the model runs on both example graphs.
+
+    After every run the model is put back to ``state``.
+
+    Raises:
+        InputError: the model refuses all of them; the message says what the first was, and why it was refused.
+    """
+    candidates = list(described)
+    failure: Exception | None = None
+    for inputs in chain(candidates, *map(variants, islice(candidates, 3))):
+        refusal = refusal_of(root, inputs, state)
+        if refusal is None:
+            return replace(inputs, why=_reason(failure)) if failure is not None and inputs.fixed else inputs
+        failure = failure or refusal
+    assert failure is not None
+    raise InputError(refused(root, candidates[0], failure)) from failure
+
+
+def _reason(failure: BaseException) -> str:
+    return f"{type(failure).__name__} at {line_of(failure)}: {str(failure).splitlines()[0] if str(failure) else ''}"
+
+
+def refusal_of(root: nn.Module, inputs: ModelInputs, state: State) -> Exception | None:
+    """Run the model on both example graphs; return the error if it refuses one of them.
+
+    After every run the model is put back to ``state``.
+    """
+    try:
+        for rows in (SMALL, LARGE):
+            run_example(root, inputs, rows, quiet=isinstance(root, fx.GraphModule), state=state)
+    except Exception as error:
+        return error
+    return None
+
+
+def refused(root: nn.Module, inputs: ModelInputs, failure: Exception) -> str:
+    """Say that a model refuses arguments, why, and what to pass."""
+    shapes = {name: list(spec.axes) for name, spec in inputs.arguments.items() if isinstance(spec, TensorSpec)}
+    return (
+        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; pass "
+        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
+        f"on small graphs that it makes like the examples. Where letters stand for an axis that is no number of rows, "
+        f"or values are drawn that the model refuses, say so with dynamic_axes= and indices=.)"
+    )
+
+
+def expected_width(failure: BaseException) -> str:
+    """Say which width the layer that failed expects, by its declaration, and what the failure was."""
+    frame, module = failure.__traceback__, None
+    while frame is not None:
+        owner = frame.tb_frame.f_locals.get("self")
+        module = owner if isinstance(owner, nn.Module) and hasattr(owner, "weight") else module
+        frame = frame.tb_next
+    if "dtype" in str(failure):
+        return f"{type(failure).__name__} at {line_of(failure)}: {failure}"
+    width = getattr(module, "in_channels", getattr(module, "in_features", None))
+    expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
+    return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
+
+
+def run_example(
+    model: nn.Module,
+    inputs: ModelInputs,
+    rows: dict[str, int],
+    quiet: bool = False,
+    trained: Collection[str] = (),
+    state: State | None = None,
+    **options: Any,
+) -> Any:
+    """Return the model's output on an example graph; the model's modes and the RNG stay as they were.
+
+    The modules of the paths ``trained`` are in ``train()``, the others in ``eval()``. What the call leaves on the model
+    is put back to ``state``, if one is given.
+    """
+    try:
+        with in_modes(model, trained), torch.no_grad(), undisturbed(model):
+            return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
+    finally:
+        if state is not None:
+            state.restore()

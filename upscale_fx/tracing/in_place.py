@@ -1,0 +1,58 @@
+"""In-place changes in a trace: the proxy of the changed tensor stands for the result from then on."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection
+from typing import Any
+
+from upscale_fx.compiled import functions
+from upscale_fx.tracing.contexts import Gradients
+from upscale_fx.tracing.mutation import selected_rows, shares_storage
+from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, is_proxy
+
+
+class InPlaceTracer(ProxyTracer):
+    """Records in-place changes as pure operations, and refuses those that others would see.
+
+    Attributes:
+        observed: buffers that calls change and no output depends on.
+        gradients: whether forward() records gradients at this moment.
+    """
+
+    def __init__(self, observed: Collection[str] = ()) -> None:
+        super().__init__()
+        self.observed = observed
+        self.gradients = Gradients()
+        self._live: list[weakref.ref[ExampleProxy]] = []
+
+    def assign(self, proxy: Any, result: Any) -> Any:
+        """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
+        if not is_proxy(proxy):
+            raise CannotTrace("an in-place operation changes a tensor that is not part of the graph")
+        if proxy.node.op == "get_attr" and proxy.node.target not in self.observed:
+            raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
+        if proxy.node.op == "placeholder":
+            raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
+        if proxy.node.op != "get_attr":  # no output, hence no gradient, depends on one that is observed
+            self.gradients.check_change(proxy)
+        base, key = proxy.view_of or (None, None)
+        for reference in self._live:
+            other = reference()
+            if other is None or other is proxy or other.node is proxy.node or other is result:
+                continue
+            if base is not None and other.node is base.node:
+                continue
+            if proxy.pair[0].numel() and shares_storage(other.pair[0], proxy.pair[0]):
+                raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
+        proxy.node, proxy.pair, proxy.frozen = result.node, result.pair, result.frozen
+        if base is not None:  # x[0] += 1 changes x
+            proxy.view_of = None
+            self.assign_item(base, key, result)
+        return proxy
+
+    def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
+        """Record ``x[key] = value`` as a pure operation."""
+        self.assign(
+            proxy, self.create_proxy("call_function", functions.set_item, (proxy, selected_rows(key), value), {})
+        )
