@@ -27,7 +27,7 @@ def failing_rule():
     """Let a rule of ``cosh``, as if of this package, raise an error."""
 
     def fail_with(error):
-        space = {"__name__": "upscale_fx.channels.rules.broken", "error": error}
+        space = {"__name__": "upscale_fx.channels.rules.pointwise", "error": error}
         exec("def rule(op): raise error", space)
         REGISTRY["cosh"] = space["rule"]
 
