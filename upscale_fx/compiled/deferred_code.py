@@ -32,7 +32,7 @@ class DeferredCode(fx.GraphModule):
     def recompile(self) -> Any:
         """Make the code of the graph again, now or on demand."""
         if not _waiting.get():
-            return super().recompile()
+            return self.write_code()
         type(self).forward = _first_call
         return None
 
@@ -40,7 +40,11 @@ class DeferredCode(fx.GraphModule):
         """Make the code now if it does not exist yet."""
         for part in self.modules():  # a graph may call others
             if isinstance(part, DeferredCode) and type(part).forward is _first_call:
-                fx.GraphModule.recompile(part)
+                part.write_code()
+
+    def write_code(self) -> Any:
+        """Write the code of the graph as it is now."""
+        return super().recompile()
 
     @property
     def code(self) -> str:

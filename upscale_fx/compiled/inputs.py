@@ -7,12 +7,14 @@ two is a *row axis* (nodes, edges, graphs); every other axis is a *channel axis*
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from upscale_fx.compiled.objects.arguments import ObjectParts, built
 
 #: Row counts of the example graphs. SMALL and LARGE differ in all sums that PyG forms (N + E, N + 1, ...) and in the
 #: widths of padded batches: the most nodes of a graph and the most edges of a node.
@@ -97,6 +99,9 @@ class ModelInputs:
         nodes: number of nodes of the user's example, 0 if unknown.
         degree: number of edges of every node of the example, 0 if nodes differ or edges are not sorted by target.
         equal: whether the example has separate source and target nodes in equal number.
+        objects: arguments of forward() that are objects; ``arguments`` holds their attributes by their own names.
+        call: names of the arguments of forward(), objects included; empty if there are none.
+        unread: attributes of these objects that no output needs: the model's own call has them, the graph's has not.
     """
 
     arguments: dict[str, Any]
@@ -106,6 +111,9 @@ class ModelInputs:
     nodes: int = 0
     degree: int = 0
     equal: bool = False
+    objects: Mapping[str, ObjectParts] = field(default_factory=dict)
+    call: tuple[str, ...] = ()
+    unread: Mapping[str, Any] = field(default_factory=dict)
 
     def with_fixed_nodes(self) -> ModelInputs:
         """Return the arguments for models built for one number of nodes (with a weight per node)."""
@@ -147,7 +155,8 @@ class ModelInputs:
         return [*others, self.with_fixed_nodes()] if self.nodes else others
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Return positional and keyword arguments for the model's own forward()."""
+        """Return positional and keyword arguments for the model's own forward(); objects are put together."""
+        arguments = built(self.objects, arguments) if self.objects else arguments
         rest = {name: value for name, value in arguments.items() if name not in self.positional}
         return [arguments[name] for name in self.positional], rest
 
@@ -160,8 +169,22 @@ class ModelInputs:
                 return leaf.example(rows, generator, loops).to(self.device)
             return row_count(rows, leaf.symbol) if isinstance(leaf, RowCount) else leaf
 
-        example: dict[str, Any] = pytree.tree_map(build, self.arguments)
+        example: dict[str, Any] = pytree.tree_map(build, self.all_arguments())
         return example
+
+    def whole(self) -> ModelInputs:
+        """Return the description with the attributes that the graph does not read, to call the model itself."""
+        if not self.objects:
+            return self
+        names = [name for parts in self.objects.values() for name in parts.names() if name not in self.order]
+        return replace(self, arguments=self.all_arguments(), order=(*self.order, *names), unread={})
+
+    def all_arguments(self) -> dict[str, Any]:
+        """Return the descriptions of all arguments, those that the graph does not read too."""
+        merged = dict(self.arguments)
+        for name, spec in self.unread.items():
+            merged[name] = {**merged[name], **spec} if isinstance(merged.get(name), dict) else spec
+        return merged
 
 
 def row_count(rows: Mapping[str, int], symbol: str) -> int:

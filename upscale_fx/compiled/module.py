@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from torch import fx, nn
 from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.objects.arguments import built, has_objects, taken_apart
+from upscale_fx.compiled.objects.results import packed
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
@@ -41,6 +45,14 @@ class CompiledGNN(DeferredCode):
             raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
         return super().train(mode)
 
+    def write_code(self) -> Any:
+        """Write the code of the graph, and take objects apart before it if the traced model took any."""
+        code = super().write_code()
+        record = self.__dict__.get("meta", {}).get(RECORD)
+        if record is not None and (record.inputs.objects or record.results is not None):
+            type(self).forward = _with_objects(type(self).forward)
+        return code
+
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling traces the generated code again, which fails for PyG's functions.
         body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
@@ -52,6 +64,28 @@ class CompiledGNN(DeferredCode):
         root = nn.Module()
         root.__dict__.update(body)
         return make_module(root, copied_graph(self.graph), body["meta"], body["training"])
+
+
+def _with_objects(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward() of a graph that also takes the objects that the model takes, and returns those that it returns."""
+
+    @wraps(forward)
+    def call(self: CompiledGNN, *args: Any, **kwargs: Any) -> Any:
+        record: GraphRecord = self.meta[RECORD]
+        inputs, given = record.inputs, {}
+        if inputs.objects and has_objects(args, kwargs, inputs.objects):
+            kwargs, given = taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)
+            args = ()
+        result = forward(self, *args, **kwargs)
+        if record.results is None:
+            return result
+        if inputs.objects and not given:
+            bound = inspect.signature(forward).bind(self, *args, **kwargs).arguments
+            objects = built(inputs.objects, {name: bound[name] for name in bound if name in inputs.arguments})
+            given = {name: objects[name] for name in inputs.objects}
+        return packed(record.results, result, given)
+
+    return call
 
 
 def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
@@ -157,6 +191,8 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
             if full not in persistent:
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
+    if record is not None and (record.inputs.objects or record.results is not None):
+        module.recompile()  # again, now that the record says which objects a call takes
     return module
 
 
@@ -187,5 +223,10 @@ def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, 
 
     ``quiet`` calls ``forward`` directly, because a GraphModule's own call prints a traceback when it fails.
     """
-    args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
+    if not isinstance(model, CompiledGNN):
+        args, kwargs = inputs.bind(arguments)
+    elif inputs.objects and inputs_of(model).objects:
+        args, kwargs = [], built(inputs.objects, arguments)
+    else:
+        args, kwargs = [], dict(arguments)
     return (model.forward if quiet else model)(*args, **kwargs)

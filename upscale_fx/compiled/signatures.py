@@ -22,6 +22,23 @@ def signature_of(model: nn.Module) -> inspect.Signature:
     return signature
 
 
+#: Names of arguments that are a graph with all its attributes.
+_OBJECTS = ("data", "batch", "graph", "graphs", "g", "input", "inputs", "sample", "minibatch", "mini_batch", "mol")
+
+
+def names_object(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is an object with attributes, such as a ``Data``, by its annotation or its name."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    if any(kind in text for kind in ("Tensor", "Adj", "int", "float", "bool", "dict", "Dict")):
+        return False
+    if parameter.annotation is not parameter.empty and any(kind in text for kind in ("Data", "Batch")):
+        return True
+    return parameter.name in _OBJECTS or parameter.name.endswith(("data", "_graph", "_batch"))
+
+
 def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return example arguments by the names of the signature; raises InputError if they do not fit it."""
     if inputs is None:

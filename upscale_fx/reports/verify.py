@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import call_by_name
+from upscale_fx.compiled.objects.results import tensors_of
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError, VerificationError
@@ -92,12 +92,12 @@ def _run(model: nn.Module, inputs: ModelInputs, arguments: dict[str, Any]) -> An
 
 
 def _default_tolerance(expected: Any) -> float:
-    dtypes = [leaf.dtype for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
+    dtypes = [leaf.dtype for leaf in tensors_of(expected) if isinstance(leaf, Tensor)]
     return max((_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes), default=1e-4)
 
 
 def _message(expected: Any, actual: Any, graph: str, gap: float, limit: float) -> str:
-    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(actual), strict=False)
+    pairs = zip(tensors_of(expected), tensors_of(actual), strict=False)
     for number, (a, b) in enumerate(pairs):
         if largest_difference(a, b) > limit or getattr(a, "shape", None) != getattr(b, "shape", None):
             shapes = f"shape {list(getattr(a, 'shape', []))} against {list(getattr(b, 'shape', []))}"

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.signatures import named_arguments
 from upscale_fx.tracing.example_rows import ExampleRows, Path
+from upscale_fx.tracing.objects.apart import describable, take_examples_apart
 
 
 def inputs_from_examples(model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any]) -> ModelInputs:
@@ -21,21 +22,25 @@ def inputs_from_examples(model: nn.Module, signature: inspect.Signature, argumen
     Raises:
         InputError: an argument is of a kind that cannot be described.
     """
-    arguments, order, positional = named_arguments(signature, arguments)
+    arguments, call, positional = named_arguments(signature, arguments)
+    apart = take_examples_apart(arguments, call)
     rows = ExampleRows()
-    rows.learn(arguments)
-    specs = {
-        name: pytree.tree_map_with_path(lambda path, value, name=name: rows.spec(name, _keys(path), value), value)
-        for name, value in arguments.items()
-    }
+    rows.learn(apart.arguments)
+
+    def describe(name: str, value: Any) -> Any:
+        return pytree.tree_map_with_path(lambda path, leaf: rows.spec(name, _keys(path), leaf), value)
+
+    apart = describable(apart, describe)
     return ModelInputs(
-        specs,
-        order,
+        {name: describe(name, value) for name, value in apart.arguments.items()},
+        apart.order,
         device_of(model),
         positional,
         rows.sizes.get("N", 0),
         rows.degree,
         rows.sizes.get("N1", 0) == rows.sizes.get("N"),
+        apart.objects,
+        call if apart.objects else (),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,13 +26,17 @@ from upscale_fx.compiled.module import (
     parameter_bytes,
     unfused,
 )
+from upscale_fx.compiled.objects.reads import recorded
+from upscale_fx.compiled.objects.results import RESULTS
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
-from upscale_fx.tracing.describe import describe_inputs
+from upscale_fx.tracing.describe import describe_inputs, takes_objects
 from upscale_fx.tracing.modes import merge_modes
+from upscale_fx.tracing.objects.apart import refused_attribute
+from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.proxy import CannotTrace
 from upscale_fx.tracing.tracer import GraphTracer
 
@@ -55,17 +60,22 @@ def trace_model(
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
     root = without_caches(own_copy(model))
-    inputs = inputs or _fitting_inputs(root, example_inputs, example_kwargs)
+    inputs = inputs.whole() if inputs else _fitting_inputs(root, example_inputs, example_kwargs)
     _drop_observers(root, inputs)
-    graph = trace_mode(root, inputs, training=False)
-    reason = _merge_training(root, inputs, graph)
+    with recorded() as reads:
+        graph = trace_mode(root, inputs, training=False)
+        reason = _merge_training(root, inputs, graph)
+    if refused := refused_attribute(inputs, reads):
+        raise InputError(refused)
+    inputs = only_read(inputs, graph, reads, partial(_run_with, root))
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
     if reason and model.training:
         warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
-    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "")
+    results = graph.output_node().meta[RESULTS]
+    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "", results=results)
     traced = make_module(root, graph, {RECORD: record}, model.training)
     _check_trace(root, traced)
     read = dict(traced.named_parameters())
@@ -81,8 +91,11 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
     described = list(describe_inputs(root, example_inputs, example_kwargs))
     for inputs in [*described, *described[0].variants()]:
         try:
-            run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule))
+            with recorded() as reads:
+                run_example(root, inputs, SMALL, quiet=isinstance(root, fx.GraphModule))
         except Exception as error:
+            if refused := refused_attribute(inputs, reads):
+                raise InputError(refused) from error
             failure = failure or error
             tried.append(inputs)
         else:
@@ -94,6 +107,12 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
         f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
         f"on small graphs that it makes like the examples.)"
     ) from failure
+
+
+def _run_with(root: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any]) -> Any:
+    """Return the model's output for these arguments, in ``eval()``."""
+    with in_mode(root, training=False), torch.no_grad(), undisturbed(root):
+        return call_by_name(root, inputs, arguments)
 
 
 def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
@@ -189,6 +208,8 @@ def _merge_training(root: nn.Module, inputs: ModelInputs, graph: fx.Graph) -> st
         train = trace_mode(root, inputs, training=True)
     except TraceError as error:
         return f"in train() {error}"
+    if train.output_node().meta[RESULTS] != graph.output_node().meta[RESULTS]:
+        return "forward() returns another type in train() than in eval()"
     return merge_modes(graph, train, root)
 
 
@@ -255,6 +276,8 @@ def trace_like(
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
+    if not has_example and calibration is not None and takes_objects(model):  # the data says what such objects hold
+        return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
     try:
         return trace_model(model, example_inputs, example_kwargs)
     except (InputError, TraceError):

@@ -34,6 +34,8 @@ class GraphRecord:
         estimates: by name of a norm, how many of its channels the statistic was, and is, taken over.
         precision: how a cast to another dtype changed the outputs; None without a cast.
         origins: by name of a parameter that was cut or folded, where its entries come from.
+        results: how objects are made of what the graph returns; None if it returns what forward() does.
+        method: the method of the model that was traced.
         plain: after fusing, the nodes of the graph from before; channel analyses read these.
     """
 
@@ -47,6 +49,8 @@ class GraphRecord:
     estimates: Mapping[str, KeptChannels] = field(default_factory=dict)
     precision: Precision | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    results: Any = None
+    method: str = "forward"
     plain: tuple[NodeRecord, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphRecord:
