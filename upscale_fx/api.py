@@ -30,23 +30,33 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @trainable
-def trace(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> CompiledGNN:
+def trace(
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    method: str = "forward",
+) -> CompiledGNN:
     """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
 
     Args:
         model: any PyTorch Geometric model; it is copied, never touched.
-        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. By default they are made up
-            from argument names and declared widths.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)`` or ``(data,)``. By default they
+            are made up from argument names and declared widths; of an object, such as a ``Data``, those attributes
+            that the model reads.
         example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
+        method: the method that is traced, such as ``"encode"``; the graph's ``forward()`` is this method.
 
     Returns:
         A GraphModule that computes what the model computes on graphs of any size, with the model's parameter names.
+        Where the model takes objects, the graph takes them too: ``compiled(data)``, or their attributes as arguments,
+        ``compiled(x, edge_index)``. It leaves them as they are; one that the model returns comes back as a copy.
 
     Raises:
         TraceError: the model cannot be traced; the message has module, source line, reason and remedy.
         InputError: example inputs are missing or do not fit.
     """
-    return trace_model(model, example_inputs, example_kwargs)
+    return trace_model(model, example_inputs, example_kwargs, method=method)
 
 
 @trainable
@@ -69,6 +79,7 @@ def mask(
     progress: bool = True,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    method: str = "forward",
 ) -> Model:
     """A copy of the model, same class, in which every consumer's least important input channels have zero weights.
 
@@ -102,6 +113,7 @@ def mask(
         progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
+        method: the method that is traced; see :func:`trace`.
 
     Raises:
         AmountError: there is no amount, an amount is not a number in [0, 1), or a budget cannot be met.
@@ -115,7 +127,7 @@ def mask(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress,
     )  # fmt: skip
-    return mask_model(model, options, Example(example_inputs, example_kwargs))
+    return mask_model(model, options, Example(example_inputs, example_kwargs, method))
 
 
 @trainable
@@ -124,6 +136,7 @@ def compact(
     *,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    method: str = "forward",
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
@@ -133,6 +146,7 @@ def compact(
         model: the model, such as the result of ``mask`` or of ``torch.nn.utils.prune``; never touched.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
+        method: the method that is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels keep all
             their channels by default. With this option, channels that no other call reads are removed, and statistics
@@ -145,7 +159,7 @@ def compact(
         TraceError, InputError: see :func:`trace`.
     """
     options = CompactOptions(callback=callback, approximate_norms=approximate_norms)
-    return compact_model(model, options, Example(example_inputs, example_kwargs))
+    return compact_model(model, options, Example(example_inputs, example_kwargs, method))
 
 
 @trainable
@@ -154,6 +168,7 @@ def optimize(
     *,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    method: str = "forward",
     callback: Callback | None = None,
     inference: bool = False,
     dtype: torch.dtype | None = None,
@@ -164,6 +179,7 @@ def optimize(
         gm: the result of ``trace`` or ``compact``, or a model, which is traced first.
         example_inputs: positional arguments of one call, to trace a model; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
+        method: the method that is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout is removed, batch norms
             fold into the layers beside them, and channels with the same value in every row (a pruned channel after
@@ -176,7 +192,7 @@ def optimize(
         InputError: ``dtype`` is not one of these.
         TraceError, InputError: see :func:`trace`.
     """
-    return optimize_model(gm, Example(example_inputs, example_kwargs), callback, inference, dtype)
+    return optimize_model(gm, Example(example_inputs, example_kwargs, method), callback, inference, dtype)
 
 
 @trainable
@@ -205,6 +221,7 @@ def prune(
     tolerance: float = 1 / 64,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    method: str = "forward",
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
@@ -235,6 +252,7 @@ def prune(
         tolerance: how finely amounts are tried, in (0, 1).
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
+        method: the method that is traced; see :func:`trace`.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
@@ -248,6 +266,6 @@ def prune(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress, steps=steps, schedule=schedule, between=between, evaluate=evaluate,
         max_drop=max_drop, tolerance=tolerance, example_inputs=example_inputs, example_kwargs=example_kwargs,
-        callback=callback, approximate_norms=approximate_norms,
+        method=method, callback=callback, approximate_norms=approximate_norms,
     )  # fmt: skip
     return prune_model(model, options)

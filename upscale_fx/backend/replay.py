@@ -20,8 +20,8 @@ from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import OTHER, SMALL, ModelInputs
 from upscale_fx.compiled.undisturbed import undisturbed
 from upscale_fx.errors import TraceError
+from upscale_fx.tracing.check_trace import run_example
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy, is_proxy
-from upscale_fx.tracing.trace import run_example
 
 #: Operators that change their first operand.
 _IN_PLACE = {getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or")}

@@ -16,15 +16,16 @@ from torch import fx, nn
 from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.functions import ByMode
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.missing_types import Missing, missing_types, text_of, without_types
 from upscale_fx.compiled.objects.arguments import built, has_objects, taken_apart
 from upscale_fx.compiled.objects.results import packed
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
-from upscale_fx.errors import ModeError
+from upscale_fx.errors import InputError, ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
-            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call")  # fmt: skip
+            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_graphs_without_types")  # fmt: skip
 
 
 #: The key of the record in the ``meta`` of a graph.
@@ -48,8 +49,9 @@ class CompiledGNN(DeferredCode):
     def write_code(self) -> Any:
         """Write the code of the graph, and take objects apart before it if the traced model took any."""
         code = super().write_code()
+        self.__dict__.pop("_graphs_without_types", None)  # made of the graph as it was
         record = self.__dict__.get("meta", {}).get(RECORD)
-        if record is not None and (record.inputs.objects or record.results is not None):
+        if record is not None and _prepares_calls(record):
             type(self).forward = _with_objects(type(self).forward)
         return code
 
@@ -66,6 +68,12 @@ class CompiledGNN(DeferredCode):
         return make_module(root, copied_graph(self.graph), body["meta"], body["training"])
 
 
+def _prepares_calls(record: GraphRecord) -> bool:
+    """Whether calls take or give objects, or dictionaries by type."""
+    typed = any(isinstance(spec, dict) for spec in record.inputs.arguments.values())
+    return bool(record.inputs.objects) or record.results is not None or typed
+
+
 def _with_objects(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The forward() of a graph that also takes the objects that the model takes, and returns those that it returns."""
 
@@ -76,7 +84,9 @@ def _with_objects(forward: Callable[..., Any]) -> Callable[..., Any]:
         if inputs.objects and has_objects(args, kwargs, inputs.objects):
             kwargs, given = taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)
             args = ()
-        result = forward(self, *args, **kwargs)
+        named = {**dict(zip(inputs.order, args, strict=False)), **kwargs}
+        missing = missing_types(inputs, named, record.any_order) & record.typed
+        result = run_without_types(self, missing, named) if missing else forward(self, *args, **kwargs)
         if record.results is None:
             return result
         if inputs.objects and not given:
@@ -86,6 +96,39 @@ def _with_objects(forward: Callable[..., Any]) -> Callable[..., Any]:
         return packed(record.results, result, given)
 
     return call
+
+
+def graph_without_types(gm: CompiledGNN, missing: Missing) -> fx.Graph | None:
+    """Return the unfused nodes of a graph without what needs missing types; None if it has no outputs then."""
+    records = record_of(gm).plain
+    return without_types(gm.graph if records is None else graph_of(records), missing)
+
+
+def run_without_types(gm: CompiledGNN, missing: Missing, arguments: Mapping[str, Any]) -> Any:
+    """Call a graph for a batch that lacks types, unfused.
+
+    Raises:
+        InputError: the model refuses such a batch, or it was never compared with the graph for one.
+    """
+    known = record_of(gm).lacking
+    reason = known.get(missing)
+    if reason is None:
+        reason = (
+            f"a batch without {text_of(missing)} was not tried when this graph was traced; trace again with an example "
+            f"that lacks the same"
+        )
+    if reason:
+        raise InputError(reason)
+    graphs = gm.__dict__.setdefault("_graphs_without_types", {})
+    if missing not in graphs:
+        graphs[missing] = graph_without_types(gm, missing)
+    return run_graph(gm, graphs[missing], arguments)
+
+
+def run_graph(gm: CompiledGNN, graph: fx.Graph, arguments: Mapping[str, Any]) -> Any:
+    """Run another graph over the parameters, buffers and modules of ``gm``."""
+    values = [arguments.get(str(node.target)) for node in graph.find_nodes(op="placeholder")]
+    return fx.Interpreter(gm, graph=graph).run(*values, enable_io_processing=False)
 
 
 def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
@@ -191,8 +234,8 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
             if full not in persistent:
                 owner._non_persistent_buffers_set.add(name)
     module.meta = dict(meta)
-    if record is not None and (record.inputs.objects or record.results is not None):
-        module.recompile()  # again, now that the record says which objects a call takes
+    if record is not None and _prepares_calls(record):
+        module.recompile()  # again, now that the record says what a call takes
     return module
 
 

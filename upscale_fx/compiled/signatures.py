@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,28 @@ def signature_of(model: nn.Module) -> inspect.Signature:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return inspect.Signature([inspect.Parameter(name, kind) for name in model.signature.param_dict])
     return signature
+
+
+def with_entry(model: nn.Module, method: str) -> nn.Module:
+    """Return a module that shares everything with the model and whose ``forward()`` is another method of it.
+
+    Raises:
+        InputError: the model has no such method.
+    """
+    missing = getattr(model.forward, "__func__", None) is nn.Module.forward
+    if method == "forward" and not missing:
+        return model
+    function = getattr(type(model), method, None)
+    if (missing and method == "forward") or not callable(function or model.__dict__.get(method)):
+        own = [name for name, value in vars(type(model)).items() if callable(value) and not name.startswith("_")]
+        raise InputError(
+            f"{type(model).__name__} has no method '{method}' to trace; pass method=, one of "
+            f"its own: {', '.join(own) or 'none'}"
+        )
+    entry = type(model).__new__(type(model))
+    entry.__dict__.update(model.__dict__)
+    entry.__dict__["forward"] = model.__dict__.get(method) or MethodType(function, entry)
+    return entry
 
 
 #: Names of arguments that are a graph with all its attributes.

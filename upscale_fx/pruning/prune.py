@@ -27,16 +27,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Example:
-    """The arguments of one call, with which a model is traced; see :func:`upscale_fx.trace`."""
+    """The arguments of one call, with which a model is traced, and the method; see :func:`upscale_fx.trace`."""
 
     inputs: Any = None
     kwargs: Mapping[str, Any] | None = None
+    method: str = "forward"
 
 
 def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
     """A copy of the model with masked weights; see :func:`upscale_fx.mask`."""
     check_one_goal(options)
-    traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform)
+    traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform, example.method)
     masked = cast(Model, own_copy(model))
     plan_of(traced, options).apply(masked)
     return masked
@@ -44,7 +45,7 @@ def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
 
 def compact_model(model: nn.Module, options: CompactOptions, example: Example) -> CompiledGNN:
     """A smaller graph of a model with zeros in it; see :func:`upscale_fx.compact`."""
-    return compact_once(trace_model(model, example.inputs, example.kwargs), options)
+    return compact_once(trace_model(model, example.inputs, example.kwargs, method=example.method), options)
 
 
 def optimize_model(
@@ -58,7 +59,7 @@ def optimize_model(
     if isinstance(model, CompiledGNN):
         graph = copy.deepcopy(unfused(model))
     else:
-        graph = trace_model(model, example.inputs, example.kwargs)
+        graph = trace_model(model, example.inputs, example.kwargs, method=example.method)
     return optimized(graph, callback, inference, dtype)
 
 
@@ -102,6 +103,7 @@ class PruneOptions:
         tolerance: float = 1 / 64,
         example_inputs: Any = None,
         example_kwargs: Mapping[str, Any] | None = None,
+        method: str = "forward",
         callback: Callback | None = None,
         approximate_norms: bool = False,
         progress: bool = True,
@@ -120,7 +122,7 @@ class PruneOptions:
             CompactOptions(callback=callback, approximate_norms=approximate_norms),
             StepOptions(steps=steps, schedule=schedule, between=between, progress=progress),
             target_of(evaluate, max_drop, tolerance, progress),
-            Example(example_inputs, example_kwargs),
+            Example(example_inputs, example_kwargs, method),
         )
 
 
@@ -131,7 +133,7 @@ def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
         NothingToPruneError, TraceError, InputError, TargetError, EvaluationError: see :func:`upscale_fx.prune`.
     """
     mask, example = options.mask, options.example
-    traced = trace_like(model, example.inputs, example.kwargs, mask.calibration, mask.transform)
+    traced = trace_like(model, example.inputs, example.kwargs, mask.calibration, mask.transform, example.method)
     if options.target is not None:
         return _prune_to_target(model, traced, mask, options.compact, options.target)
     if options.steps.steps == 1:

@@ -89,15 +89,22 @@ class Groups(nx.DiGraph):  # type: ignore[type-arg]
         return Path(path)
 
 
-def groups(model: nn.Module, example_inputs: Any = None, example_kwargs: Mapping[str, Any] | None = None) -> Groups:
+def groups(
+    model: nn.Module,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    method: str = "forward",
+) -> Groups:
     """The tied groups of a model: producers, consumers, barriers and the values between them.
 
     Args:
         model: a model or a traced graph.
         example_inputs: positional arguments of one call; see :func:`upscale_fx.trace`.
         example_kwargs: keyword arguments of one call.
+        method: the method that is traced; see :func:`upscale_fx.trace`.
     """
-    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs)))
+    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs, method=method)))
 
 
 def group_channels(flow: Dataflow) -> Groups:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.inputs import ModelInputs
-from upscale_fx.compiled.module import call_by_name
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, record_of
 from upscale_fx.compiled.objects.results import tensors_of
 from upscale_fx.compiled.ownership import check_model
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.undisturbed import in_mode, preserved_rng
 from upscale_fx.errors import InputError, VerificationError
 from upscale_fx.tracing.describe import bind_examples
@@ -51,6 +52,8 @@ def verify(
     """
     check_model(reference)
     check_model(compiled)
+    if isinstance(compiled, CompiledGNN) and not isinstance(reference, CompiledGNN):
+        reference = with_entry(reference, record_of(compiled).method)
     example, inputs = bind_examples(reference, example_inputs, example_kwargs)
     graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", example)]
     inputs = _accepted(reference, inputs)

@@ -8,31 +8,32 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec
+from upscale_fx.compiled.inputs import SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
     RECORD,
     CompiledGNN,
-    call_by_name,
     inputs_of,
     make_module,
     note,
     parameter_bytes,
+    record_of,
     unfused,
 )
 from upscale_fx.compiled.objects.reads import recorded
 from upscale_fx.compiled.objects.results import RESULTS
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
+from upscale_fx.tracing.check_trace import check_trace, note_types, run_example, run_with
 from upscale_fx.tracing.describe import describe_inputs, takes_objects
 from upscale_fx.tracing.modes import merge_modes
 from upscale_fx.tracing.objects.apart import refused_attribute
@@ -46,10 +47,12 @@ def trace_model(
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """Trace a model into a graph with copies of its parameters; the model does not change.
 
-    ``inputs`` is a ready description of the arguments, which replaces examples.
+    ``inputs`` is a ready description of the arguments, which replaces examples; ``method`` is traced instead of
+    ``forward``.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -57,9 +60,11 @@ def trace_model(
     """
     check_model(model)
     if isinstance(model, CompiledGNN):
+        if method != record_of(model).method and method != "forward":
+            raise InputError(f"a graph has one entry, forward(); trace the model itself with method='{method}'")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
-    root = without_caches(own_copy(model))
+    root = without_caches(own_copy(with_entry(model, method)))
     inputs = inputs.whole() if inputs else _fitting_inputs(root, example_inputs, example_kwargs)
     _drop_observers(root, inputs)
     with recorded() as reads:
@@ -67,7 +72,7 @@ def trace_model(
         reason = _merge_training(root, inputs, graph)
     if refused := refused_attribute(inputs, reads):
         raise InputError(refused)
-    inputs = only_read(inputs, graph, reads, partial(_run_with, root))
+    inputs = only_read(inputs, graph, reads, partial(run_with, root))
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
@@ -75,9 +80,10 @@ def trace_model(
     if reason and model.training:
         warn(f"{type(model).__name__} is in train(), but the graph made of it is for eval() only: {reason}")
     results = graph.output_node().meta[RESULTS]
-    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "", results=results)
+    record = GraphRecord(inputs, type(model).__name__, eval_only=reason or "", results=results, method=method)
     traced = make_module(root, graph, {RECORD: record}, model.training)
-    _check_trace(root, traced)
+    check_trace(root, traced)
+    note_types(root, traced)
     read = dict(traced.named_parameters())
     unused = tuple(sorted(sizes.keys() - read.keys()))
     note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
@@ -109,12 +115,6 @@ def _fitting_inputs(root: nn.Module, example_inputs: Any, example_kwargs: Mappin
     ) from failure
 
 
-def _run_with(root: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any]) -> Any:
-    """Return the model's output for these arguments, in ``eval()``."""
-    with in_mode(root, training=False), torch.no_grad(), undisturbed(root):
-        return call_by_name(root, inputs, arguments)
-
-
 def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
     """Remove forward hooks that only observe, so that they never see proxies; hooks that change outputs stay."""
     hooks = {module: dict(module._forward_hooks) for module in root.modules() if module._forward_hooks}
@@ -140,14 +140,6 @@ def expected_width(failure: BaseException) -> str:
     width = getattr(module, "in_channels", getattr(module, "in_features", None))
     expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
     return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
-
-
-def run_example(
-    model: nn.Module, inputs: ModelInputs, rows: dict[str, int], quiet: bool = False, **options: Any
-) -> Any:
-    """Return the model's output on an example graph, in ``eval()``; the model and the RNG stay as they were."""
-    with in_mode(model, training=False), torch.no_grad(), undisturbed(model):
-        return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
 
 
 #: Tracing replaces functions of torch while it runs; two threads must not do so at once.
@@ -239,48 +231,22 @@ def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapp
                 raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
 
 
-def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
-    """Check that graph and model agree on example graphs that were not traced, one of them a node without edges.
-
-    Raises:
-        TraceError: they differ, so the model depends on the size or the values of its inputs.
-    """
-    for rows in CHECKED:
-        try:
-            expected = run_example(root, inputs_of(traced), rows, seed=7, loops=rows is OTHER)
-        except Exception:  # the model itself refuses this graph, so there is nothing to compare with
-            continue
-        try:
-            actual = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
-        except Exception as error:
-            raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
-        gap = largest_difference(expected, actual)
-        if not gap <= 1e-4:
-            raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
-
-
-def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
-    return (
-        f"{type(root).__name__} was traced, but for {rows['N']} nodes and {rows['E']} edges the graph does not do what "
-        f"the model does ({what}): forward() branches on the size or the values of its inputs; write that branch as a "
-        f"tensor operation (torch.where)"
-    )
-
-
 def trace_like(
     model: nn.Module,
     example_inputs: Any,
     example_kwargs: Mapping[str, Any] | None,
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
-    if not has_example and calibration is not None and takes_objects(model):  # the data says what such objects hold
-        return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
+    entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
+    if not has_example and calibration is not None and takes_objects(entry):  # the data says what such objects hold
+        return trace_model(model, *arguments_of(next(iter(calibration)), entry, transform), method=method)
     try:
-        return trace_model(model, example_inputs, example_kwargs)
+        return trace_model(model, example_inputs, example_kwargs, method=method)
     except (InputError, TraceError):
         if has_example or calibration is None:
             raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform))
+    return trace_model(model, *arguments_of(next(iter(calibration)), entry, transform), method=method)

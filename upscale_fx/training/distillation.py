@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from torch_geometric.data.data import BaseData
 
 from upscale_fx.compiled.batches import Transform, arguments_of
+from upscale_fx.compiled.module import CompiledGNN, record_of
 from upscale_fx.compiled.objects.results import tensors_of
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.errors import InputError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -89,7 +91,7 @@ class Objective:
             assert task_loss is not None
             return task_loss
         with torch.no_grad():
-            target = _called(self.teacher, inputs)
+            target = _called(_same_method(self.teacher, self.model), inputs)
         matched = distillation(output, target, self.temperature)
         return matched if task_loss is None else (1 - self.teacher_weight) * task_loss + self.teacher_weight * matched
 
@@ -97,10 +99,18 @@ class Objective:
 def _called(model: nn.Module, inputs: Any) -> Any:
     """The output of a model for a batch, which stays as it is: a model may set attributes of a Data object."""
     args, kwargs = arguments_of(inputs, model)
-    own = [copy.copy(value) if isinstance(value, BaseData) else value for value in args]
-    return model(
-        *own, **{key: copy.copy(value) if isinstance(value, BaseData) else value for key, value in kwargs.items()}
-    )
+    return model(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
+
+
+def _own(value: Any) -> Any:
+    return copy.copy(value) if isinstance(value, BaseData) else value
+
+
+def _same_method(teacher: nn.Module, model: nn.Module) -> nn.Module:
+    """The teacher, with the method as its ``forward`` that the graph was traced from."""
+    if isinstance(model, CompiledGNN) and not isinstance(teacher, CompiledGNN):
+        return with_entry(teacher, record_of(model).method)
+    return teacher
 
 
 def _scalar(value: Any) -> Tensor:

@@ -35,6 +35,9 @@ class GraphRecord:
         precision: how a cast to another dtype changed the outputs; None without a cast.
         origins: by name of a parameter that was cut or folded, where its entries come from.
         results: how objects are made of what the graph returns; None if it returns what forward() does.
+        typed: entries of dictionaries that the traced graph reads, as (argument, type).
+        lacking: combinations of these that a batch may lack, with the reason why not; empty if it may.
+        any_order: whether types may be in another order in dictionaries.
         method: the method of the model that was traced.
         plain: after fusing, the nodes of the graph from before; channel analyses read these.
     """
@@ -50,6 +53,9 @@ class GraphRecord:
     precision: Precision | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     results: Any = None
+    typed: frozenset[tuple[str, Any]] = frozenset()
+    lacking: Mapping[frozenset[tuple[str, Any]], str] = field(default_factory=dict)
+    any_order: bool = True
     method: str = "forward"
     plain: tuple[NodeRecord, ...] | None = None
 
