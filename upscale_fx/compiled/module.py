@@ -128,7 +128,16 @@ def run_without_types(gm: CompiledGNN, missing: Missing, arguments: Mapping[str,
 def run_graph(gm: CompiledGNN, graph: fx.Graph, arguments: Mapping[str, Any]) -> Any:
     """Run another graph over the parameters, buffers and modules of ``gm``."""
     values = [arguments.get(str(node.target)) for node in graph.find_nodes(op="placeholder")]
-    return fx.Interpreter(gm, graph=graph).run(*values, enable_io_processing=False)
+    return _without_fx_types(fx.Interpreter(gm, graph=graph).run(*values, enable_io_processing=False))
+
+
+def _without_fx_types(value: Any) -> Any:
+    """A result with Python's own dictionaries and lists in place of FX's immutable ones."""
+    if isinstance(value, dict):
+        return {key: _without_fx_types(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_fx_types(item) for item in value]
+    return tuple(map(_without_fx_types, value)) if type(value) is tuple else value
 
 
 def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
