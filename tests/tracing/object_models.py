@@ -226,7 +226,7 @@ class Deletes(Base):
 class Output:
     """What a model returns."""
 
-    logits: Tensor
+    logits: Any
     hidden: Any
     kind: str = "output"
 

@@ -208,15 +208,17 @@ def arguments_of(
 
 def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Return the arguments of a graph whose model takes objects; None if the batch holds the graph's own arguments."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
     if isinstance(value, Mapping) and not is_object(value):
-        args, kwargs = (), dict(value)
+        kwargs = dict(value)
     elif is_object(value) and (is_named_tuple(value) or not isinstance(value, tuple | list)):
-        args, kwargs = (value,), {}
+        args = (value,)
         if isinstance(value, BaseData):  # arguments besides the object may be attributes of it
             others = [name for name in inputs.call[1:] if name not in inputs.objects and inputs.arguments.get(name)]
             kwargs = {name: value[name] for name in others if name in value}
     elif isinstance(value, tuple | list):
-        args, kwargs = tuple(value), {}
+        args = tuple(value)
     else:
         return None
     if not has_objects(args, kwargs, inputs.objects):

@@ -80,7 +80,8 @@ def _with_objects(forward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(forward)
     def call(self: CompiledGNN, *args: Any, **kwargs: Any) -> Any:
         record: GraphRecord = self.meta[RECORD]
-        inputs, given = record.inputs, {}
+        inputs = record.inputs
+        given: dict[str, Any] = {}
         if inputs.objects and has_objects(args, kwargs, inputs.objects):
             kwargs, given = taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)
             args = ()

@@ -32,7 +32,7 @@ def with_entry(model: nn.Module, method: str) -> nn.Module:
     missing = getattr(model.forward, "__func__", None) is nn.Module.forward
     if method == "forward" and not missing:
         return model
-    function = getattr(type(model), method, None)
+    function: Any = getattr(type(model), method, None)
     if (missing and method == "forward") or not callable(function or model.__dict__.get(method)):
         own = [name for name, value in vars(type(model)).items() if callable(value) and not name.startswith("_")]
         raise InputError(

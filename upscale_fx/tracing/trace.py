@@ -241,6 +241,7 @@ def trace_like(
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
+    check_model(model)
     entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
     if not has_example and calibration is not None and takes_objects(entry):  # the data says what such objects hold
         return trace_model(model, *arguments_of(next(iter(calibration)), entry, transform), method=method)

@@ -132,7 +132,8 @@ def made(kind: Kind, values: Mapping[str, Any], reads: Reads | None = None, plac
     if issubclass(kind.cls, BaseData):
         return _made_data(kind, values, reads, place)
     if issubclass(kind.cls, tuple) and hasattr(kind.cls, "_fields"):
-        return kind.cls(*(values.get(name) for name in kind.cls._fields))
+        cls: Any = kind.cls
+        return cls(*[values.get(name) for name in cls._fields])
     if issubclass(kind.cls, list | tuple):
         return kind.cls(values.values())
     if issubclass(kind.cls, Mapping) and not dataclasses.is_dataclass(kind.cls):
@@ -150,7 +151,7 @@ def _fields(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 
-def _blank(cls: type) -> Any:
+def _blank(cls: Any) -> Any:
     return cls.__new__(cls)
 
 
@@ -166,10 +167,10 @@ def _constructed(cls: type, values: Mapping[str, Any]) -> Any:
 def _made_data(kind: Kind, values: Mapping[str, Any], reads: Reads | None, place: Place) -> Any:
     value: Any
     if kind.batched:
-        value = Batch(_base_cls=kind.cls)  # type: ignore[call-arg]
+        value = Batch(_base_cls=kind.cls)
     else:
         value = _blank(kind.cls)
-        base = HeteroData if issubclass(kind.cls, HeteroData) else Data if issubclass(kind.cls, Data) else kind.cls
+        base: Any = HeteroData if issubclass(kind.cls, HeteroData) else Data if issubclass(kind.cls, Data) else kind.cls
         base.__init__(value)
     stores = {}
     for key in (part for group in kind.types for part in group):
@@ -199,5 +200,6 @@ def _importable(cls: type) -> type:
         for part in base.__qualname__.split("."):
             found = getattr(found, part, None)
         if found is base and base is not object and base.__module__ != "__main__":
-            return base
+            importable: type = base
+            return importable
     return types.SimpleNamespace

@@ -181,7 +181,7 @@ def is_in(where: Place, place: Place) -> bool:
 
 
 def _text(place: Place) -> str:
-    return place[0] + "".join(f"[{part}]" if str(part).isdigit() else f".{part}" for part in place[1:])
+    return str(place[0]) + "".join(f"[{part}]" if str(part).isdigit() else f".{part}" for part in place[1:])
 
 
 def attributes_read(inputs: ModelInputs, reads: Reads) -> list[str]:

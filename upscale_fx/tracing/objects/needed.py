@@ -143,7 +143,7 @@ def _would_matter(inputs: ModelInputs, place: Place, name: str, run: Run) -> boo
     parts = inputs.objects.get(place[0])
     if len(place) > 1 or parts is None or parts.kind.types:
         return True
-    known = inputs.objects | {place[0]: replace(parts, parts={**parts.parts, name: "attribute"})}
+    known = {**inputs.objects, place[0]: replace(parts, parts={**parts.parts, name: "attribute"})}
     values = {**inputs.arguments, "attribute": TensorSpec(("N",), torch.get_default_dtype())}
     more = replace(inputs, arguments=values, objects=known)
     for rows in (SMALL, LARGE):
