@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from tests.conformance import CASES
 from tests.conformance.arguments import ARGUMENTS, HEADERS
+from tests.conformance.kinds import KINDS
 from tests.conformance.left_out import LEFT_OUT
 from tests.conformance.usages import USAGES
 
@@ -53,6 +54,7 @@ def page() -> str:
     parts.append(
         f"## Other modules, and convolutions as users write them\n\n{_table(sorted(set(rows) - known), rows)}\n"
     )
+    parts.append("## Kinds of models and calls\n\n" + tabulate(KINDS, headers=["kind", "test"], tablefmt="pipe") + "\n")
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")

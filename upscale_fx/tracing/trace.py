@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -14,24 +15,31 @@ from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.comparison import largest_difference
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
-from upscale_fx.compiled.inputs import CHECKED, OTHER, SMALL, ModelInputs, TensorSpec
+from upscale_fx.compiled.inputs import SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
-    RECORD,
     CompiledGNN,
     inputs_of,
     make_module,
     note,
     parameter_bytes,
+    record_of,
     unfused,
 )
+from upscale_fx.compiled.objects.reads import recorded
+from upscale_fx.compiled.objects.results import RESULTS
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
+from upscale_fx.compiled.record.graph import RECORD
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
-from upscale_fx.tracing.describe import describe_inputs
+from upscale_fx.tracing.check_trace import check_trace, note_types, run_with
+from upscale_fx.tracing.describe import describe_inputs, takes_objects
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
-from upscale_fx.tracing.modes import merge_modes
+from upscale_fx.tracing.modes import DifferentGraphs, merge_modes
+from upscale_fx.tracing.objects.apart import refused_attribute
+from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.parts import attached, eval_parts, modes_after_switch, part_paths
 from upscale_fx.tracing.proxy import CannotTrace
 from upscale_fx.tracing.stated_axes import StatedAxes
@@ -46,11 +54,12 @@ def trace_model(
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
     stated: StatedAxes | None = None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """Trace a model into a graph with copies of its parameters; the model does not change.
 
     ``inputs`` is a ready description of the arguments, which replaces examples; ``stated`` is what the user said
-    about the axes and indices of the examples.
+    about the axes and indices of the examples; ``method`` is traced instead of ``forward``.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -60,14 +69,19 @@ def trace_model(
     if isinstance(model, CompiledGNN):
         if stated:
             raise InputError("dynamic_axes and indices are for a model that is yet to be traced; this one is a graph")
+        if method != record_of(model).method and method != "forward":
+            raise InputError(f"a graph has one entry, forward(); trace the model itself with method='{method}'")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
-    root = without_caches(own_copy(model))
-    accepted = inputs or fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated))
+    root = without_caches(own_copy(with_entry(model, method)))
+    if inputs is not None:
+        accepted = inputs.whole()
+    else:
+        accepted = fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated))
     try:
-        traced = _traced(model, root, accepted)
+        traced = _traced(model, root, accepted, method)
     except TraceError:
-        other = _traced_less_dynamic(model, accepted)
+        other = _traced_less_dynamic(model, accepted, method)
         if other is None:
             raise
         traced = other
@@ -81,23 +95,28 @@ def trace_model(
     return traced
 
 
-def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs) -> CompiledGNN | None:
+def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs, method: str) -> CompiledGNN | None:
     """Trace with axes of unknown kind as channels (a loop over time steps); None if that cannot be traced either."""
     for candidate in less_dynamic(inputs):
-        root = without_caches(own_copy(model))
+        root = without_caches(own_copy(with_entry(model, method)))
         if refusal_of(root, candidate) is None:
             with suppress(TraceError):
-                return _traced(model, root, candidate)
+                return _traced(model, root, candidate, method)
     return None
 
 
-def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs) -> CompiledGNN:
+def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str) -> CompiledGNN:
     """Trace ``root``, a copy of the model, with arguments as described."""
     _drop_observers(root, inputs)
-    graph, read = traced_with(root, inputs, ())
-    modes = merge_modes(graph, read, root, lambda trained: traced_with(root, inputs, trained))
+    with recorded() as reads:
+        graph, read = traced_with(root, inputs, ())
+        results = graph.output_node().meta[RESULTS]
+        modes = merge_modes(graph, read, root, lambda trained: _traced_alike(root, inputs, trained, results))
     for node in graph.nodes:
         node.meta.pop(READ_BEFORE, None)
+    if refused := refused_attribute(inputs, reads):
+        raise InputError(refused)
+    inputs = only_read(inputs, graph, reads, partial(run_with, root))
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
@@ -109,14 +128,27 @@ def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs) -> CompiledG
         eval_parts=eval_parts(root, modes),
         parts=part_paths(root, modes.switches),
         after_switch=modes_after_switch(root),
+        results=results,
+        method=method,
     )
     with attached(root, modes.switches):
         traced = make_module(root, graph, {RECORD: record}, root.training)
-    _check_trace(root, traced)
+    check_trace(root, traced)
+    note_types(root, traced)
     known = dict(traced.named_parameters())
     unused = tuple(sorted(sizes.keys() - known.keys()))
     note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
     return traced
+
+
+def _traced_alike(
+    root: nn.Module, inputs: ModelInputs, trained: Collection[str], results: Any
+) -> tuple[fx.Graph, Collection[str]]:
+    """Trace as :func:`traced_with`; raises DifferentGraphs if forward() then returns another type."""
+    graph, read = traced_with(root, inputs, trained)
+    if graph.output_node().meta[RESULTS] != results:
+        raise DifferentGraphs("forward() returns another type in train() than in eval()")
+    return graph, read
 
 
 def _drop_observers(root: nn.Module, inputs: ModelInputs) -> None:
@@ -214,34 +246,6 @@ def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapp
                 raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
 
 
-def _check_trace(root: nn.Module, traced: CompiledGNN) -> None:
-    """Check that graph and model agree on example graphs that were not traced, one of them a node without edges.
-
-    Raises:
-        TraceError: they differ, so the model depends on the size or the values of its inputs.
-    """
-    for rows in CHECKED:
-        try:
-            expected = run_example(root, inputs_of(traced), rows, seed=7, loops=rows is OTHER)
-        except Exception:  # the model itself refuses this graph, so there is nothing to compare with
-            continue
-        try:
-            actual = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
-        except Exception as error:
-            raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
-        gap = largest_difference(expected, actual)
-        if not gap <= 1e-4:
-            raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
-
-
-def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
-    return (
-        f"{type(root).__name__} was traced, but for {rows['N']} nodes and {rows['E']} edges the graph does not do what "
-        f"the model does ({what}): forward() branches on the size or the values of its inputs; write that branch as a "
-        f"tensor operation (torch.where)"
-    )
-
-
 def trace_like(
     model: nn.Module,
     example_inputs: Any,
@@ -249,12 +253,18 @@ def trace_like(
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
     stated: StatedAxes | None = None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
+    check_model(model)
+    entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
+    if not has_example and calibration is not None and takes_objects(entry):  # the data says what such objects hold
+        return trace_model(model, *arguments_of(next(iter(calibration)), entry, transform), method=method)
     try:
-        return trace_model(model, example_inputs, example_kwargs, stated=stated)
+        return trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
     except (InputError, TraceError):
         if has_example or calibration is None:
             raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform), stated=stated)
+    arguments = arguments_of(next(iter(calibration)), entry, transform)
+    return trace_model(model, *arguments, stated=stated, method=method)

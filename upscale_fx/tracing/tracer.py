@@ -18,6 +18,7 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import describe_call
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
+from upscale_fx.compiled.objects.results import RESULTS, originals, unpacked
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
@@ -26,6 +27,7 @@ from upscale_fx.tracing.contexts import Gradients, set_requires_grad
 from upscale_fx.tracing.leaves import BUILT_IN, CONSTRUCTORS, FUNCTIONS, MODULES, patched
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.mutation import ZEROED, is_mask, pure_form, shares_storage
+from upscale_fx.tracing.objects.needed import same_attribute
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, ProxyTracer, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import traced_builtins, tracing_quirks
 from upscale_fx.tracing.watched_modes import WatchedModes
@@ -74,12 +76,14 @@ class GraphTracer(ProxyTracer):
             self._patched_modules(),
         ):
             args, kwargs = inputs.bind(arguments)
+            given = originals({**dict(zip(inputs.positional, args, strict=False)), **kwargs}, inputs.objects)
             lowered = lowered_module(root)
             result = lowered(root, *args, **kwargs) if lowered else root.forward(*args, **kwargs)
         for name, buffer in root.named_buffers():
             if is_proxy(buffer):
                 raise CannotTrace(f"the buffer '{name}' is replaced during forward()")
-        self.create_node("output", "output", (self.create_arg(result),), {})
+        result, template = unpacked(result, given, same_attribute)
+        self.create_node("output", "output", (self.create_arg(result),), {}).meta[RESULTS] = template
         return self.graph
 
     def _placeholders(self, inputs: ModelInputs) -> dict[str, Any]:
