@@ -10,6 +10,7 @@ import torch_geometric.nn as gnn
 from tabulate import tabulate
 
 from tests.conformance import CASES
+from tests.conformance.kinds import KINDS
 from tests.conformance.left_out import LEFT_OUT
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
@@ -54,6 +55,7 @@ def page() -> str:
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")
+    parts.append("## What models do besides calling layers\n\n" + _pairs("kind", "held by", list(KINDS.items())) + "\n")
     return "\n".join(parts)
 
 
