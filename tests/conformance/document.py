@@ -54,12 +54,12 @@ def page() -> str:
     parts.append(
         f"## Other modules, and convolutions as users write them\n\n{_table(sorted(set(rows) - known), rows)}\n"
     )
-    parts.append("## Kinds of models and calls\n\n" + tabulate(KINDS, headers=["kind", "test"], tablefmt="pipe") + "\n")
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")
     parts.append("## Usages\n\n" + tabulate(USAGES, headers=["usage", "what holds", "test"], tablefmt="pipe") + "\n")
     parts.append("## How graphs are handed over\n\n" + tabulate(ARGUMENTS, headers=HEADERS, tablefmt="pipe") + "\n")
+    parts.append("## What models do besides calling layers\n\n" + _pairs("kind", "held by", list(KINDS.items())) + "\n")
     return "\n".join(parts)
 
 

@@ -237,8 +237,9 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
     if record is not None:
         make_parts(module, record.parts)
         for path, after in record.after_switch.items():
-            if path:
-                module.get_submodule(path).after_switch = after
+            part = module.get_submodule(path) if path else None
+            if isinstance(part, Part):
+                part.after_switch = after
     if record is not None and prepares_calls(record):
         module.recompile()  # again, now that the record says what a call takes
     return module
