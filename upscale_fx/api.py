@@ -121,9 +121,7 @@ def mask(
         progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
-        method: the method that is traced; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
 
     Raises:
         AmountError: there is no amount, an amount is not a number in [0, 1), or a budget cannot be met.
@@ -160,9 +158,7 @@ def compact(
         model: the model, such as the result of ``mask`` or of ``torch.nn.utils.prune``; never touched.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
-        method: the method that is traced; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels keep all
             their channels by default. With this option, channels that no other call reads are removed, and statistics
@@ -199,9 +195,7 @@ def optimize(
         gm: the result of ``trace`` or ``compact``, or a model, which is traced first.
         example_inputs: positional arguments of one call, to trace a model; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
-        method: the method that is traced; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout is removed, batch norms
             fold into the layers beside them, and channels with the same value in every row (a pruned channel after
@@ -282,9 +276,7 @@ def prune(
         tolerance: how finely amounts are tried, in (0, 1).
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
-        method: the method that is traced; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
