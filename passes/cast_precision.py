@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 
 from upscale_fx.analysis.precision import Casting
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
@@ -35,6 +34,7 @@ from upscale_fx.compiled.module import (
     record_of,
     unfused,
 )
+from upscale_fx.compiled.objects.results import tensors_of
 from upscale_fx.compiled.record.nodes import record_nodes
 from upscale_fx.compiled.record.precision import Precision
 from upscale_fx.compiled.undisturbed import in_mode, undisturbed
@@ -151,11 +151,11 @@ def measure(before: CompiledGNN, after: CompiledGNN, name: str) -> Precision:
     for rows in (SMALL, LARGE, CHECKED[-1]):
         arguments = inputs_of(before).example(rows)
         try:
-            expected = pytree.tree_leaves(_run(before, arguments))
+            expected = tensors_of(_run(before, arguments))
         except Exception:  # the model refuses such a graph: nothing to compare with
             continue
         try:
-            actual = pytree.tree_leaves(_run(after, arguments))
+            actual = tensors_of(_run(after, arguments))
         except Exception as error:
             raise UpscaleError(f"the graph fails in {name} on {rows['N']} nodes: {error}; leave dtype out") from error
         for a, b in zip(expected, actual, strict=True):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from upscale_fx.compiled.failures import named_failures
+from upscale_fx.compiled.guards.failures import named_failures
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.compiled.ownership import trainable
 from upscale_fx.masking.allocation.budget import Budget
@@ -16,14 +16,7 @@ from upscale_fx.masking.options import CriterionChoice, MaskOptions
 from upscale_fx.passes.base import Callback
 from upscale_fx.pruning.evaluation import Evaluate
 from upscale_fx.pruning.once import CompactOptions
-from upscale_fx.pruning.prune import (
-    Example,
-    PruneOptions,
-    compact_model,
-    mask_model,
-    optimize_model,
-    prune_model,
-)
+from upscale_fx.pruning.prune import Example, PruneOptions, compact_model, mask_model, optimize_model, prune_model
 from upscale_fx.pruning.steps import Between
 from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_model
@@ -40,26 +33,31 @@ def trace(
     *,
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """The model as an FX graph: message passing lowered to gathers, messages and aggregations, row counts dynamic.
 
     Args:
         model: any PyTorch Geometric model; it is copied, never touched.
-        example_inputs: positional arguments of one call, such as ``(x, edge_index)``. By default they are made up
-            from argument names and declared widths.
+        example_inputs: positional arguments of one call, such as ``(x, edge_index)`` or ``(data,)``. By default they
+            are made up from argument names and declared widths; of an object, such as a ``Data``, those attributes
+            that the model reads.
         example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
         dynamic_axes: which axes of the examples count rows, where the guess is wrong: ``{"x": {1: "N"}, "pairs":
             {0: "Q"}}``, as in torch.onnx. Equal names are equal numbers; other axes of these arguments are fixed.
         indices: the rows that integers number: ``{"pairs": "N"}``, ``("N", "M")`` for two kinds, None for categories.
+        method: the method that is traced, such as ``"encode"``; the graph's ``forward()`` is this method.
 
     Returns:
         A GraphModule that computes what the model computes on graphs of any size, with the model's parameter names.
+        Where the model takes objects, the graph takes them too: ``compiled(data)``, or their attributes as arguments,
+        ``compiled(x, edge_index)``. It leaves them as they are; one that the model returns comes back as a copy.
 
     Raises:
         TraceError: the model cannot be traced; the message has module, source line, reason and remedy.
         InputError: example inputs are missing or do not fit.
     """
-    return trace_model(model, example_inputs, example_kwargs, stated=StatedAxes(dynamic_axes, indices))
+    return trace_model(model, example_inputs, example_kwargs, stated=StatedAxes(dynamic_axes, indices), method=method)
 
 
 @named_failures
@@ -85,6 +83,7 @@ def mask(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
+    method: str = "forward",
 ) -> Model:
     """A copy of the model, same class, in which every consumer's least important input channels have zero weights.
 
@@ -118,8 +117,7 @@ def mask(
         progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
 
     Raises:
         AmountError: there is no amount, an amount is not a number in [0, 1), or a budget cannot be met.
@@ -133,7 +131,9 @@ def mask(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress,
     )  # fmt: skip
-    return mask_model(model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)))
+    return mask_model(
+        model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
+    )
 
 
 @named_failures
@@ -145,6 +145,7 @@ def compact(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
+    method: str = "forward",
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
@@ -154,8 +155,7 @@ def compact(
         model: the model, such as the result of ``mask`` or of ``torch.nn.utils.prune``; never touched.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels keep all
             their channels by default. With this option, channels that no other call reads are removed, and statistics
@@ -168,7 +168,9 @@ def compact(
         TraceError, InputError: see :func:`trace`.
     """
     options = CompactOptions(callback=callback, approximate_norms=approximate_norms)
-    return compact_model(model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)))
+    return compact_model(
+        model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
+    )
 
 
 @named_failures
@@ -180,6 +182,7 @@ def optimize(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
+    method: str = "forward",
     callback: Callback | None = None,
     inference: bool = False,
     dtype: torch.dtype | None = None,
@@ -190,8 +193,7 @@ def optimize(
         gm: the result of ``trace`` or ``compact``, or a model, which is traced first.
         example_inputs: positional arguments of one call, to trace a model; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout is removed, batch norms
             fold into the layers beside them, and channels with the same value in every row (a pruned channel after
@@ -205,7 +207,11 @@ def optimize(
         TraceError, InputError: see :func:`trace`.
     """
     return optimize_model(
-        gm, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)), callback, inference, dtype
+        gm,
+        Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method),
+        callback,
+        inference,
+        dtype,
     )
 
 
@@ -238,6 +244,7 @@ def prune(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
+    method: str = "forward",
     callback: Callback | None = None,
     approximate_norms: bool = False,
 ) -> CompiledGNN:
@@ -268,8 +275,7 @@ def prune(
         tolerance: how finely amounts are tried, in (0, 1).
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
-        indices: the rows that integers of the examples number; see :func:`trace`.
+        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
@@ -283,6 +289,7 @@ def prune(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress, steps=steps, schedule=schedule, between=between, evaluate=evaluate,
         max_drop=max_drop, tolerance=tolerance, example_inputs=example_inputs, example_kwargs=example_kwargs,
-        dynamic_axes=dynamic_axes, indices=indices, callback=callback, approximate_norms=approximate_norms,
+        dynamic_axes=dynamic_axes, indices=indices, method=method, callback=callback,
+        approximate_norms=approximate_norms,
     )  # fmt: skip
     return prune_model(model, options)

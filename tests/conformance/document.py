@@ -60,6 +60,7 @@ def page() -> str:
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")
     parts.append("## Usages\n\n" + tabulate(USAGES, headers=["usage", "what holds", "test"], tablefmt="pipe") + "\n")
     parts.append("## How graphs are handed over\n\n" + tabulate(ARGUMENTS, headers=HEADERS, tablefmt="pipe") + "\n")
+    parts.append("## What models do besides calling layers\n\n" + _pairs("kind", "held by", list(KINDS.items())) + "\n")
     return "\n".join(parts)
 
 

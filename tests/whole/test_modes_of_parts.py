@@ -74,6 +74,11 @@ class Passed(nn.Module):
         return F.dropout(self.out(x, edge_index), 0.3 if self.training else 0.0)
 
 
+def attribute(module, mode):
+    """Switch a module alone, and none below it."""
+    module.training = mode
+
+
 MODELS = {"deep": Model, "twice": Twice}
 #: By name a model, and what is switched.
 SWITCHES = {
@@ -88,9 +93,9 @@ SWITCHES = {
     "a module without modes": ("deep", lambda m: m.train() and m.inner.first.act.eval()),
     "items of a list": ("deep", lambda m: m.train() and [p.eval() for p in m.layers.children()]),
     "a dropout module": ("deep", lambda m: m.eval() and getattr(m.layers, "1").train()),
-    "only the root": ("deep", lambda m: m.eval() and setattr(m, "training", True)),
-    "only the root in eval": ("deep", lambda m: m.train() and setattr(m, "training", False)),
-    "an attribute of a part": ("deep", lambda m: m.eval() and setattr(m.inner.first, "training", True)),
+    "only the root": ("deep", lambda m: attribute(m.eval(), True)),
+    "only the root in eval": ("deep", lambda m: attribute(m.train(), False)),
+    "an attribute of a part": ("deep", lambda m: attribute(m.eval().inner.first, True)),
     "apply": ("deep", lambda m: m.train() and m.inner.apply(lambda part: part.eval())),
     "called twice": ("twice", lambda m: m.train() and m.conv.eval()),
     "by its second name": ("twice", lambda m: m.train() and getattr(m.again, "0").eval()),

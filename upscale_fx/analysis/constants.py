@@ -37,6 +37,8 @@ from upscale_fx.channels.relations import Contraction, Movement, Pointwise, Redu
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import operation_of
 from upscale_fx.compiled import functions
+from upscale_fx.compiled.missing_types import merges_of_types
+from upscale_fx.compiled.module import record_of
 
 #: Elementwise functions. (A Pointwise relation says nothing of rows: it may also combine rows, as aggregations do.)
 _ELEMENTWISE = (
@@ -65,7 +67,8 @@ def constants(flow: Dataflow, inference: bool = False) -> dict[fx.Node, Mask]:
         flow: the analysed graph.
         inference: whether only ``eval()`` counts.
     """
-    analysis = _Analysis(flow, inference)
+    merges = merges_of_types(flow.module.graph) if "" in record_of(flow.module).lacking.values() else ()
+    analysis = _Analysis(flow, inference, merges=frozenset(merges))
     for node in flow.nodes:
         if node in flow.nonzero:
             analysis.visit(node)
@@ -108,10 +111,13 @@ class _Analysis:
     flow: Dataflow
     inference: bool
     constant: dict[fx.Node, Mask] = field(default_factory=dict)
+    merges: frozenset[fx.Node] = frozenset()
 
     def visit(self, node: fx.Node) -> None:
         """Find the constants of one node, whose operands have been visited."""
-        proved = ~self.flow.nonzero[node] | self._proved(node)
+        proved = ~self.flow.nonzero[node]
+        if node not in self.merges:  # a batch may lack some of what comes together here
+            proved = proved | self._proved(node)
         self.constant[node] = proved & observed(self.flow, node) if proved.any() else proved
 
     def _proved(self, node: fx.Node) -> Mask:

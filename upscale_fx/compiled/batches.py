@@ -22,8 +22,11 @@ from torch.utils import _pytree as pytree
 from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
+from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
-from upscale_fx.compiled.signatures import signature_of
+from upscale_fx.compiled.objects.arguments import has_objects, taken_apart
+from upscale_fx.compiled.objects.kinds import is_named_tuple, is_object
+from upscale_fx.compiled.signatures import names_object, signature_of
 from upscale_fx.errors import InputError
 
 Transform = Callable[[Any], Any]
@@ -96,7 +99,7 @@ class Batches:
 
 def is_batch(value: Any) -> bool:
     """Whether a value is one batch, rather than a stream of them."""
-    return isinstance(value, tuple | Mapping | Tensor | BaseData)
+    return isinstance(value, tuple | Mapping | Tensor) or (is_object(value) and not isinstance(value, list))
 
 
 class _Spool:
@@ -162,7 +165,8 @@ def arguments_of(
 
     A tuple (in a stream also a list) gives positional arguments, a dictionary keyword arguments, a tensor the only
     argument. A ``Data`` or ``HeteroData`` object gives the attributes that ``forward()`` names; if ``forward()`` has
-    only one argument and the object has no such attribute, the argument is the object itself.
+    only one argument and the object has no such attribute, the argument is the object itself, as is that of a
+    dataclass, a named tuple or a namespace. A graph gets the attributes that it was traced with.
 
     Args:
         batch: one batch.
@@ -174,8 +178,13 @@ def arguments_of(
     """
     value = batch if transform is None else transform(batch)
     signature = signature_of(model)
-    if isinstance(value, BaseData):
+    if isinstance(model, CompiledGNN) and inputs_of(model).objects:
+        if (apart := _taken_apart(value, inputs_of(model))) is not None:
+            return apart
+    elif isinstance(value, BaseData):
         return _attributes_of(value, model, signature)
+    elif (is_object(value) or is_named_tuple(value)) and len(signature.parameters) == 1:
+        return ((value,), {}) if not isinstance(value, list) else (tuple(value), {})
     if not isinstance(value, tuple | list | Mapping | Tensor):
         raise InputError(
             f"a batch is a tuple, a dictionary or a Data object, got a {type(value).__name__}; pass transform=, a "
@@ -197,6 +206,26 @@ def arguments_of(
     return args, kwargs
 
 
+def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return the arguments of a graph whose model takes objects; None if the batch holds the graph's own arguments."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    if isinstance(value, Mapping) and not is_object(value):
+        kwargs = dict(value)
+    elif is_object(value) and (is_named_tuple(value) or not isinstance(value, tuple | list)):
+        args = (value,)
+        if isinstance(value, BaseData):  # arguments besides the object may be attributes of it
+            others = [name for name in inputs.call[1:] if name not in inputs.objects and inputs.arguments.get(name)]
+            kwargs = {name: value[name] for name in others if name in value}
+    elif isinstance(value, tuple | list):
+        args = tuple(value)
+    else:
+        return None
+    if not has_objects(args, kwargs, inputs.objects):
+        return None
+    return (), taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)[0]
+
+
 def _attributes_of(
     data: BaseData, model: nn.Module, signature: inspect.Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -210,6 +239,8 @@ def _attributes_of(
     if len(named) == 1 and (not values or "batch" in values):
         return (data,), {}
     missing = [name for name, parameter in named.items() if parameter.default is parameter.empty and name not in values]
+    if len(missing) == 1 and missing[0] == next(iter(named)) and names_object(named[missing[0]]):
+        values[missing.pop()] = data
     if isinstance(model, CompiledGNN):
         traced = inputs_of(model).arguments  # a graph needs all arguments it was traced with, defaults included
         missing += [name for name, spec in traced.items() if spec is not None and name not in {*values, *missing}]

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
+
+from upscale_fx.compiled.objects.results import tensors_of
 
 
 def largest_difference(expected: Any, actual: Any) -> float:
@@ -14,7 +15,7 @@ def largest_difference(expected: Any, actual: Any) -> float:
 
     Infinity if the outputs differ in structure, shapes, NaNs or values other than tensors.
     """
-    first, second = pytree.tree_leaves(expected), pytree.tree_leaves(actual)
+    first, second = tensors_of(expected), tensors_of(actual)
     if len(first) != len(second):
         return float("inf")
     worst = 0.0

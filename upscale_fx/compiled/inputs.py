@@ -7,12 +7,14 @@ two is a *row axis* (nodes, edges, graphs); every other axis is a *channel axis*
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from upscale_fx.compiled.objects.arguments import ObjectParts, built
 
 #: Row counts of the example graphs. SMALL and LARGE differ in all sums that PyG forms (N + E, N + 1, ...) and in the
 #: widths of padded batches: the most nodes of a graph and the most edges of a node.
@@ -120,6 +122,9 @@ class ModelInputs:
         why: why a model refused graphs with other numbers of these rows, as text.
         held: axes that seemed to be rows and have the size of the example, as text.
         stated: kinds of rows that the user named; they are never fixed or merged.
+        objects: arguments of forward() that are objects; ``arguments`` holds their attributes by their own names.
+        call: names of the arguments of forward(), objects included; empty if there are none.
+        unread: attributes of these objects that no output needs: the model's own call has them, the graph's has not.
     """
 
     arguments: dict[str, Any]
@@ -134,6 +139,9 @@ class ModelInputs:
     why: str = ""
     held: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
+    objects: Mapping[str, ObjectParts] = field(default_factory=dict)
+    call: tuple[str, ...] = ()
+    unread: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fixed_text(self) -> str:
@@ -144,7 +152,7 @@ class ModelInputs:
     def symbols(self) -> dict[str, int]:
         """Return the row symbols of all arguments, with their sizes in the user's example (0 if unknown)."""
         found: dict[str, int] = {}
-        for leaf in pytree.tree_leaves(self.arguments):
+        for leaf in pytree.tree_leaves(self.all_arguments()):
             if isinstance(leaf, TensorSpec):
                 for axis, size in zip(leaf.axes, leaf.sizes or [0] * len(leaf.axes), strict=True):
                     if isinstance(axis, str):
@@ -156,17 +164,22 @@ class ModelInputs:
     def counts(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the rows of every symbol in an example graph of ``rows`` nodes, edges and graphs."""
         grown = {"N": rows["N"] + self.growth, "E": rows["E"] + self.growth, "B": rows["B"]}
-        named = (*self.symbols(), *(end for leaf in pytree.tree_leaves(self.arguments) for end in _named_rows(leaf)))
+        named = (
+            *self.symbols(),
+            *(end for leaf in pytree.tree_leaves(self.all_arguments()) for end in _named_rows(leaf)),
+        )
         counts = {symbol: row_count(grown, symbol) + (self.growth if symbol[0] == "R" else 0) for symbol in named}
         ranked = sorted(row_count(grown, symbol) for symbol in self.ascending)
         return {**grown, **counts, **dict(zip(self.ascending, ranked, strict=True)), **dict(self.fixed)}
 
     def map_leaves(self, function: Callable[[Any], Any], **changes: Any) -> ModelInputs:
         """Return the arguments with a function applied to every description, and other fields changed."""
-        return replace(self, arguments=pytree.tree_map(function, self.arguments), **changes)
+        arguments, unread = pytree.tree_map(function, self.arguments), pytree.tree_map(function, dict(self.unread))
+        return replace(self, arguments=arguments, unread=unread, **changes)
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Return positional and keyword arguments for the model's own forward()."""
+        """Return positional and keyword arguments for the model's own forward(); objects are put together."""
+        arguments = built(self.objects, arguments) if self.objects else arguments
         rest = {name: value for name, value in arguments.items() if name not in self.positional}
         return [arguments[name] for name in self.positional], rest
 
@@ -180,8 +193,22 @@ class ModelInputs:
                 return leaf.example(counts, generator, loops).to(self.device)
             return row_count(counts, leaf.symbol) if isinstance(leaf, RowCount) else leaf
 
-        example: dict[str, Any] = pytree.tree_map(build, self.arguments)
+        example: dict[str, Any] = pytree.tree_map(build, self.all_arguments())
         return example
+
+    def whole(self) -> ModelInputs:
+        """Return the description with the attributes that the graph does not read, to call the model itself."""
+        if not self.objects:
+            return self
+        names = [name for parts in self.objects.values() for name in parts.names() if name not in self.order]
+        return replace(self, arguments=self.all_arguments(), order=(*self.order, *names), unread={})
+
+    def all_arguments(self) -> dict[str, Any]:
+        """Return the descriptions of all arguments, those that the graph does not read too."""
+        merged = dict(self.arguments)
+        for name, spec in self.unread.items():
+            merged[name] = {**merged[name], **spec} if isinstance(merged.get(name), dict) else spec
+        return merged
 
 
 def row_count(rows: Mapping[str, int], symbol: str) -> int:

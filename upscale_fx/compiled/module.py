@@ -16,18 +16,18 @@ from upscale_fx.compiled.guards.edits import check_unedited, is_read
 from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
 from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.objects.arguments import built
+from upscale_fx.compiled.objects.calls import prepares_calls, with_objects
 from upscale_fx.compiled.parts import Part, Switching, make_parts, set_modes, switch_as_model
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
+from upscale_fx.compiled.record.graph import RECORD
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
 from upscale_fx.errors import ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
-            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded")  # fmt: skip
-
-
-#: The key of the record in the ``meta`` of a graph.
-RECORD = "upscale_fx"
+            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded",
+            "_graphs_without_types")  # fmt: skip
 
 
 class CompiledGNN(Switching, DeferredCode):
@@ -88,6 +88,15 @@ class CompiledGNN(Switching, DeferredCode):
         super().delete_all_unused_submodules()
         for node in kept:
             self.graph.erase_node(node)
+
+    def write_code(self) -> Any:
+        """Write the code of the graph, and take objects apart before it if the traced model took any."""
+        code = super().write_code()
+        self.__dict__.pop("_graphs_without_types", None)  # made of the graph as it was
+        record = self.__dict__.get("meta", {}).get(RECORD)
+        if record is not None and prepares_calls(record):
+            type(self).forward = with_objects(type(self).forward)
+        return code
 
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling traces the generated code again, which fails for PyG's functions.
@@ -228,8 +237,11 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
     if record is not None:
         make_parts(module, record.parts)
         for path, after in record.after_switch.items():
-            if path:
-                module.get_submodule(path).after_switch = after
+            part = module.get_submodule(path) if path else None
+            if isinstance(part, Part):
+                part.after_switch = after
+    if record is not None and prepares_calls(record):
+        module.recompile()  # again, now that the record says what a call takes
     return module
 
 
@@ -268,5 +280,10 @@ def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, 
 
     ``quiet`` calls ``forward`` directly, because a GraphModule's own call prints a traceback when it fails.
     """
-    args, kwargs = ([], arguments) if isinstance(model, CompiledGNN) else inputs.bind(arguments)
+    if not isinstance(model, CompiledGNN):
+        args, kwargs = inputs.bind(arguments)
+    elif inputs.objects and inputs_of(model).objects:
+        args, kwargs = [], built(inputs.objects, arguments)
+    else:
+        args, kwargs = [], dict(arguments)
     return (model.forward if quiet else model)(*args, **kwargs)

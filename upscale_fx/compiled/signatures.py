@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 from torch_geometric.data import Data
 from torch_geometric.nn import Sequential
 
@@ -20,6 +23,49 @@ def signature_of(model: nn.Module) -> inspect.Signature:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return inspect.Signature([inspect.Parameter(name, kind) for name in model.signature.param_dict])
     return signature
+
+
+def with_entry(model: nn.Module, method: str) -> nn.Module:
+    """Return a module that shares everything with the model and whose ``forward()`` is another method of it.
+
+    The model's own forward hooks are left out: a call of the method does not run them.
+
+    Raises:
+        InputError: the model has no such method.
+    """
+    missing = getattr(model.forward, "__func__", None) is nn.Module.forward
+    if method == "forward" and not missing:
+        return model
+    function: Any = getattr(type(model), method, None)
+    if (missing and method == "forward") or not callable(function or model.__dict__.get(method)):
+        own = [name for name, value in vars(type(model)).items() if callable(value) and not name.startswith("_")]
+        raise InputError(
+            f"{type(model).__name__} has no method '{method}' to trace; pass method=, one of "
+            f"its own: {', '.join(own) or 'none'}"
+        )
+    entry = type(model).__new__(type(model))
+    entry.__dict__.update(model.__dict__)
+    pruned = {key: hook for key, hook in model._forward_pre_hooks.items() if isinstance(hook, BasePruningMethod)}
+    entry.__dict__.update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict(pruned))
+    entry.__dict__["forward"] = model.__dict__.get(method) or MethodType(function, entry)
+    return entry
+
+
+#: Names of arguments that are a graph with all its attributes.
+_OBJECTS = ("data", "batch", "graph", "graphs", "g", "input", "inputs", "sample", "minibatch", "mini_batch", "mol")
+
+
+def names_object(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is an object with attributes, such as a ``Data``, by its annotation or its name."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    if any(kind in text for kind in ("Tensor", "Adj", "int", "float", "bool", "dict", "Dict")):
+        return False
+    if parameter.annotation is not parameter.empty and any(kind in text for kind in ("Data", "Batch")):
+        return True
+    return parameter.name in _OBJECTS or parameter.name.endswith(("data", "_graph", "_batch"))
 
 
 def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from upscale_fx.compiled.batches import Batches, arguments_of
-from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.missing_types import missing_types, text_of
+from upscale_fx.compiled.module import CompiledGNN, record_of
 from upscale_fx.compiled.signatures import signature_of
+from upscale_fx.errors import InputError
 from upscale_fx.masking.criteria.labels import without_labels
 
 
@@ -34,7 +36,14 @@ class CalibrationData:
         for batch in self.batches:
             given = without_labels(batch, self._model) if self.transform is None else batch
             args, kwargs = arguments_of(given, self._model, self.transform)
-            yield batch, signature_of(self._model).bind(*args, **kwargs).arguments
+            arguments = signature_of(self._model).bind(*args, **kwargs).arguments
+            record = record_of(self._model)
+            if missing := missing_types(record.inputs, arguments, record.any_order) & record.typed:
+                raise InputError(
+                    f"a calibration batch lacks {text_of(missing)}, which the example that was traced has; calibrate "
+                    f"on batches that have all types"
+                )
+            yield batch, arguments
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -19,6 +19,7 @@ from upscale_fx.passes.base import Callback
 from upscale_fx.pruning.compaction import CompactedCost, compacted
 from upscale_fx.pruning.optimization import optimized
 from upscale_fx.reports.report import record_pruning, report, warn_of_leftovers
+from upscale_fx.tracing.missing_types import recheck_types
 from upscale_fx.tracing.trace import trace_model
 
 
@@ -46,6 +47,7 @@ def compact_recorded(traced: CompiledGNN, history: PruningRecord, options: Compa
     """Compact a traced graph and attach ``history``; warns of channels that it could not remove."""
     compact = compacted(traced, options.callback, options.approximate_norms)
     note(compact, pruning=history)
+    recheck_types(traced, compact)
     warn_of_leftovers(report(compact))
     return compact
 

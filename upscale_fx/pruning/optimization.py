@@ -27,6 +27,7 @@ from upscale_fx.passes import (
     WriteInPlace,
 )
 from upscale_fx.passes.base import Callback
+from upscale_fx.tracing.missing_types import recheck_types
 
 #: Passes whose result is for ``eval()`` only.
 FOLDING: list[Pass] = [
@@ -61,6 +62,7 @@ def _optimized(
     cleaned: CompiledGNN = Pipeline([*folding, ShareStructure(), RemoveDeadNodes()], callback)(module).graph_module
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
+        recheck_types(module, cleaned)
     remember_unfused(cleaned)
     # Casts come after fusing (fused operators accumulate in float32) and before values are overwritten in place.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]

@@ -28,17 +28,20 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Example:
-    """The arguments of one call, with which a model is traced; see :func:`upscale_fx.trace`."""
+    """The arguments of one call, with which a model is traced, and the method; see :func:`upscale_fx.trace`."""
 
     inputs: Any = None
     kwargs: Mapping[str, Any] | None = None
     stated: StatedAxes | None = None
+    method: str = "forward"
 
 
 def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
     """A copy of the model with masked weights; see :func:`upscale_fx.mask`."""
     check_one_goal(options)
-    traced = trace_like(model, example.inputs, example.kwargs, options.calibration, options.transform, example.stated)
+    traced = trace_like(
+        model, example.inputs, example.kwargs, options.calibration, options.transform, example.stated, example.method
+    )
     masked = cast(Model, own_copy(model))
     empty_caches(masked)  # they hold what the dense model computed for one graph
     plan_of(traced, options).apply(masked)
@@ -47,7 +50,9 @@ def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
 
 def compact_model(model: nn.Module, options: CompactOptions, example: Example) -> CompiledGNN:
     """A smaller graph of a model with zeros in it; see :func:`upscale_fx.compact`."""
-    return compact_once(trace_model(model, example.inputs, example.kwargs, stated=example.stated), options)
+    return compact_once(
+        trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method), options
+    )
 
 
 def optimize_model(
@@ -61,7 +66,7 @@ def optimize_model(
     if isinstance(model, CompiledGNN):
         graph = copy.deepcopy(unfused(model))
     else:
-        graph = trace_model(model, example.inputs, example.kwargs, stated=example.stated)
+        graph = trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method)
     return optimized(graph, callback, inference, dtype)
 
 
@@ -107,6 +112,7 @@ class PruneOptions:
         example_kwargs: Mapping[str, Any] | None = None,
         dynamic_axes: Mapping[str, Any] | None = None,
         indices: Mapping[str, Any] | None = None,
+        method: str = "forward",
         callback: Callback | None = None,
         approximate_norms: bool = False,
         progress: bool = True,
@@ -125,7 +131,7 @@ class PruneOptions:
             CompactOptions(callback=callback, approximate_norms=approximate_norms),
             StepOptions(steps=steps, schedule=schedule, between=between, progress=progress),
             target_of(evaluate, max_drop, tolerance, progress),
-            Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices)),
+            Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method),
         )
 
 
@@ -136,7 +142,9 @@ def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
         NothingToPruneError, TraceError, InputError, TargetError, EvaluationError: see :func:`upscale_fx.prune`.
     """
     mask, example = options.mask, options.example
-    traced = trace_like(model, example.inputs, example.kwargs, mask.calibration, mask.transform, example.stated)
+    traced = trace_like(
+        model, example.inputs, example.kwargs, mask.calibration, mask.transform, example.stated, example.method
+    )
     if options.target is not None:
         return _prune_to_target(model, traced, mask, options.compact, options.target)
     if options.steps.steps == 1:

@@ -19,6 +19,7 @@ from upscale_fx.compiled.module import CompiledGNN, call_by_name
 from upscale_fx.compiled.ownership import empty_caches, own_copy, trainable
 from upscale_fx.compiled.progress import progress_bar
 from upscale_fx.compiled.record.size import Size
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.undisturbed import in_mode
 from upscale_fx.errors import InputError, NothingToPruneError, UpscaleError
 from upscale_fx.masking.allocation.budget import Budget
@@ -83,12 +84,14 @@ def sweep(
     refused = [one for one in checked if isinstance(one, UpscaleError)]
     if len(refused) == len(asked):
         raise refused[0]
+    method = options.get("method", "forward")
     stated = StatedAxes(options.get("dynamic_axes"), options.get("indices"))
     traced = trace_like(
-        model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"), stated
+        model, example_inputs, example_kwargs, options.get("calibration"), options.get("transform"), stated, method
     )
     dense = trainable(optimize_model)(traced, Example())
-    example = bind_examples(model, **examples) if example_inputs is not None or example_kwargs else None
+    entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
+    example = bind_examples(entry, **examples) if example_inputs is not None or example_kwargs else None
     rows_per_call = rows_in_call(analyse(traced), example[0]) if example is not None else CallRows()
     models: list[CompiledGNN | None] = [dense]
     first = _row("dense", dense, score_of(evaluate, model, "the dense model"), rows_per_call)
@@ -114,7 +117,7 @@ def sweep(
         raise errors[0]
     if not timed or example is None:
         return Sweep(tuple(rows))
-    return _timed(rows, models, model, example, progress)
+    return _timed(rows, models, entry, example, progress)
 
 
 def _checked(amounts: Iterable[Any]) -> list[Any]:

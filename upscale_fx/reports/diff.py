@@ -16,8 +16,8 @@ from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
-from upscale_fx.compiled.failures import named_failures
-from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, unfused
+from upscale_fx.compiled.guards.failures import named_failures
+from upscale_fx.compiled.module import CompiledGNN, all_nodes, inputs_of, is_fused, record_of, unfused
 from upscale_fx.compiled.ownership import check_model
 from upscale_fx.compiled.record.size import Size
 from upscale_fx.errors import InputError
@@ -127,7 +127,7 @@ def _graph(module: nn.Module, other: nn.Module) -> CompiledGNN:
     if isinstance(module, CompiledGNN):
         return module
     assert isinstance(other, CompiledGNN)
-    return trace_model(module, inputs=inputs_of(other))
+    return trace_model(module, inputs=inputs_of(other), method=record_of(other).method)
 
 
 def _rows(before: Dataflow, after: Dataflow) -> Iterator[DiffRow]:

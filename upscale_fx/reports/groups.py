@@ -19,7 +19,7 @@ from upscale_fx.analysis.row_symbols import shape_text
 from upscale_fx.channels.relations import Barrier, Contraction, Movement, Reduction, Relation, Source
 from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
-from upscale_fx.compiled.failures import named_failures
+from upscale_fx.compiled.guards.failures import named_failures
 from upscale_fx.masking.consumers.survey import find_consumers
 from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.trace import trace_model
@@ -99,6 +99,7 @@ def groups(
     *,
     dynamic_axes: Mapping[str, Any] | None = None,
     indices: Mapping[str, Any] | None = None,
+    method: str = "forward",
 ) -> Groups:
     """The tied groups of a model: producers, consumers, barriers and the values between them.
 
@@ -108,9 +109,11 @@ def groups(
         example_kwargs: keyword arguments of one call.
         dynamic_axes: which axes of the examples count rows; see :func:`upscale_fx.trace`.
         indices: the rows that integers of the examples number; see :func:`upscale_fx.trace`.
+        method: the method that is traced; see :func:`upscale_fx.trace`.
     """
     stated = StatedAxes(dynamic_axes, indices)
-    return group_channels(analyse(trace_model(model, example_inputs, example_kwargs, stated=stated)))
+    traced = trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
+    return group_channels(analyse(traced))
 
 
 def group_channels(flow: Dataflow) -> Groups:

@@ -12,7 +12,7 @@ from torch import nn
 from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import size_of
-from upscale_fx.compiled.failures import named_failures
+from upscale_fx.compiled.guards.failures import named_failures
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, record_of, unfused
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.comparison import largest_difference
-from upscale_fx.compiled.failures import named_failures
+from upscale_fx.compiled.guards.failures import named_failures
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of, record_of
+from upscale_fx.compiled.objects.results import tensors_of
 from upscale_fx.compiled.ownership import check_model, uncached
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.undisturbed import is_in, modes_kept, modes_of, preserved_rng, set_modes
 from upscale_fx.errors import InputError, VerificationError, warn
 from upscale_fx.reports.steady_dropout import steady_dropout
@@ -68,6 +69,8 @@ def verify(
     """
     check_model(reference)
     check_model(compiled)
+    if isinstance(compiled, CompiledGNN) and not isinstance(reference, CompiledGNN):
+        reference = with_entry(reference, record_of(compiled).method)
     example, inputs = bind_examples(reference, example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices))
     inputs = _traced_with(reference, compiled, example) or inputs
     graphs: list[tuple[str, dict[str, Any]]] = [("the example inputs", example)]
@@ -162,12 +165,12 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 def _default_tolerance(expected: Any) -> float:
-    dtypes = [leaf.dtype for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
+    dtypes = [leaf.dtype for leaf in tensors_of(expected) if isinstance(leaf, Tensor)]
     return max((_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes), default=1e-4)
 
 
 def _message(expected: Any, actual: Any, graph: str, gap: float, limit: float) -> str:
-    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(actual), strict=False)
+    pairs = zip(tensors_of(expected), tensors_of(actual), strict=False)
     for number, (a, b) in enumerate(pairs):
         if largest_difference(a, b) > limit or getattr(a, "shape", None) != getattr(b, "shape", None):
             shapes = f"shape {list(getattr(a, 'shape', []))} against {list(getattr(b, 'shape', []))}"

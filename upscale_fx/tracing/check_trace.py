@@ -1,15 +1,32 @@
-"""Compare a graph with its model on example graphs that were not traced."""
+"""Check a trace: run model and graph on example graphs that were not traced, and on batches that lack types."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
 from torch import nn
 
 from upscale_fx.compiled.comparison import largest_difference
-from upscale_fx.compiled.inputs import CHECKED, OTHER
-from upscale_fx.compiled.module import CompiledGNN, inputs_of
+from upscale_fx.compiled.inputs import CHECKED, OTHER, ModelInputs
+from upscale_fx.compiled.missing_types import typed_entries
+from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of, note
+from upscale_fx.compiled.objects.calls import run_graph
+from upscale_fx.compiled.undisturbed import in_mode, undisturbed
 from upscale_fx.errors import TraceError
 from upscale_fx.tracing.fitting import run_example
+from upscale_fx.tracing.missing_types import lacking_types, takes_any_order
 from upscale_fx.tracing.modules.state import State
+
+
+def run_with(root: nn.Module, state: State, inputs: ModelInputs, arguments: Mapping[str, Any]) -> Any:
+    """Return the model's output for these arguments, in ``eval()``; the model is put back to ``state``."""
+    try:
+        with in_mode(root, training=False), torch.no_grad(), undisturbed(root):
+            return call_by_name(root, inputs, arguments)
+    finally:
+        state.restore()
 
 
 def check_trace(root: nn.Module, traced: CompiledGNN, state: State) -> None:
@@ -37,6 +54,30 @@ def check_trace(root: nn.Module, traced: CompiledGNN, state: State) -> None:
                     f"global variable, a random generator of its own); pass it in as an argument"
                 )
             raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
+
+
+def note_types(root: nn.Module, traced: CompiledGNN, state: State) -> None:
+    """Record which types a batch may lack, and whether their order matters."""
+    inputs = inputs_of(traced)
+    if not any(isinstance(spec, dict) for spec in inputs.arguments.values()):
+        return
+
+    def in_eval(call: Callable[[], Any]) -> Any:
+        with in_mode(root, training=False), in_mode(traced, training=False), torch.no_grad(), undisturbed(root):
+            return call()
+
+    def model(arguments: Mapping[str, Any]) -> Any:
+        try:
+            return in_eval(lambda: call_by_name(root, inputs, arguments))
+        finally:
+            state.restore()
+
+    any_order = takes_any_order(inputs, model)
+    lacking = lacking_types(
+        inputs, traced.graph, model, lambda graph: lambda given: in_eval(lambda: run_graph(traced, graph, given))
+    )
+    typed = frozenset(typed_entries(traced.graph).values())
+    note(traced, typed=typed, lacking=lacking, any_order=any_order)
 
 
 def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:

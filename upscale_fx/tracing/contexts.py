@@ -156,7 +156,7 @@ def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
             raise CannotTrace(
                 f"forward() enters torch.device({str(where)!r}), which a graph would forget; pass device= instead"
             )
-        enter_device(context, where)
+        enter_device(context, where)  # type: ignore[no-untyped-call]
 
     def random_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -169,10 +169,13 @@ def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
 
         return call
 
-    names = ("fork_rng", "manual_seed", "set_rng_state")
-    found = [(random, name, random_call(f"torch.random.{name}", getattr(random, name))) for name in names]
-    found += [(torch, name, random_call(f"torch.{name}", getattr(torch, name))) for name in names[1:]]
-    return [(autocast, "__enter__", enter_autocast), (device, "__init__", init_device), *found]
+    return [
+        (autocast, "__enter__", enter_autocast),
+        (device, "__init__", init_device),
+        (random, "fork_rng", random_call("torch.random.fork_rng", random.fork_rng)),
+        (random, "manual_seed", random_call("torch.random.manual_seed", random.manual_seed)),
+        (torch, "manual_seed", random_call("torch.manual_seed", torch.manual_seed)),
+    ]
 
 
 def set_requires_grad(proxy: ExampleProxy, mode: bool) -> ExampleProxy:

@@ -8,11 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
+from upscale_fx.compiled.batches import arguments_of
 from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
-from upscale_fx.compiled.signatures import bind, named_arguments, signature_of
+from upscale_fx.compiled.module import CompiledGNN, inputs_of
+from upscale_fx.compiled.objects.arguments import has_objects, taken_apart
+from upscale_fx.compiled.objects.kinds import is_named_tuple, is_object
+from upscale_fx.compiled.signatures import bind, names_object, signature_of
 from upscale_fx.errors import InputError
-from upscale_fx.tracing.examples import descriptions, device_of, inputs_from_examples
+from upscale_fx.tracing.examples import descriptions, device_of, examples_by_name, inputs_from_examples
+from upscale_fx.tracing.objects.guessed import guess_objects
 from upscale_fx.tracing.stated_axes import StatedAxes
 
 
@@ -39,8 +45,8 @@ def describe_inputs(
             )
         yield from _from_conventions(model, signature)
         return
-    arguments = bind(signature, example_inputs, example_kwargs or {})
-    named = named_arguments(signature, arguments)[0]
+    arguments = _bound(model, signature, example_inputs, example_kwargs or {})
+    named = examples_by_name(signature, arguments)
     for described in descriptions(model, signature, arguments):
         yield stated.applied(described, named) if stated else described
 
@@ -65,10 +71,39 @@ def bind_examples(
 ) -> tuple[dict[str, Any], ModelInputs]:
     """Return example arguments by name, and their description; raises InputError if they do not fit ``forward``."""
     signature = signature_of(model)
-    arguments = bind(signature, example_inputs, example_kwargs or {})
-    named = named_arguments(signature, arguments)[0]
+    arguments = _bound(model, signature, example_inputs, example_kwargs or {})
+    named = examples_by_name(signature, arguments)
     inputs = inputs_from_examples(model, signature, arguments)
-    return named, stated.applied(inputs, named) if stated else inputs
+    inputs = stated.applied(inputs, named) if stated else inputs
+    return {name: value for name, value in named.items() if name in inputs.arguments}, inputs
+
+
+def _bound(
+    model: nn.Module, signature: inspect.Signature, example_inputs: Any, kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the example arguments by name; an object is taken as a batch is."""
+    one = is_object(example_inputs) and (is_named_tuple(example_inputs) or not isinstance(example_inputs, tuple | list))
+    if isinstance(model, CompiledGNN):
+        inputs = inputs_of(model)
+        given = (example_inputs,) if one else example_inputs
+        args = tuple(given) if isinstance(given, tuple | list) else ()
+        if inputs.objects and has_objects(args, kwargs, inputs.objects):
+            return taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)[0]
+    elif one and not (isinstance(example_inputs, Data) and _takes_attributes(signature)):
+        example_inputs, more = arguments_of(example_inputs, model)
+        kwargs = {**more, **kwargs}
+    return bind(signature, example_inputs, kwargs)
+
+
+def takes_objects(model: nn.Module) -> bool:
+    """Whether ``forward()`` seems to take an object, such as a ``Data``, by the names of its arguments."""
+    return not isinstance(model, CompiledGNN) and bool(_objects_of(signature_of(model)))
+
+
+def _takes_attributes(signature: inspect.Signature) -> bool:
+    """Whether ``forward()`` names the attributes of a ``Data``, as in forward(x, edge_index)."""
+    parameters = list(signature.parameters.values())
+    return len(parameters) > 1 and not names_object(parameters[0])
 
 
 def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterator[ModelInputs]:
@@ -81,9 +116,26 @@ def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterato
     ]
     edge_width, relations = _declared(model, "edge_dim"), _declared(model, "num_relations")
     widths = _declared_widths(model)
+    objects = _objects_of(signature)
+    if objects:
+
+        def spec_of(name: str, width: int) -> TensorSpec | None:
+            return _conventional_spec(name, width, dtype, edge_width, relations)
+
+        rest = [name for name in required if name not in objects]
+        if all(spec_of(name, 1) is not None for name in rest):
+            yield from guess_objects(
+                model,
+                list(signature.parameters),
+                objects,
+                lambda width: {n: spec_of(n, width) for n in rest},
+                widths,
+                spec_of,
+            )
+            return
     for width in widths:
         arguments: dict[str, Any] = {}
-        for name in required:
+        for name in sorted(required, key=objects.__contains__):
             spec = _conventional_spec(name, width, dtype, edge_width, relations)
             if spec is None:
                 raise InputError(
@@ -97,6 +149,12 @@ def _from_conventions(model: nn.Module, signature: inspect.Signature) -> Iterato
             f"no module declares an input width, so the shape of '{(required or ['x'])[0]}' is unknown; pass examples, "
             f"as in example_inputs=({', '.join(required)},)"
         )
+
+
+def _objects_of(signature: inspect.Signature) -> list[str]:
+    """The required arguments that are objects, by their names; one named ``batch`` is, unless there are others."""
+    required = [p for p in signature.parameters.values() if p.default is p.empty]
+    return [p.name for p in required if names_object(p) and (p.name != "batch" or len(required) == 1)]
 
 
 def _conventional_spec(

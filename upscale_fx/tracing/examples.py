@@ -14,6 +14,7 @@ from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.signatures import named_arguments
 from upscale_fx.tracing.example_rows import ExampleRows, Path, node_axes
 from upscale_fx.tracing.example_specs import ExampleSpecs
+from upscale_fx.tracing.objects.apart import describable, take_examples_apart
 from upscale_fx.tracing.several_graphs import edge_indices, leaves_of, several_graphs
 
 
@@ -25,15 +26,26 @@ def inputs_from_examples(
     Raises:
         InputError: an argument is of a kind that cannot be described.
     """
-    arguments, order, positional = named_arguments(signature, arguments)
+    arguments, call, positional = named_arguments(signature, arguments)
+    apart = take_examples_apart(arguments, call)
     rows = ExampleRows(**choices)
-    rows.learn(arguments)
+    rows.learn(apart.arguments)
     specs_of = ExampleSpecs(rows)
-    specs = {
-        name: pytree.tree_map_with_path(lambda path, value, name=name: specs_of.spec(name, _keys(path), value), value)
-        for name, value in arguments.items()
-    }
-    return ModelInputs(specs, order, device_of(model), positional, rows.sizes.get("N", 0), rows.degree)
+
+    def describe(name: str, value: Any) -> Any:
+        return pytree.tree_map_with_path(lambda path, leaf: specs_of.spec(name, _keys(path), leaf), value)
+
+    apart = describable(apart, describe)
+    return ModelInputs(
+        {name: describe(name, value) for name, value in apart.arguments.items()},
+        apart.order,
+        device_of(model),
+        positional,
+        rows.sizes.get("N", 0),
+        rows.degree,
+        objects=apart.objects,
+        call=call if apart.objects else (),
+    )
 
 
 def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapping[str, Any]) -> Iterator[ModelInputs]:
@@ -43,7 +55,7 @@ def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapp
         InputError: an argument is of a kind that cannot be described.
     """
     yield inputs_from_examples(model, signature, arguments)
-    named = named_arguments(signature, arguments)[0]
+    named = examples_by_name(signature, arguments)
     if several_graphs(named):
         yield inputs_from_examples(model, signature, arguments, apart=False)
     if edge_indices(named):
@@ -52,6 +64,12 @@ def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapp
     largest = ExampleRows().largest_index(named)
     for axis in node_axes(features[0], largest)[1:] if features else ():
         yield inputs_from_examples(model, signature, arguments, node_axis=axis)
+
+
+def examples_by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the examples by the names of the graph's arguments: objects are taken apart."""
+    named, call, _ = named_arguments(signature, arguments)
+    return take_examples_apart(named, call).arguments
 
 
 def device_of(model: nn.Module) -> torch.device:

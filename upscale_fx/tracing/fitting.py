@@ -12,10 +12,12 @@ from torch import fx, nn
 
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import call_by_name
+from upscale_fx.compiled.objects.reads import recorded
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError
 from upscale_fx.tracing.modules.state import State
+from upscale_fx.tracing.objects.apart import refused_attribute
 from upscale_fx.tracing.variants import variants
 
 
@@ -30,7 +32,10 @@ def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: Sta
     candidates = list(described)
     failure: Exception | None = None
     for inputs in chain(candidates, *map(variants, islice(candidates, 3))):
-        refusal = refusal_of(root, inputs, state)
+        with recorded() as reads:
+            refusal = refusal_of(root, inputs, state)
+        if refusal is not None and (attribute := refused_attribute(inputs, reads)):
+            raise InputError(attribute) from refusal
         if refusal is None:
             return replace(inputs, why=_reason(failure)) if failure is not None and inputs.fixed else inputs
         failure = failure or refusal

@@ -30,11 +30,11 @@ class InPlaceTracer(ProxyTracer):
         """Make ``proxy`` stand for ``result`` from now on, as an in-place operation does."""
         if not is_proxy(proxy):
             raise CannotTrace("an in-place operation changes a tensor that is not part of the graph")
-        if proxy.node.op == "get_attr" and proxy.node.target not in self.observed:
+        if proxy.node.op == "get_attr" and not proxy.observed:
             raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
         if proxy.node.op == "placeholder":
             raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
-        if proxy.node.op != "get_attr":  # no output, hence no gradient, depends on one that is observed
+        if not proxy.observed:  # on those that are, no output and no gradient depends
             self.gradients.check_change(proxy)
         base, key = proxy.view_of or (None, None)
         for reference in self._live:

@@ -63,6 +63,7 @@ class ExampleProxy(fx.Proxy):
         self.pair = pair
         self.view_of: tuple[Any, Any] | None = None  # (tensor, key) if this is the view tensor[key]
         self.frozen = False  # computed where forward() had switched gradients off
+        self.observed = False  # a buffer that calls change and no output depends on
 
     @property
     def __class__(self) -> type:
@@ -79,7 +80,7 @@ class ExampleProxy(fx.Proxy):
 
     @data.setter
     def data(self, value: Any) -> None:
-        if self.node.op != "get_attr":  # gradients would still flow to what the tensor was computed from
+        if not self.observed:  # gradients would still flow to what the tensor was computed from
             raise CannotTrace("'.data' of a tensor is replaced; assign the tensor itself, or x[...] = value")
         if not is_proxy(value):
             raise CannotTrace("'.data' of a tensor is set to one that is not computed from the inputs")

@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -15,27 +16,33 @@ from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
-    RECORD,
     CompiledGNN,
     inputs_of,
     make_module,
     note,
     parameter_bytes,
+    record_of,
     unfused,
 )
+from upscale_fx.compiled.objects.reads import recorded
+from upscale_fx.compiled.objects.results import RESULTS
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
+from upscale_fx.compiled.record.graph import RECORD
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
-from upscale_fx.tracing.check_trace import check_trace
-from upscale_fx.tracing.describe import describe_inputs
+from upscale_fx.tracing.check_trace import check_trace, note_types, run_with
+from upscale_fx.tracing.describe import describe_inputs, takes_objects
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modules.hooks import drop_observers, without_traced_hooks
-from upscale_fx.tracing.modules.modes import merge_modes
+from upscale_fx.tracing.modules.modes import DifferentGraphs, merge_modes
 from upscale_fx.tracing.modules.parts import attached, eval_parts, modes_after_switch, part_paths
 from upscale_fx.tracing.modules.state import State, carried_over, dependence
 from upscale_fx.tracing.modules.watched_modes import READ_BEFORE
+from upscale_fx.tracing.objects.apart import refused_attribute
+from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.proxy import CannotTrace
 from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
@@ -48,11 +55,12 @@ def trace_model(
     example_kwargs: Mapping[str, Any] | None = None,
     inputs: ModelInputs | None = None,
     stated: StatedAxes | None = None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """Trace a model into a graph with copies of its parameters; the model does not change.
 
     ``inputs`` is a ready description of the arguments, which replaces examples; ``stated`` is what the user said
-    about the axes and indices of the examples.
+    about the axes and indices of the examples; ``method`` is traced instead of ``forward``.
 
     Raises:
         InputError: example inputs are missing or do not fit.
@@ -62,15 +70,20 @@ def trace_model(
     if isinstance(model, CompiledGNN):
         if stated:
             raise InputError("dynamic_axes and indices are for a model that is yet to be traced; this one is a graph")
+        if method != record_of(model).method and method != "forward":
+            raise InputError(f"a graph has one entry, forward(); trace the model itself with method='{method}'")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
-    root = without_caches(own_copy(model))
+    root = without_caches(own_copy(with_entry(model, method)))
     state = State(root)
-    accepted = inputs or fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated), state)
+    if inputs is not None:
+        accepted = inputs.whole()
+    else:
+        accepted = fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated), state)
     try:
-        traced = _traced(model, root, accepted, state)
+        traced = _traced(model, root, accepted, method, state)
     except TraceError:
-        other = _traced_less_dynamic(model, accepted)
+        other = _traced_less_dynamic(model, accepted, method)
         if other is None:
             raise
         traced = other
@@ -84,24 +97,29 @@ def trace_model(
     return traced
 
 
-def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs) -> CompiledGNN | None:
+def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs, method: str) -> CompiledGNN | None:
     """Trace with axes of unknown kind as channels (a loop over time steps); None if that cannot be traced either."""
     for candidate in less_dynamic(inputs):
-        root = without_caches(own_copy(model))
+        root = without_caches(own_copy(with_entry(model, method)))
         state = State(root)
         if refusal_of(root, candidate, state) is None:
             with suppress(TraceError):
-                return _traced(model, root, candidate, state)
+                return _traced(model, root, candidate, method, state)
     return None
 
 
-def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, state: State) -> CompiledGNN:
+def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str, state: State) -> CompiledGNN:
     """Trace ``root``, a copy of the model in ``state``, with arguments as described."""
     drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
-    graph, read, skipped = traced_with(root, inputs, (), state)
-    modes = merge_modes(graph, read, root, lambda trained: traced_with(root, inputs, trained, state)[:2])
+    with recorded() as reads:
+        graph, read, skipped = traced_with(root, inputs, (), state)
+        results = graph.output_node().meta[RESULTS]
+        modes = merge_modes(graph, read, root, lambda trained: _traced_alike(root, inputs, trained, results, state))
     for node in graph.nodes:
         node.meta.pop(READ_BEFORE, None)
+    if refused := refused_attribute(inputs, reads):
+        raise InputError(refused)
+    inputs = only_read(inputs, graph, reads, partial(run_with, root, state))
     _add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
@@ -113,16 +131,29 @@ def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, state: State
         eval_parts=eval_parts(root, modes),
         parts=part_paths(root, modes.switches),
         after_switch=modes_after_switch(root),
+        results=results,
+        method=method,
         skipped_assertions=skipped,
     )
     with attached(root, modes.switches):
         traced = make_module(root, graph, {RECORD: record}, root.training)
     without_traced_hooks(traced)
     check_trace(root, traced, state)
+    note_types(root, traced, state)
     known = dict(traced.named_parameters())
     unused = tuple(sorted(sizes.keys() - known.keys()))
     note(traced, model=TracedModel(sum(sizes.values()), nbytes, unused))
     return traced
+
+
+def _traced_alike(
+    root: nn.Module, inputs: ModelInputs, trained: Collection[str], results: Any, state: State
+) -> tuple[fx.Graph, Collection[str]]:
+    """Trace as :func:`traced_with`; raises DifferentGraphs if forward() then returns another type."""
+    graph, read, _ = traced_with(root, inputs, trained, state)
+    if graph.output_node().meta[RESULTS] != results:
+        raise DifferentGraphs("forward() returns another type in train() than in eval()")
+    return graph, read
 
 
 #: Tracing replaces functions of torch while it runs; two threads must not do so at once.
@@ -222,12 +253,18 @@ def trace_like(
     calibration: Batches | None,
     transform: Callable[[Any], Any] | None,
     stated: StatedAxes | None = None,
+    method: str = "forward",
 ) -> CompiledGNN:
     """Trace a model; if this needs an example and there is none, take the first calibration batch."""
     has_example = example_inputs is not None or example_kwargs is not None
+    check_model(model)
+    entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
+    if not has_example and calibration is not None and takes_objects(entry):  # the data says what such objects hold
+        return trace_model(model, *arguments_of(next(iter(calibration)), entry, transform), method=method)
     try:
-        return trace_model(model, example_inputs, example_kwargs, stated=stated)
+        return trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
     except (InputError, TraceError):
         if has_example or calibration is None:
             raise
-    return trace_model(model, *arguments_of(next(iter(calibration)), model, transform), stated=stated)
+    arguments = arguments_of(next(iter(calibration)), entry, transform)
+    return trace_model(model, *arguments, stated=stated, method=method)

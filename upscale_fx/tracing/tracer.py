@@ -20,6 +20,7 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import describe_call, target_name
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
+from upscale_fx.compiled.objects.results import RESULTS, originals, unpacked
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
@@ -39,6 +40,7 @@ from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.modules.hooks import call_with_hooks, compute
 from upscale_fx.tracing.modules.watched_modes import WatchedModes
 from upscale_fx.tracing.mutation import ZEROED, pure_form, selected_rows, shares_storage
+from upscale_fx.tracing.objects.needed import same_attribute
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, any_proxy, example_side, is_proxy
 from upscale_fx.tracing.quirks import sizes_of_constants, traced_builtins, tracing_quirks
 from upscale_fx.tracing.rewrites import rewritten
@@ -89,11 +91,13 @@ class GraphTracer(InPlaceTracer):
             self._patched_modules(),
         ):
             args, kwargs = inputs.bind(arguments)
+            given = originals({**dict(zip(inputs.positional, args, strict=False)), **kwargs}, inputs.objects)
             result = root(*args, **kwargs)
         for name, buffer in root.named_buffers():
             if is_proxy(buffer) and name not in self.observed:
                 raise CannotTrace(f"the buffer '{name}' is replaced during forward()")
-        self.create_node("output", "output", (self.create_arg(result),), {})
+        result, template = unpacked(result, given, same_attribute)
+        self.create_node("output", "output", (self.create_arg(result),), {}).meta[RESULTS] = template
         return self.graph
 
     def _placeholders(self, inputs: ModelInputs) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class GraphTracer(InPlaceTracer):
             path = None if self._paused else self._paths.get(id(module))
             if path is None:
                 return original_call(module, *args, **kwargs)
-            if isinstance(module, (*MODULES, *OPAQUE_MODULES)):
+            if path and isinstance(module, (*MODULES, *OPAQUE_MODULES)):
                 leaf = lambda *args, **kwargs: self.create_proxy("call_module", path, args, kwargs)  # noqa: E731
                 return call_with_hooks(module, leaf, original_call, args, kwargs)
             lowered = lowered_module(module)
@@ -160,6 +164,7 @@ class GraphTracer(InPlaceTracer):
         if name not in self._attributes:
             node = self.create_node("get_attr", name, (), {})
             self._attributes[name] = ExampleProxy(node, self, (value.detach(), value.detach()))
+            self._attributes[name].observed = name in self.observed
         return self._attributes[name]
 
     # Recording ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Distillation is that of Hinton et al. (2015, arXiv:1503.02531, section 2): with 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
+from torch_geometric.data.data import BaseData
 
 from upscale_fx.compiled.batches import Transform, arguments_of
+from upscale_fx.compiled.module import CompiledGNN, record_of
+from upscale_fx.compiled.objects.results import tensors_of
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.errors import InputError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -28,14 +32,14 @@ def distillation(student: Any, teacher: Any, temperature: float = 1.0) -> Tensor
     vectors the mean squared difference.
 
     Args:
-        student: a tensor ``[..., C]``, or tuples, lists and dictionaries of them.
+        student: a tensor ``[..., C]``, or tuples, lists, dictionaries and objects of them.
         teacher: the output to match, of the same structure.
         temperature: ``T``.
 
     Raises:
         InputError: the outputs differ in the number or shapes of their tensors, or have no floating-point tensor.
     """
-    outputs, targets = pytree.tree_leaves(student), pytree.tree_leaves(teacher)
+    outputs, targets = tensors_of(student), tensors_of(teacher)
     shapes = [[list(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (outputs, targets)]
     if len(outputs) != len(targets) or shapes[0] != shapes[1]:
         raise InputError(
@@ -81,17 +85,32 @@ class Objective:
     def __call__(self, batch: Any) -> Tensor:
         """The loss of one batch, a tensor without axes."""
         inputs = batch if self.transform is None else self.transform(batch)  # once: it may draw random numbers
-        args, kwargs = arguments_of(inputs, self.model)
-        output = self.model(*args, **kwargs)
+        output = _called(self.model, inputs)
         task_loss = None if self.loss_fn is None else _scalar(self.loss_fn(output, batch))
         if self.teacher is None:
             assert task_loss is not None
             return task_loss
-        args, kwargs = arguments_of(inputs, self.teacher)
         with torch.no_grad():
-            target = self.teacher(*args, **kwargs)
+            target = _called(_same_method(self.teacher, self.model), inputs)
         matched = distillation(output, target, self.temperature)
         return matched if task_loss is None else (1 - self.teacher_weight) * task_loss + self.teacher_weight * matched
+
+
+def _called(model: nn.Module, inputs: Any) -> Any:
+    """The output of a model for a batch, which stays as it is: a model may set attributes of a Data object."""
+    args, kwargs = arguments_of(inputs, model)
+    return model(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
+
+
+def _own(value: Any) -> Any:
+    return copy.copy(value) if isinstance(value, BaseData) else value
+
+
+def _same_method(teacher: nn.Module, model: nn.Module) -> nn.Module:
+    """The teacher, with the method as its ``forward`` that the graph was traced from."""
+    if isinstance(model, CompiledGNN) and not isinstance(teacher, CompiledGNN):
+        return with_entry(teacher, record_of(model).method)
+    return teacher
 
 
 def _scalar(value: Any) -> Tensor:

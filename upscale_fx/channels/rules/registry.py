@@ -17,7 +17,7 @@ from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.remembered import Rule, remembered
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.example_values import Pair
-from upscale_fx.compiled.failures import at_node
+from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.errors import InputError, UpscaleError
 

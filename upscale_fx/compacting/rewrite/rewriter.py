@@ -20,7 +20,7 @@ from upscale_fx.compacting.rewrite.origins import cut_origins, reads_digest
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 from upscale_fx.compiled import functions
-from upscale_fx.compiled.failures import at_node
+from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
 from upscale_fx.errors import PassError
 

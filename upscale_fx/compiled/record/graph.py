@@ -20,6 +20,10 @@ EVAL_ONLY_INFERENCE = (
 )
 
 
+#: The key of the record in the ``meta`` of a graph.
+RECORD = "upscale_fx"
+
+
 @dataclass(frozen=True)
 class GraphRecord:
     """What passes and reports know about a graph; a pass that changes it makes a new record (``replace``).
@@ -42,6 +46,11 @@ class GraphRecord:
         origins: by name of a parameter that was cut or folded, where its entries come from.
         skipped_assertions: the source lines of assertions on tensor values, which the graph does not repeat.
         reads: names of parameters that several calls read in layouts of their own, each with a digest of these layouts.
+        results: how objects are made of what the graph returns; None if it returns what forward() does.
+        typed: entries of dictionaries that the traced graph reads, as (argument, type).
+        lacking: combinations of these that a batch may lack, with the reason why not; empty if it may.
+        any_order: whether types may be in another order in dictionaries.
+        method: the method of the model that was traced.
         plain: after fusing, the nodes of the graph from before; channel analyses read these.
         fused: after fusing, a list of the nodes as they are then, which tells whether they were changed by hand later.
     """
@@ -61,6 +70,11 @@ class GraphRecord:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     skipped_assertions: tuple[str, ...] = ()
     reads: tuple[tuple[str, str], ...] = ()
+    results: Any = None
+    typed: frozenset[tuple[str, Any]] = frozenset()
+    lacking: Mapping[frozenset[tuple[str, Any]], str] = field(default_factory=dict)
+    any_order: bool = True
+    method: str = "forward"
     plain: tuple[NodeRecord, ...] | None = None
     fused: tuple[ListedNode, ...] | None = None
 

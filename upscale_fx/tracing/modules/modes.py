@@ -57,7 +57,9 @@ def merge_modes(evaluation: fx.Graph, read: Collection[str], root: nn.Module, tr
     """
     paths = [path for path, _ in root.named_modules()]
     merging = _Merging(evaluation, root, trace)
-    reason, fixed, found = "", (), {}
+    reason = ""
+    fixed: tuple[str, ...] = ()
+    found: Mapping[Place, tuple[Any, Any]] = {}
     try:
         found, read_too = merging.differences(paths)
     except (TraceError, DifferentGraphs) as problem:

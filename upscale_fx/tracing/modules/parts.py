@@ -46,7 +46,10 @@ def modes_after_switch(root: nn.Module) -> dict[str, dict[bool, dict[str, bool]]
         module = copy.deepcopy(root.get_submodule(path))  # its train() may change more than modes
         for mode in (True, False):
             with modes_kept(module):
-                module.train(mode)
+                try:
+                    module.train(mode)
+                except Exception:  # it cannot be switched so at all
+                    continue
                 other = {name: not mode for name, part in module.named_modules() if is_in(part, not mode)}
             if other:
                 found.setdefault(path, {})[mode] = other
