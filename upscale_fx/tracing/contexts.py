@@ -141,7 +141,8 @@ def _is_floating(value: Any) -> bool:
 def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
     """What to replace so that contexts are refused: (owner, name, replacement)."""
     autocast, device, random = torch.autocast, torch.utils._device.DeviceContext, torch.random
-    enter, enter_device = autocast.__enter__, device.__init__
+    enter: Any = autocast.__enter__
+    enter_device: Any = device.__init__
 
     def enter_autocast(context: Any) -> Any:
         if is_forward() and context._enabled:
@@ -156,7 +157,7 @@ def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
             raise CannotTrace(
                 f"forward() enters torch.device({str(where)!r}), which a graph would forget; pass device= instead"
             )
-        enter_device(context, where)  # type: ignore[no-untyped-call]
+        enter_device(context, where)
 
     def random_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
