@@ -116,8 +116,9 @@ class _Merging:
         nodes = list(self.evaluation.nodes)
         near = {place: nodes[place[0]].meta.get(READ_BEFORE, ()) for place in found}
         fitting = {place: list(read) for place in found}
+        plain = all(near[place] == (nodes[place[0]].meta["module"],) for place in found)
         for number, trained in enumerate(_codes(read)):
-            if number >= 2 and all(any(near[place] == (path,) for path in fitting[place]) for place in found):
+            if number >= (1 if plain else 2) and all(any(near[p] == (path,) for path in fitting[p]) for p in found):
                 break
             seen, _ = self.differences(trained)
             for place, (_, value) in found.items():
@@ -141,15 +142,23 @@ class _Merging:
 def _codes(paths: Sequence[str]) -> Iterator[list[str]]:
     """Sets of modules to put into ``train()``, one trace each, that tell any two modules apart.
 
-    Every module is in half of the sets, so that what depends on two modules fits none. The first two sets are every
-    other module, and every other depth: the modules next to each other, and below each other, are told apart first.
+    The first sets tell modules apart that are below each other, where modes are passed on, and every other module.
+    Later ones hold each module in half of them, so that what depends on two modules fits none.
     """
     size = next(size for size in count(2, 2) if comb(size, size // 2) >= len(paths))
     words = list(combinations(range(size), size // 2))
-    yield [path for number, path in enumerate(paths) if number % 2 == 0]
-    yield [path for path in paths if path and path.count(".") % 2 == 0]
+    depths = {path: sum(_is_below(path, other) for other in paths) for path in paths}
+    by_depth = [path for path in paths if depths[path] % 2 == 0]
+    if len(by_depth) < len(paths):
+        yield by_depth
+    yield list(paths[::2])
     for bit in range(size):
         yield [path for path, word in zip(paths, words, strict=False) if bit in word]
+
+
+def _is_below(path: str, other: str) -> bool:
+    """Whether a module is inside another."""
+    return path != other and (not other or path.startswith(f"{other}."))
 
 
 def _differences(evaluation: fx.Graph, other: fx.Graph, root: nn.Module) -> dict[Place, tuple[Any, Any]]:
