@@ -150,7 +150,7 @@ def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
                 "forward() enters torch.autocast, whose casts are not part of a graph; leave it out of forward(), and "
                 "wrap the call of the compiled model instead: with torch.autocast(...): compiled(...)"
             )
-        return enter(context)  # type: ignore[no-untyped-call]
+        return enter(context)
 
     def init_device(context: Any, where: Any) -> None:
         if is_forward():
