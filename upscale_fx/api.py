@@ -40,8 +40,7 @@ def trace(
     Args:
         model: any PyTorch Geometric model; it is copied, never touched.
         example_inputs: positional arguments of one call, such as ``(x, edge_index)`` or ``(data,)``. By default they
-            are made up from argument names and declared widths; of an object, such as a ``Data``, those attributes
-            that the model reads.
+            are made up from argument names, declared widths, and the attributes of a ``Data`` that the model reads.
         example_kwargs: keyword arguments of one call, such as ``{"batch": batch}``.
         dynamic_axes: which axes of the examples count rows, where the guess is wrong: ``{"x": {1: "N"}, "pairs":
             {0: "Q"}}``, as in torch.onnx. Equal names are equal numbers; other axes of these arguments are fixed.
@@ -104,9 +103,8 @@ def mask(
         inputs: also prune raw input features. By default only channels with hidden values are eligible.
         constrained: all consumers of a tensor share one set of channels.
         scope: ``"layer"``, or ``"global"``: the amount is a share of all channels together.
-        scheme: ``"full"`` (default): classifier and hidden layers; ``"batched"``: only the raw features that come
-            from neighbours (GCNP, Zhou et al. 2021, for batched inference); the layer that reads a node's own
-            features keeps all channels.
+        scheme: ``"full"`` (default): classifier and hidden layers; ``"batched"`` (GCNP, Zhou et al. 2021): only raw
+            features that come from neighbours; the layer that reads a node's own features keeps all channels.
         budget: instead of an amount, a limit on the cost of the result, such as ``Budget(params=0.25)``: the predicted
             error decides how much each consumer loses, and where consumers share channels.
         round_to: keep a multiple of this many channels (of each head), rounded up.
@@ -117,7 +115,9 @@ def mask(
         progress: show progress bars, where standard error is a terminal.
         example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
+        method: the method that is traced; see :func:`trace`.
 
     Raises:
         AmountError: there is no amount, an amount is not a number in [0, 1), or a budget cannot be met.
@@ -131,9 +131,8 @@ def mask(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress,
     )  # fmt: skip
-    return mask_model(
-        model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
-    )
+    example = Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
+    return mask_model(model, options, example)
 
 
 @named_failures
@@ -155,7 +154,9 @@ def compact(
         model: the model, such as the result of ``mask`` or of ``torch.nn.utils.prune``; never touched.
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
+        method: the method that is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         approximate_norms: not exact. Layer norm, PairNorm, L2 normalisation and other norms over channels keep all
             their channels by default. With this option, channels that no other call reads are removed, and statistics
@@ -193,7 +194,9 @@ def optimize(
         gm: the result of ``trace`` or ``compact``, or a model, which is traced first.
         example_inputs: positional arguments of one call, to trace a model; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
+        method: the method that is traced; see :func:`trace`.
         callback: called after every pass with the pass, the graph before and the graph after.
         inference: the result is for ``eval()`` only, and ``train()`` raises ModeError. Dropout is removed, batch norms
             fold into the layers beside them, and channels with the same value in every row (a pruned channel after
@@ -275,7 +278,9 @@ def prune(
         tolerance: how finely amounts are tried, in (0, 1).
         example_inputs: positional arguments of one call; see :func:`trace`.
         example_kwargs: keyword arguments of one call.
-        dynamic_axes, indices, method: how the model is traced; see :func:`trace`.
+        dynamic_axes: which axes of the examples count rows; see :func:`trace`.
+        indices: the rows that integers of the examples number; see :func:`trace`.
+        method: the method that is traced; see :func:`trace`.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
 
@@ -289,7 +294,7 @@ def prune(
         scope=scope, scheme=scheme, budget=budget, round_to=round_to, ignore=ignore, refit=refit, transform=transform,
         seed=seed, progress=progress, steps=steps, schedule=schedule, between=between, evaluate=evaluate,
         max_drop=max_drop, tolerance=tolerance, example_inputs=example_inputs, example_kwargs=example_kwargs,
-        dynamic_axes=dynamic_axes, indices=indices, method=method, callback=callback,
-        approximate_norms=approximate_norms,
+        dynamic_axes=dynamic_axes, indices=indices, method=method, approximate_norms=approximate_norms,
+        callback=callback,
     )  # fmt: skip
     return prune_model(model, options)
