@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from tests.conformance import CASES
 from tests.conformance.left_out import LEFT_OUT
+from tests.conformance.whole_models import MODELS
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 SECTIONS = {
@@ -36,6 +37,15 @@ k-NN graphs, top-k and sorting choose by comparing numbers: rounding may change 
 The rows use random data, which has no ties.
 """
 
+WHOLE = """\
+## Whole models
+
+Every row of `tests/conformance/whole_models` is a model as users write it, in words of its own, with the architecture
+of a public package or paper. It is traced, masked at 0.5 and compacted as it stands, and compared in float64 to 1e-10
+on graphs of two other sizes (in float32 to 1e-4 where PyG itself needs that). *Below 0.8* counts the models that keep
+less than 0.8 of their parameters. The others are listed below with what keeps their channels.
+"""
+
 
 def page() -> str:
     """The text of docs/coverage.md."""
@@ -54,7 +64,29 @@ def page() -> str:
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")
+    parts += _whole_models()
     return "\n".join(parts)
+
+
+def _whole_models() -> list[str]:
+    """The section of whole models: counts by source, exceptions, refusals."""
+    counted = []
+    for source in dict.fromkeys(row.how for row in MODELS):
+        rows = [row for row in MODELS if row.how == source]
+        pruned = [row for row in rows if row.expect == "pruned"]
+        small = [row for row in pruned if row.below <= 0.8]
+        others = [len([row for row in rows if row.expect == outcome]) or "" for outcome in ("nothing", "refused")]
+        counted.append([source, len(rows), len(pruned), len(small), *others])
+    counted.append(["all", *(sum(row[column] or 0 for row in counted) for column in range(1, 6))])
+    headers = ["source", "models", "pruned", "below 0.8", "nothing to prune", "refused"]
+    larger = [(row.module, row.why) for row in MODELS if row.expect == "pruned" and row.below > 0.8]
+    refused = sorted((row.module, row.why) for row in MODELS if row.expect == "refused")
+    return [
+        f"{WHOLE}\n{len(MODELS)} models.\n",
+        tabulate(counted, headers=headers, tablefmt="pipe") + "\n",
+        _pairs("keeps more", "reason", larger) + "\n",
+        *([_pairs("refused", "reason", refused) + "\n"] if refused else []),
+    ]
 
 
 def _table(names: list[str], rows: dict[str, list[str]]) -> str:
