@@ -17,9 +17,12 @@ FIXED = Refusal("indices of another shape than [2, E] fix the number of nodes", 
 POINTS = Refusal("what an index points to is guessed, and here wrongly", "does not accept inputs of shapes")
 AXES = Refusal("which axes are rows is guessed, and here wrongly", "does not accept inputs of shapes")
 DATA = Refusal("forward takes a Data object", "but a graph takes tensors")
+DENSE = Refusal("to_dense_adj reads the largest number of nodes", r"_to_dense_adj.py:\d+: a tensor's value")
 SPARSE = Refusal("the graph is a sparse matrix", "is sparse")
 
 REFUSED = {
+    "MinCut-PyG graph examples": DENSE,
+    "Graphormer-deep and attentive": DENSE,
     "D-MPNN-molecules": POINTS,
     "GraphDTA gcn on two-molecules": POINTS,
     "DeepDDS-molecules": POINTS,

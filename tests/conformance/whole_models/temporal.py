@@ -210,6 +210,13 @@ MODELS = [
     Whole("TGCN unrolled", SOURCE, lambda: Unrolled(TGCN()), UNROLLED),
     Whole("A3TGCN", SOURCE, A3TGCN, SERIES),
     Whole("DCRNN", SOURCE, lambda: RecurrentGCN(DCRNN()), STEP, below=1, why=STATE),
-    Whole("DCRNN unrolled", SOURCE, lambda: Unrolled(DCRNN()), UNROLLED, below=1, why="its calls share weights"),
+    Whole(
+        "DCRNN unrolled",
+        SOURCE,
+        lambda: Unrolled(DCRNN()),
+        UNROLLED,
+        below=1,
+        why="sums of its calls with shared weights hold channels in place",
+    ),
     Whole("LRGCN", SOURCE, lambda: Forecast(LRGCN()), "xs=snapshots edge_index edge_attr=edge_type"),
 ]
