@@ -166,6 +166,10 @@ def relations(g):
             "edge_label_type": torch.arange(g.targets) % 3}  # fmt: skip
 
 
+def session(g):
+    return {"x": g.atom, "edge_index": g.edge_index, "batch": g.batch, "last": g.ptr[1:] - 1}
+
+
 MODELS = [
     Whole("LightGCN on features", SOURCE, LightGCN, PAIRS, expect="nothing"),
     Whole("NGCF", SOURCE, NGCF, "x edge_index users=seeds items=seeds"),
@@ -179,6 +183,6 @@ MODELS = [
         "SR-GNN",
         SOURCE,
         SRGNN,
-        lambda g: {"x": g.atom, "edge_index": g.edge_index, "batch": g.batch, "last": g.ptr[1:] - 1},
+        session,
     ),
 ]
