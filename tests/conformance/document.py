@@ -14,6 +14,7 @@ from tests.conformance.arguments import ARGUMENTS, HEADERS
 from tests.conformance.kinds import KINDS
 from tests.conformance.left_out import LEFT_OUT
 from tests.conformance.usages import USAGES
+from tests.conformance.whole_models import MODELS
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 SECTIONS = {
@@ -39,6 +40,15 @@ k-NN graphs, top-k and sorting choose by comparing numbers: rounding may change 
 The rows use random data, which has no ties.
 """
 
+WHOLE = """\
+## Whole models
+
+Every row of `tests/conformance/whole_models` is a model as users write it, in words of its own, with the architecture
+of a public package or paper. It is traced, masked at 0.5 and compacted as it stands, and compared in float64 to 1e-10
+on graphs of two other sizes (in float32 to 1e-4 where PyG itself needs that). *Below 0.8* counts the models that keep
+less than 0.8 of their parameters. The others are listed below with what keeps their channels.
+"""
+
 
 def page() -> str:
     """The text of docs/coverage.md."""
@@ -61,7 +71,29 @@ def page() -> str:
     parts.append("## Usages\n\n" + tabulate(USAGES, headers=["usage", "what holds", "test"], tablefmt="pipe") + "\n")
     parts.append("## How graphs are handed over\n\n" + tabulate(ARGUMENTS, headers=HEADERS, tablefmt="pipe") + "\n")
     parts.append("## What models do besides calling layers\n\n" + _pairs("kind", "held by", list(KINDS.items())) + "\n")
+    parts += _whole_models()
     return "\n".join(parts)
+
+
+def _whole_models() -> list[str]:
+    """The section of whole models: counts by source, exceptions, refusals."""
+    counted = []
+    for source in dict.fromkeys(row.how for row in MODELS):
+        rows = [row for row in MODELS if row.how == source]
+        pruned = [row for row in rows if row.expect == "pruned"]
+        small = [row for row in pruned if row.below <= 0.8]
+        others = [len([row for row in rows if row.expect == outcome]) or "" for outcome in ("nothing", "refused")]
+        counted.append([source, len(rows), len(pruned), len(small), *others])
+    counted.append(["all", *(sum(row[column] or 0 for row in counted) for column in range(1, 6))])
+    headers = ["source", "models", "pruned", "below 0.8", "nothing to prune", "refused"]
+    larger = [(row.module, row.why) for row in MODELS if row.expect == "pruned" and row.below > 0.8]
+    refused = sorted((row.module, row.why) for row in MODELS if row.expect == "refused")
+    return [
+        f"{WHOLE}\n{len(MODELS)} models.\n",
+        tabulate(counted, headers=headers, tablefmt="pipe") + "\n",
+        _pairs("keeps more", "reason", larger) + "\n",
+        *([_pairs("refused", "reason", refused) + "\n"] if refused else []),
+    ]
 
 
 def _table(names: list[str], rows: dict[str, list[str]]) -> str:
