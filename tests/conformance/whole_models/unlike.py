@@ -50,7 +50,7 @@ class FAGCN(nn.Module):
     def forward(self, x, edge_index, norm):
         h = raw = torch.relu(self.t1(F.dropout(x, 0.5, training=self.training)))
         for gate in self.gates:
-            g = torch.tanh(gate(torch.cat([h[edge_index[1]], h[edge_index[0]]], dim=1))).squeeze(-1)
+            g = torch.tanh(gate(torch.cat([h[edge_index[1]], h[edge_index[0]]], dim=1))).squeeze()
             h = self.eps * raw + self.prop(h, edge_index, g * norm)
         return F.log_softmax(self.t2(h), 1)
 
