@@ -177,7 +177,7 @@ def test_builtins_are_themselves_where_nothing_symbolic_meets_them():
 
 
 def test_threads_may_compile_at_the_same_time():
-    failures = []
+    failures, count = [], torch.get_num_threads()
 
     def compile_one():
         try:
@@ -191,6 +191,9 @@ def test_threads_may_compile_at_the_same_time():
     for thread in threads:
         thread.join()
     assert failures == []
+    stance = torch.compiler.set_stance("default")
+    assert stance.prev.stance == "default", "torch.compile works as before"
+    assert torch.get_num_threads() == count
 
 
 class HalfUsed(nn.Module):

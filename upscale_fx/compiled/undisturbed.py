@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -71,14 +72,19 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     On graphs this small, waiting for other threads on busy cores would cost a thousand times the work.
     """
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with preserved_rng(model), kernels.without_warning(), uncompiled(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the user's own call of the model shows them
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with _one_at_a_time:
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            with preserved_rng(model), kernels.without_warning(), uncompiled(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the user's own call of the model shows them
+                yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+#: These settings are the process's: of two threads that change them at once, the last one would restore the wrong ones.
+_one_at_a_time = threading.RLock()
 
 
 def uncompiled() -> AbstractContextManager[object]:
