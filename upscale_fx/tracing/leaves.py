@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import compress
 from types import BuiltinFunctionType
@@ -56,6 +56,25 @@ MODULES: tuple[type[nn.Module], ...] = (
 BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
 
+#: By the id of a module's names: how many there were, how many functions were sought, and which names held one.
+_found: dict[int, tuple[int, int, tuple[str, ...]]] = {}
+
+
+def _names_of(space: dict[str, Any], by_id: Mapping[int, Any], always: bool) -> tuple[str, ...]:
+    """Return the names that hold one of some functions.
+
+    Libraries are searched once: they hold tens of thousands of names. They are searched again when names came or went,
+    or when a name that held a function holds another value. The user's own modules are searched always.
+    """
+    known = _found.get(id(space))
+    same = not always and known is not None and known[:2] == (len(space), len(by_id))
+    if same and known is not None and all(id(space.get(key)) in by_id for key in known[2]):
+        return known[2]
+    names = tuple(compress(space, map(by_id.__contains__, map(id, space.values()))))
+    _found[id(space)] = (len(space), len(by_id), names)
+    return names
+
+
 @contextmanager
 def patched(
     functions: Collection[Callable[..., Any]],
@@ -77,8 +96,7 @@ def patched(
             space = getattr(module, "__dict__", None)
             if space is None or not (name == "torch" or name in modules or name.startswith("torch_geometric")):
                 continue
-            # No loop in Python: these modules hold tens of thousands of names.
-            new = {key: space[key] for key in compress(space, map(by_id.__contains__, map(id, space.values())))}
+            new = {key: space[key] for key in _names_of(space, by_id, always=name in modules)}
             for key, function in new.items():
                 if id(function) not in replacements:
                     replacements[id(function)] = replace(function)
