@@ -75,5 +75,5 @@ def test_defaults_are_those_of_the_signatures_of_the_calls():
                 assert shown[field.name] == field.default, field.name
     assert defaults(upscale_fx.prune).keys() == (
         {f.name for kind in (MaskOptions, StepOptions, CompactOptions, TargetOptions) for f in fields(kind)}
-        | {"example_inputs", "example_kwargs", "dynamic_axes", "indices"}
+        | {"example_inputs", "example_kwargs", "dynamic_axes", "indices", "method"}
     )

@@ -10,6 +10,7 @@ from torch import nn
 
 import upscale_fx
 from tests.comparison import assert_same_outputs, parameters
+from tests.selection import every
 from tests.tracing import asserting
 from tests.tracing.asserting import Asserting
 from upscale_fx import TraceError
@@ -143,7 +144,7 @@ def graph(nodes=12, edges=30, seed=0):
     return torch.randn(nodes, 5, generator=draw), ends, torch.arange(nodes) * 3 // nodes
 
 
-@pytest.mark.parametrize(("kind", "expression"), CASES, ids=[expression for _, expression in CASES])
+@pytest.mark.parametrize(("kind", "expression"), every(4, CASES), ids=[expression for _, expression in CASES])
 def test_expression_is_exact(kind, expression):
     model = Model(expression).eval()
     traced = upscale_fx.trace(model, graph())

@@ -13,6 +13,7 @@ from torch_geometric.nn import SAGEConv
 
 import upscale_fx
 from tests.comparison import assert_same_outputs, parameters
+from tests.selection import every
 from upscale_fx import InputError, TraceError
 
 pytestmark = [
@@ -134,7 +135,7 @@ TRANSPARENT = {
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-@pytest.mark.parametrize("name", TRANSPARENT)
+@pytest.mark.parametrize("name", every(3, TRANSPARENT))
 def test_wrapped_parts_are_traced_through(name):
     assert_exact(TRANSPARENT[name]())
 
@@ -150,7 +151,7 @@ SCRIPTED = {
 }
 
 
-@pytest.mark.parametrize("name", SCRIPTED)
+@pytest.mark.parametrize("name", every(3, SCRIPTED))
 def test_a_scripted_part_is_a_barrier_that_the_report_names(name):
     compact = assert_exact(SCRIPTED[name](), smaller=False)
     assert "barrier: head" in str(upscale_fx.report(compact))
@@ -228,7 +229,7 @@ HOOKS = {
 }
 
 
-@pytest.mark.parametrize("name", HOOKS)
+@pytest.mark.parametrize("name", every(3, HOOKS))
 def test_hooks_that_change_values_are_traced(name):
     model = HOOKS[name]()
     with torch.no_grad():  # channels that are zero before the hook, and need not be after it
@@ -285,7 +286,7 @@ PARAMETRISED = {
 }
 
 
-@pytest.mark.parametrize("name", PARAMETRISED)
+@pytest.mark.parametrize("name", every(3, PARAMETRISED))
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_parametrisations_are_part_of_the_model(name):

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 import upscale_fx
 from tests.comparison import assert_same
+from tests.selection import every
 from tests.whole.forwards import FORWARDS, Layers, no_grad, own_contexts
 from tests.whole.refusals import refused
 from upscale_fx import TraceError
@@ -56,7 +57,7 @@ def assert_gradients_of(expected, compiled):
             assert_same(there.reshape(-1)[places] * read, gradient.reshape(-1) * read, where=name)
 
 
-@pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("forward", every(3, FORWARDS), ids=lambda f: f.__name__)
 def test_gradients_stop_where_they_stop_in_the_model(forward):
     torch.manual_seed(0)
     model = Layers(forward).double().eval()
@@ -67,7 +68,7 @@ def test_gradients_stop_where_they_stop_in_the_model(forward):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("forward", every(3, FORWARDS), ids=lambda f: f.__name__)
 def test_gradients_stop_in_compacted_graphs_and_in_training(forward):
     torch.manual_seed(0)
     model = Layers(forward).double()
@@ -157,7 +158,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("forward", REFUSED, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("forward", every(3, REFUSED), ids=lambda f: f.__name__)
 def test_what_a_graph_cannot_hold_is_refused_by_name(forward):
     model = Layers(forward).double().eval()
     functions = torch.is_grad_enabled, torch.manual_seed, torch.autocast.__enter__, torch._C._set_grad_enabled

@@ -11,7 +11,7 @@ from tests.selection import every
 from tests.whole.zoo_runs import SIZES, assert_same_on_all_sizes, run
 
 
-@pytest.fixture(params=every(3, zoo.ZOO, start=1))  # of the others, make test looks at what is pruned
+@pytest.fixture(params=every(5, zoo.ZOO, start=1))  # of the others, make test looks at what is pruned
 def name(request):
     return request.param
 
