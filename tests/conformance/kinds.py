@@ -9,7 +9,7 @@ KINDS = {
     "batches that lack types of nodes or edges (10), types in another order (5)": "tests/tracing/test_missing_types.py",
     "`train()` and `eval()` of parts, shared and nested ones, before and after": "tests/whole/test_modes_of_parts.py",
     "`no_grad`, `inference_mode`, `detach` and other contexts in `forward`": "tests/whole/test_contexts.py",
-    "State kept on self, caches: harmless, or refused by name": "tests/tracing/test_state.py",
+    "State kept on self, caches: harmless, or refused by name": "tests/tracing/test_kept_state.py",
     "Compiled, scripted, checkpointed, wrapped parts; hooks; parametrisations": "tests/tracing/test_wrapped.py",
     "Squeezes, in-place calls, attention, complex numbers, gathers, assertions": "tests/tracing/test_rewrites.py",
     "Bugs of upscale_fx: an InternalError with the place and the way out": "tests/errors/test_internal.py",
