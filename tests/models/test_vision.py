@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import upscale_fx
 from tests.models.image_models import PATCHES, assert_exact, pruned, settled, weights
 
 pytestmark = pytest.mark.usefixtures("double_precision")
