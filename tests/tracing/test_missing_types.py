@@ -206,3 +206,21 @@ def test_calibration_batches_have_all_types():
         upscale_fx.prune(
             Hetero(), 0.5, calibration=[inputs(), without(("a", "likes", "a"))], example_inputs=inputs(), progress=False
         )
+
+
+class Scaled(torch.nn.Module):
+    """Reads types from a dictionary, and a part of a tensor beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)
+
+    def forward(self, x_dict, weight):
+        return {kind: self.last(self.first(x).relu()) for kind, x in x_dict.items()}, weight[:, 0].abs()
+
+
+def test_a_part_of_a_tensor_is_no_type():
+    model = Scaled().double().eval()
+    x, weight = {"a": torch.randn(9, 8).double(), "b": torch.randn(7, 8).double()}, torch.randn(5, 3).double()
+    compiled = upscale_fx.prune(model, 0.5, example_inputs=(x, weight))
+    assert_same(upscale_fx.mask(model, 0.5, example_inputs=(x, weight))(x, weight), compiled(x, weight))

@@ -30,8 +30,13 @@ def typed_entries(graph: fx.Graph) -> dict[fx.Node, tuple[str, Any]]:
     return {
         node: (str(node.args[0].target), node.args[1])
         for node in graph.find_nodes(op="call_function", target=operator.getitem)
-        if isinstance(node.args[0], fx.Node) and node.args[0].op == "placeholder" and not isinstance(node.args[1], int)
+        if isinstance(node.args[0], fx.Node) and node.args[0].op == "placeholder" and _is_type(node.args[1])
     }
+
+
+def _is_type(key: Any) -> bool:
+    """Whether a key names a type of nodes or edges; others take a part of a tensor."""
+    return isinstance(key, str) or (isinstance(key, tuple) and bool(key) and all(isinstance(one, str) for one in key))
 
 
 def merges_of_types(graph: fx.Graph) -> set[fx.Node]:
