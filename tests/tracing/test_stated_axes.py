@@ -7,8 +7,9 @@ from torch.export import Dim
 from torch_geometric.nn import GCNConv
 
 import upscale_fx
-from tests.comparison import assert_same_outputs, parameters
+from tests.comparison import assert_same, assert_same_outputs, parameters
 from tests.selection import every
+from tests.tracing import object_models as objects
 from tests.tracing.axis_models import FirstRows, Two, TypedLinks, edges, normal
 from tests.tracing.index_models import Columns, Table, graph, numbers
 from upscale_fx import InputError
@@ -197,3 +198,13 @@ def test_calibration_data_serves_as_the_example():
         model, 0.5, calibration=pairs(60, 90), dynamic_axes={"query_edges": {0: "Q"}}, indices={"query_edges": "N"}
     )
     assert compiled(*pairs(100, 7)).shape == (7,)
+
+
+def test_what_is_said_counts_too_where_the_data_are_objects():
+    torch.manual_seed(0)
+    model, data = objects.Nodes().eval(), objects.graph()
+    with pytest.raises(InputError, match="missing"):
+        upscale_fx.prune(model, 0.5, calibration=data, dynamic_axes={"missing": {0: "N"}})
+    fixed = upscale_fx.mask(model, 0.5, calibration=data, dynamic_axes={"x": {0: "N"}})
+    free = upscale_fx.mask(model, 0.5, calibration=data)
+    assert_same(free(data), fixed(data))

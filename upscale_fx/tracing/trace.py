@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -156,10 +155,6 @@ def _traced_alike(
     return graph, read
 
 
-#: Tracing replaces functions of torch while it runs; two threads must not do so at once.
-_one_at_a_time = threading.RLock()
-
-
 def traced_with(
     root: nn.Module, inputs: ModelInputs, trained: Collection[str], state: State
 ) -> tuple[fx.Graph, Collection[str], tuple[str, ...]]:
@@ -186,7 +181,7 @@ def traced_with(
         )
     tracer = GraphTracer(replace_builtins=False, observed=changed)
     try:
-        with _one_at_a_time, in_modes(root, trained), undisturbed(root):
+        with in_modes(root, trained), undisturbed(root):
             try:
                 graph = tracer.trace(root, inputs)
             except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
@@ -261,12 +256,10 @@ def trace_like(
     has_example = example_inputs is not None or example_kwargs is not None
     check_model(model)
     entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
-    if not has_example and calibration is not None and takes_objects(entry):  # the data says what such objects hold
-        return trace_model(model, *arguments_of(next(iter(calibration)), entry, transform), method=method)
-    try:
+    if has_example or calibration is None:
         return trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
-    except (InputError, TraceError):
-        if has_example or calibration is None:
-            raise
+    if not takes_objects(entry):  # of objects, the data says what they hold
+        with suppress(InputError, TraceError):
+            return trace_model(model, stated=stated, method=method)
     arguments = arguments_of(next(iter(calibration)), entry, transform)
     return trace_model(model, *arguments, stated=stated, method=method)
