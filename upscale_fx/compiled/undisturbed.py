@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,11 +67,35 @@ def modes_of(model: nn.Module) -> dict[nn.Module, bool]:
     return {module: module.training for module in model.modules() if hasattr(module, "training")}
 
 
+#: What replaced settings and attributes are is the process's: of two threads that change them at once, the last one
+#: would restore the wrong ones.
+_one_at_a_time = threading.RLock()
+_ABSENT = object()
+
+
+@contextmanager
+def attributes_replaced(replacements: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
+    """Replace attributes of classes and modules, given by owner and name, within the block; one thread at a time."""
+    with _one_at_a_time:
+        held = {(owner, name): vars(owner).get(name, _ABSENT) for owner, name in replacements}
+        try:
+            for (owner, name), value in replacements.items():
+                setattr(owner, name, value)
+            yield
+        finally:
+            for (owner, name), value in held.items():
+                if value is _ABSENT:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, value)
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run example graphs on one thread, without warnings or compilation, and restore the random number generators.
 
-    On graphs this small, waiting for other threads on busy cores would cost a thousand times the work.
+    On graphs this small, waiting for other threads on busy cores would cost a thousand times the work. One thread of
+    the process is in such a block at a time: tracing replaces functions of torch in it.
     """
     with _one_at_a_time:
         threads = torch.get_num_threads()
@@ -81,10 +106,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 yield
         finally:
             torch.set_num_threads(threads)
-
-
-#: These settings are the process's: of two threads that change them at once, the last one would restore the wrong ones.
-_one_at_a_time = threading.RLock()
 
 
 def uncompiled() -> AbstractContextManager[object]:

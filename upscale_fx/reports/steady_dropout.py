@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from upscale_fx.compiled.undisturbed import attributes_replaced
+
 #: The functions that all dropouts of torch call.
 _DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
@@ -29,19 +31,9 @@ def steady_dropout() -> Iterator[None]:
         result: Tensor = original(*args, **kwargs)
         return result * (1 - rate / 2)
 
-    functions = torch._VF
-    held = {name: value for name in _BOTH if (value := vars(functions).get(name)) is not None}
-    try:
-        for name in _BOTH:
-            setattr(functions, name, _scaled(name.endswith("_")))
-        F.scaled_dot_product_attention = attention
+    dropouts = {(torch._VF, name): _scaled(name.endswith("_")) for name in _BOTH}
+    with attributes_replaced({**dropouts, (F, "scaled_dot_product_attention"): attention}):
         yield
-    finally:
-        F.scaled_dot_product_attention = original
-        for name in _BOTH:
-            delattr(functions, name)
-            if name in held:
-                setattr(functions, name, held[name])
 
 
 _BOTH = (*_DROPOUTS, *(f"{name}_" for name in _DROPOUTS))

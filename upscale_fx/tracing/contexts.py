@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from upscale_fx.compiled.undisturbed import attributes_replaced
 from upscale_fx.tracing.proxy import CannotTrace, ExampleProxy, is_proxy
 
 #: Calls whose results hold no gradient, whatever they are given.
@@ -66,16 +67,13 @@ class Gradients:
         def infer(mode: bool = True) -> Any:  # what torch's own makes could never be part of a graph that trains
             return gradients.inference(mode) if is_forward() else inference_mode(mode)
 
-        replaced: list[tuple[Any, str, Any]] = [
-            (torch, "is_grad_enabled", asked),
-            (torch._C, "_set_grad_enabled", switch),
-            (torch._C, "_InferenceMode", infer),
-            *_refusing(is_forward),
-        ]
-        with ExitStack() as stack:
-            for owner, name, new in replaced:
-                stack.callback(setattr, owner, name, getattr(owner, name))
-                setattr(owner, name, new)
+        replacements: dict[tuple[Any, str], Any] = {
+            (torch, "is_grad_enabled"): asked,
+            (torch._C, "_set_grad_enabled"): switch,
+            (torch._C, "_InferenceMode"): infer,
+            **_refusing(is_forward),
+        }
+        with attributes_replaced(replacements):
             yield
 
     @contextmanager
@@ -138,8 +136,8 @@ def _is_floating(value: Any) -> bool:
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
-def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
-    """What to replace so that contexts are refused: (owner, name, replacement)."""
+def _refusing(is_forward: Callable[[], bool]) -> dict[tuple[Any, str], Any]:
+    """What to replace so that contexts are refused, by owner and name."""
     autocast, device, random = torch.autocast, torch.utils._device.DeviceContext, torch.random
     enter: Any = autocast.__enter__
     enter_device: Any = device.__init__
@@ -170,13 +168,13 @@ def _refusing(is_forward: Callable[[], bool]) -> list[tuple[Any, str, Any]]:
 
         return call
 
-    return [
-        (autocast, "__enter__", enter_autocast),
-        (device, "__init__", init_device),
-        (random, "fork_rng", random_call("torch.random.fork_rng", random.fork_rng)),
-        (random, "manual_seed", random_call("torch.random.manual_seed", random.manual_seed)),
-        (torch, "manual_seed", random_call("torch.manual_seed", torch.manual_seed)),
-    ]
+    return {
+        (autocast, "__enter__"): enter_autocast,
+        (device, "__init__"): init_device,
+        (random, "fork_rng"): random_call("torch.random.fork_rng", random.fork_rng),
+        (random, "manual_seed"): random_call("torch.random.manual_seed", random.manual_seed),
+        (torch, "manual_seed"): random_call("torch.manual_seed", torch.manual_seed),
+    }
 
 
 def set_requires_grad(proxy: ExampleProxy, mode: bool) -> ExampleProxy:

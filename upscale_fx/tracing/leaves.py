@@ -66,10 +66,10 @@ def _names_of(space: dict[str, Any], by_id: Mapping[int, Any], always: bool) -> 
     Libraries are searched once: they hold tens of thousands of names. They are searched again when names came or went,
     or when a name that held a function holds another value. The user's own modules are searched always.
     """
-    known = _found.get(id(space))
-    same = not always and known is not None and known[:2] == (len(space), len(by_id))
-    if same and known is not None and all(id(space.get(key)) in by_id for key in known[2]):
-        return known[2]
+    size, sought, names = _found.get(id(space), (-1, -1, ()))
+    same = (size, sought) == (len(space), len(by_id)) and all(id(space.get(key)) in by_id for key in names)
+    if same and not always:
+        return names
     names = tuple(compress(space, map(by_id.__contains__, map(id, space.values()))))
     _found[id(space)] = (len(space), len(by_id), names)
     return names

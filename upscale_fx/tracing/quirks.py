@@ -11,6 +11,7 @@ import torch
 import torch_geometric
 from torch_geometric.nn.aggr import Aggregation
 
+from upscale_fx.compiled.undisturbed import attributes_replaced
 from upscale_fx.tracing.mutation import INTO_CONSTANT
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy, is_proxy
 
@@ -51,13 +52,6 @@ class _TracedInt(type):
 def tracing_quirks() -> Iterator[None]:
     """Choose the paths through PyG that do not read values, and refuse calls that would pass proxies to C++."""
     function, backend, aggregation = torch.autograd.Function, torch_geometric.backend, Aggregation
-    undo = [
-        (owner, name, owner.__dict__[name])
-        for owner, name in (
-            (function, "apply"), (torch.autograd, "grad"), (backend, "use_segment_matmul"),
-            (aggregation, "assert_sorted_index"),
-        )
-    ]  # fmt: skip
     original_apply, original_grad = function.__dict__["apply"], torch.autograd.grad
 
     def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
@@ -70,16 +64,15 @@ def tracing_quirks() -> Iterator[None]:
             raise CannotTrace("forward() takes gradients (torch.autograd.grad), which no graph of tensors can hold")
         return original_grad(*args, **kwargs)
 
-    try:
-        function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
-        torch.autograd.grad = grad
-        backend.use_segment_matmul = False
+    replacements = {
+        (function, "apply"): classmethod(apply),
+        (torch.autograd, "grad"): grad,
+        (backend, "use_segment_matmul"): False,
         # PyG requires a sorted index here; a graph does not repeat the check in every call.
-        aggregation.assert_sorted_index = lambda self, index: None
+        (aggregation, "assert_sorted_index"): lambda self, index: None,
+    }
+    with attributes_replaced(replacements):
         yield
-    finally:
-        for owner, name, value in undo:
-            setattr(owner, name, value)
 
 
 #: Methods of tensors that take sizes. torch's argument parser refuses proxies there.
@@ -96,7 +89,6 @@ def sizes_of_constants(record: Callable[..., Any]) -> Iterator[None]:
     Args:
         record: records a call of a method, from its name, its positional and its keyword arguments.
     """
-    own = {name: torch.Tensor.__dict__.get(name) for name in (*_TAKE_SIZES, "__setitem__")}
     set_item = torch.Tensor.__setitem__
 
     def method(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,14 +104,6 @@ def sizes_of_constants(record: Callable[..., Any]) -> Iterator[None]:
             raise CannotTrace(f"'x[..] = ..' writes computed values into a constant tensor; {INTO_CONSTANT}")
         return set_item(self, key, value)
 
-    try:
-        torch.Tensor.__setitem__ = refuse  # type: ignore[method-assign]
-        for name in _TAKE_SIZES:
-            setattr(torch.Tensor, name, method(name, getattr(torch.Tensor, name)))
+    methods = {(torch.Tensor, name): method(name, getattr(torch.Tensor, name)) for name in _TAKE_SIZES}
+    with attributes_replaced({(torch.Tensor, "__setitem__"): refuse, **methods}):
         yield
-    finally:
-        for name, value in own.items():
-            if value is None:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, value)

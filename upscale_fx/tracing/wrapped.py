@@ -15,6 +15,7 @@ import torch
 import torch.utils.checkpoint
 from torch._functorch import apis, eager_transforms
 
+from upscale_fx.compiled.undisturbed import attributes_replaced
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy
 
 
@@ -37,15 +38,11 @@ def checkpoint(
 def wrappers_opened() -> Iterator[None]:
     """Within the block, calls with proxies of scripted functions and of checkpoints run the Python code behind them."""
     scripted, method = torch.jit.ScriptFunction, torch._C.ScriptMethod
-    undo = [
-        (owner, name, owner.__dict__[name])
-        for owner, name in (
-            (scripted, "__call__"), (method, "__call__"), (torch.utils.checkpoint, "checkpoint"),
-            (apis, "vmap_impl"), (eager_transforms, "grad_impl"),
-        )
-        if name in owner.__dict__
-    ]  # fmt: skip
-    original = {(owner, name): value for owner, name, value in undo}
+    replaced = (
+        (scripted, "__call__"), (method, "__call__"), (torch.utils.checkpoint, "checkpoint"),
+        (apis, "vmap_impl"), (eager_transforms, "grad_impl"),
+    )  # fmt: skip
+    original = {(owner, name): vars(owner)[name] for owner, name in replaced if name in vars(owner)}
 
     def call_function(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not any_proxy((args, kwargs)):
@@ -76,10 +73,5 @@ def wrappers_opened() -> Iterator[None]:
         (apis, "vmap_impl"): opaque(apis, "vmap_impl"),
         (eager_transforms, "grad_impl"): opaque(eager_transforms, "grad_impl"),
     }  # fmt: skip
-    try:
-        for owner, name, _ in undo:
-            setattr(owner, name, replacements[owner, name])
+    with attributes_replaced({place: replacements[place] for place in original}):
         yield
-    finally:
-        for owner, name, value in undo:
-            setattr(owner, name, value)
