@@ -222,7 +222,7 @@ def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
 
 
 def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> CompiledGNN:
-    persistent = set(root.state_dict())
+    persistent = set(stored_tensors(root))
     module = CompiledGNN(root, graph, "CompiledGNN")
     record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
     for node in _reads(record):
@@ -268,11 +268,17 @@ def parameter_bytes(module: nn.Module) -> int:
 
 
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers by name: the state without what else modules put there."""
-    state = module.state_dict(keep_vars=True)
-    return {
-        name: value for name, value in state.items() if isinstance(value, Tensor) and name.rpartition(".")[2] != KEY
-    }
+    """Return parameters and persistent buffers by name: the state without what else modules put there.
+
+    It does not ask for the state, since that of a compiled graph takes a digest of all its origins.
+    """
+    found: dict[str, Tensor] = {}
+    for path, owner in module.named_modules(remove_duplicate=False):
+        transient = getattr(owner, "_non_persistent_buffers_set", ())
+        for name, value in (*owner._parameters.items(), *owner._buffers.items()):
+            if value is not None and name not in transient:
+                found[f"{path}.{name}" if path else name] = value
+    return found
 
 
 def call_by_name(model: nn.Module, inputs: ModelInputs, arguments: Mapping[str, Any], quiet: bool = False) -> Any:

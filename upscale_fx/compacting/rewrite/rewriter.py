@@ -21,7 +21,7 @@ from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, loo
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.guards.failures import at_node
-from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with
+from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, stored_tensors
 from upscale_fx.errors import PassError
 
 
@@ -273,7 +273,7 @@ class Rewriter:
     def module(self) -> CompiledGNN:
         """The module of the new graph, its parameters and buffers cut."""
         root, old = nn.Module(), self.flow.module
-        persistent = set(old.state_dict())
+        persistent = set(stored_tensors(old))
         layouts = {target: self.storage.get(target, reads[0]) for target, reads in self.parameters.items()}
         for target, layout in layouts.items():
             place(root, target, cut_tensor(lookup(old, target), layout), target in persistent)
