@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import compress
 from types import BuiltinFunctionType
 from typing import Any
@@ -17,6 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric.nn.aggr import QuantileAggregation
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import num_nodes
+
+from upscale_fx.tracing.proxy import CannotTrace
 
 #: PyG's functions on graph structure, and row-wise functions that treat every channel alike.
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
@@ -56,60 +60,114 @@ MODULES: tuple[type[nn.Module], ...] = (
 BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
 
-#: By the id of a module's names: how many there were, how many functions were sought, and which names held one.
-_found: dict[int, tuple[int, int, tuple[str, ...]]] = {}
+#: What the trace that is running does with a call: gets the function, its positional and its keyword arguments.
+Listener = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+_listeners: list[Listener] = []
 
 
-def _names_of(space: dict[str, Any], by_id: Mapping[int, Any], always: bool) -> tuple[str, ...]:
-    """Return the names that hold one of some functions.
+@cache
+def recorder(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stands for a function during traces; there is one for all traces, since functions are many."""
 
-    Libraries are searched once: they hold tens of thousands of names. They are searched again when names came or went,
-    or when a name that held a function holds another value. The user's own modules are searched always.
+    def record(*args: Any, **kwargs: Any) -> Any:
+        # Other threads may still call it when the trace is over.
+        return _listeners[0](function, args, kwargs) if _listeners else function(*args, **kwargs)
+
+    return record
+
+
+@contextmanager
+def calls_go_to(listener: Listener) -> Iterator[None]:
+    """Pass the calls of replaced functions on, within the block.
+
+    Raises:
+        CannotTrace: another trace is running.
     """
-    size, sought, names = _found.get(id(space), (-1, -1, ()))
-    same = (size, sought) == (len(space), len(by_id)) and all(id(space.get(key)) in by_id for key in names)
-    if same and not always:
-        return names
-    names = tuple(compress(space, map(by_id.__contains__, map(id, space.values()))))
-    _found[id(space)] = (len(space), len(by_id), names)
-    return names
+    if _listeners:
+        raise CannotTrace("forward() traces a model itself; trace or prune that one before, and call the result")
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The functions that a module holds by name, found when it held ``size`` names, and what replaces them."""
+
+    size: int
+    functions: dict[str, Any]
+    replacements: dict[str, Any]
+
+
+#: By the id of a module's names. Kept from trace to trace, since libraries hold tens of thousands of names.
+_found: dict[int, _Held] = {}
+#: The ids of the functions that were sought in them.
+_sought: set[int] = set()
+
+
+def _held_by(space: dict[str, Any], by_id: Mapping[int, Any], always: bool) -> _Held:
+    """Return which names of a module hold some functions.
+
+    A library is searched once, and again when names came or went, or when a name that held a function holds another
+    value. The user's own modules are searched always.
+    """
+    held = _found.get(id(space))
+    if (
+        held is None
+        or always
+        or held.size != len(space)
+        or any(space.get(k) is not v for k, v in held.functions.items())
+    ):
+        names = compress(space, map(by_id.__contains__, map(id, space.values())))
+        functions = {name: space[name] for name in names}
+        held = _found[id(space)] = _Held(len(space), functions, {k: recorder(v) for k, v in functions.items()})
+    return held
+
+
+def _is_library(name: str) -> bool:
+    return name == "torch" or name.startswith("torch_geometric")
+
+
+@lru_cache(maxsize=1)
+def _libraries(imported: tuple[int, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the names of torch's and PyG's modules, with what they hold, given the ids of all imported modules."""
+    modules = {name: module for name, module in list(sys.modules.items()) if _is_library(name)}
+    return [(name, module.__dict__) for name, module in modules.items() if hasattr(module, "__dict__")]
 
 
 @contextmanager
 def patched(
     functions: Collection[Callable[..., Any]],
-    replace: Callable[[Callable[..., Any]], Any],
     extra_names: dict[str, Any],
     modules: set[str],
     extended: set[str],
 ) -> Iterator[None]:
-    """Replace functions in all modules that hold them, and set ``extra_names`` in PyG's layers and ``extended``.
+    """Replace functions by their recorders where they are held; set ``extra_names`` in PyG's layers and ``extended``.
 
-    PyG imports its functions by name into many modules; patching one module would miss the others. ``replace`` is
-    called once per function that some module holds.
+    PyG imports its functions by name into many modules; patching one module would miss the others.
     """
     by_id = {id(function): function for function in functions}
-    replacements: dict[int, Any] = {}
+    if _sought != by_id.keys():  # an operation was registered since
+        _found.clear()
+        _sought.clear()
+        _sought.update(by_id)
     undo: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = []  # module, what it held, names it had not
     try:
-        for name, module in list(sys.modules.items()):
-            space = getattr(module, "__dict__", None)
-            if space is None or not (name == "torch" or name in modules or name.startswith("torch_geometric")):
-                continue
-            new = {key: space[key] for key in _names_of(space, by_id, always=name in modules)}
-            for key, function in new.items():
-                if id(function) not in replacements:
-                    replacements[id(function)] = replace(function)
-                new[key] = replacements[id(function)]
-            if name in extended or name.startswith("torch_geometric.nn"):
-                new.update(extra_names)
-            if new:
-                held = {key: space[key] for key in new if key in space}
-                undo.append((space, held, [key for key in new if key not in space]))
-                space.update(new)
+        own = [name for name in modules if name in sys.modules and not _is_library(name)]
+        libraries = _libraries(tuple(map(id, list(sys.modules.values()))))
+        for name, space in (*libraries, *((name, vars(sys.modules[name])) for name in own)):
+            held = _held_by(space, by_id, always=name in modules)
+            extra = extra_names if name in extended or name.startswith("torch_geometric.nn") else {}
+            if held.functions or extra:
+                before = {key: space[key] for key in extra if key in space}
+                undo.append((space, {**held.functions, **before}, [key for key in extra if key not in space]))
+                space.update(held.replacements)
+                space.update(extra)
         yield
     finally:
-        for space, held, absent in reversed(undo):
-            space.update(held)
+        for space, before, absent in reversed(undo):
+            space.update(before)
             for key in absent:
                 del space[key]

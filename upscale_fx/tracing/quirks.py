@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,20 +13,15 @@ import torch_geometric
 from torch_geometric.nn.aggr import Aggregation
 
 from upscale_fx.compiled.undisturbed import attributes_replaced
+from upscale_fx.tracing.leaves import recorder
 from upscale_fx.tracing.mutation import INTO_CONSTANT
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy, is_proxy
 
-Recorder = Callable[..., Any]
 
-
-def traced_builtins(record: Callable[[Callable[..., Any]], Recorder], size: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the ``int``, ``min``, ``max`` and ``len`` of traced modules; calls on proxies become nodes of the graph.
-
-    Args:
-        record: turns a function into one whose calls on proxies are recorded.
-        size: returns the number of rows of a proxy.
-    """
-    recorded = record(builtins.int)
+@cache
+def traced_builtins() -> dict[str, Any]:
+    """Return the ``int``, ``min``, ``max`` and ``len`` of traced modules; calls on proxies become nodes."""
+    recorded = recorder(builtins.int)
 
     class int_(metaclass=_TracedInt):
         def __new__(cls, value: Any = 0, *args: Any) -> Any:
@@ -33,9 +29,9 @@ def traced_builtins(record: Callable[[Callable[..., Any]], Recorder], size: Call
 
     def len_(value: Any) -> Any:
         has_rows = is_proxy(value) and isinstance(value.pair[0], torch.Tensor)
-        return size(value) if has_rows else builtins.len(value)
+        return value.size(0) if has_rows else builtins.len(value)
 
-    return {"int": int_, "len": len_, "min": record(builtins.min), "max": record(builtins.max)}
+    return {"int": int_, "len": len_, "min": recorder(builtins.min), "max": recorder(builtins.max)}
 
 
 class _TracedInt(type):

@@ -34,6 +34,7 @@ from upscale_fx.tracing.leaves import (
     CONSTRUCTORS,
     FUNCTIONS,
     MODULES,
+    calls_go_to,
     patched,
 )
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
@@ -76,12 +77,12 @@ class GraphTracer(InPlaceTracer):
         self._paths = {id(module): path for path, module in root.named_modules()}
         arguments = self._placeholders(inputs)
         recorded = (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)
-        builtin = traced_builtins(self._recorder, lambda value: value.size(0))
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - BUILT_IN_SPACES
         spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
         extended = spaces if self.replace_builtins else set()
         with (
-            patched(recorded, self._recorder, builtin, spaces, extended),
+            calls_go_to(self._call_or_record),
+            patched(recorded, traced_builtins(), spaces, extended),
             tracing_quirks(),
             wrappers_opened(),
             sizes_of_constants(self.create_proxy),
@@ -116,14 +117,12 @@ class GraphTracer(InPlaceTracer):
             arguments[name] = self._wrap(nodes[name], (small[name], large[name]))
         return arguments
 
-    def _recorder(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def record(*args: Any, **kwargs: Any) -> Any:
-            always = function in ALWAYS_RECORDED and get_ident() == self._thread  # other threads may run models
-            if self._paused or not (always or any_proxy((args, kwargs))):
-                return function(*args, **kwargs)
-            return self.create_proxy("call_function", function, args, kwargs)
-
-        return record
+    def _call_or_record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function, or record its call where proxies are among the arguments."""
+        always = function in ALWAYS_RECORDED and get_ident() == self._thread  # other threads may run models
+        if self._paused or not (always or any_proxy((args, kwargs))):
+            return function(*args, **kwargs)
+        return self.create_proxy("call_function", function, args, kwargs)
 
     def _patched_modules(self) -> Any:
         original_call, original_getattr = nn.Module.__call__, nn.Module.__getattr__
