@@ -34,7 +34,7 @@ class Spy:
         return self.made[-1].compiled
 
 
-@pytest.mark.parametrize("name", every(2, MODELS))
+@pytest.mark.parametrize("name", every(5, MODELS))
 def test_it_is_the_masked_model_at_every_size_with_one_graph(name):
     model, spy = build(MODELS[name]), Spy()
     masked, fast = upscale_fx.mask(model, 0.5), compile_(model, spy, amount=0.5)
@@ -86,6 +86,7 @@ def test_without_amount_it_only_optimises():
     assert parameters(spy.compiled) == parameters(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", only(["aot_eager"], ["aot_eager", *(["inductor"] if shutil.which("g++") else [])]))
 def test_the_rest_goes_to_another_backend(inner):
     model = build()
@@ -112,6 +113,7 @@ def test_sizes_are_dynamic_from_the_first_call_on(dynamic, first):
     assert len(spy.made) == 1
 
 
+@pytest.mark.slow
 def test_a_single_node_has_a_graph_of_its_own():
     model = build(MODELS["SimpleGCN"])
     fast, masked = compile_(model, amount=0.5), upscale_fx.mask(model, 0.5)
@@ -150,6 +152,7 @@ def loaded(model):
 CHANGES = (changed_in_place, changed_columns, changed_by_numpy, replaced, trained, loaded)
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_pruned_anew():
     model, spy = build(), Spy()
     fast, inputs = compile_(model, spy, amount=0.5), graph(*SIZES[0])

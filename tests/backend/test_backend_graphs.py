@@ -89,6 +89,7 @@ def test_arguments_of_every_kind(make, inputs):
             assert_same(masked(**inputs(*size)), fast(**inputs(*size)))
 
 
+@pytest.mark.slow
 def test_two_models_in_one_function():
     first, second = build(basic(gnn.models.GCN)), build(lambda: SAGE(5, 16, 3, num_layers=2))
 

@@ -51,6 +51,7 @@ def test_a_mode_is_refused():
     assert "takes no mode" in failure(lambda: fast(*graph(*SIZES[0])))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's own
 def test_gradients_of_parameters_are_refused_and_those_of_inputs_exact():
     model, (x, edge_index) = build(), graph(*SIZES[0])

@@ -39,6 +39,7 @@ def case_of(name, graph):
 # The command --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tables_json_and_chart(tmp_path, capsys):
     file, picture = tmp_path / "bench.json", tmp_path / "bench.png"
     columns_wanted = ["--columns", "PyG*", "upscale*", "--amounts", "0", "0.75", "--no-memory", "--train"]

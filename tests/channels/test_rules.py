@@ -160,7 +160,7 @@ def test_every_operation_in_the_registry_has_a_case():
     assert set(REGISTRY) == {resolve(name) for name in CASES} | set(UNREACHABLE)
 
 
-@pytest.mark.parametrize("name", every(3, CASES))
+@pytest.mark.parametrize("name", every(4, CASES))
 def test_operation_is_exact(name):
     model = build(name)
     traced = upscale_fx.trace(model, graph(8, 21))

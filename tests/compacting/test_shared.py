@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import upscale_fx
+from tests.selection import every
 
 
 class TwoCalls(nn.Module):
@@ -30,7 +31,7 @@ class ReadsStatistics(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning")
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", every(3, range(12)))
 def test_a_batch_norm_called_twice(seed):
     torch.manual_seed(seed)
     model = TwoCalls().double().eval()

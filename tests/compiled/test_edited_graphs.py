@@ -107,7 +107,7 @@ def test_fused_graphs_are_trained_and_prepared_with_the_change():
 
 
 @pytest.mark.parametrize("make", [compacted, fused])
-@pytest.mark.parametrize("change", every(3, WEIGHTS))
+@pytest.mark.parametrize("change", every(6, WEIGHTS))
 def test_other_weights_and_modules_are_used(make, change):
     graph = edited(make(), change)
     expected = graph(X, EDGES)

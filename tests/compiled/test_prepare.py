@@ -44,7 +44,7 @@ class Recorder(TorchDispatchMode):
 # The same, computed once ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", every(2, [*FAMILIES, *WITH_MORE]))
+@pytest.mark.parametrize("name", every(4, [*FAMILIES, *WITH_MORE]))
 def test_a_prepared_graph_gives_what_the_graph_gives(name):
     plain, compiled = before_and_after(name, 0.5)
     check_invariants(SplitStructure(), plain, compiled)

@@ -39,6 +39,7 @@ def test_training_leaves_the_weights_that_validated_best_in_the_plain_model(name
     assert plain > 0.5, "far above the 20 % of guessing"
 
 
+@pytest.mark.slow
 def test_vision_gnn_learns_the_digits():
     workload = ImageWorkload(Recipe(epochs=4, patience=4, lr=2e-3, dropout=0.0, hidden=16))
     sizes = {name: len(labels) for name, (_, labels) in workload.parts.items()}
@@ -126,6 +127,7 @@ def test_torch_pruning_is_asked_for_the_ratio_that_comes_nearest(monkeypatch):
         rivals.prune_with_torch_pruning(dense, None, target=203)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only(["sage"], ["sage", "gatv2", "resgcn"]))
 def test_shared_sets_are_as_large_as_free_ones(name):
     workload = NodeWorkload(name, load_data("generated"), Recipe(hidden=16))

@@ -220,7 +220,7 @@ def test_vision_gnn(unit):
 # Exact, the same every time ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "sharing"), every(3, [
+@pytest.mark.parametrize(("name", "sharing"), every(5, [
     ("gcn", "auto"), ("sage", "auto"), ("sage", "always"), ("sage", "never"), ("gatv2", "auto"),
     ("transformer", "never"), ("jknet", "auto"), ("residual", "auto"), ("gat", "auto"), ("rgcn", "auto"),
 ]))  # fmt: skip

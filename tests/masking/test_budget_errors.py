@@ -73,6 +73,7 @@ def trained():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pure", only([{"constrained": False}], [{"constrained": False}, {"constrained": True}]), ids=["alone", "shared"]
 )

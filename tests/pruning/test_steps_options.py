@@ -50,6 +50,7 @@ def test_folded_attention_of_an_ignored_layer_is_ignored():
     assert stepped["convs.2.lin"] == WIDTH // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", only([True], [False, True]))
 def test_folded_attention_reads_what_its_layer_reads(trained, graph):
     model = make("GAT")
@@ -61,6 +62,7 @@ def test_folded_attention_reads_what_its_layer_reads(trained, graph):
         assert read[name] == read["convs.1.lin"]
 
 
+@pytest.mark.slow
 def test_following_is_exactly_a_mask(graph):
     made = []
 

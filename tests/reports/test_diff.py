@@ -95,6 +95,7 @@ def test_prints_fit_the_screen(family, amount):
     assert max(map(len, str(upscale_fx.report(compiled)).splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_diff_with_long_names_and_numbers_fits_the_screen():
     class Outer(nn.Module):
         def __init__(self, inner):

@@ -50,6 +50,7 @@ def test_a_barrier_is_in_the_group_it_holds(norm):
     assert not group_of(groups, "convs.1.lin").barriers
 
 
+@pytest.mark.slow
 def test_every_consumer_that_can_be_masked_is_in_a_group():
     for build in FAMILIES.values():
         model = build(4, 8, 2)

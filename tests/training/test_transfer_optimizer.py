@@ -73,7 +73,7 @@ def cases():
     yield pytest.param(lambda: Relational().double(), inputs, inputs, id="rgcn")
 
 
-@pytest.mark.parametrize(("build", "inputs", "example"), every(3, cases()))
+@pytest.mark.parametrize(("build", "inputs", "example"), every(6, cases()))
 def test_state_goes_where_its_entry_goes(build, inputs, example):
     torch.manual_seed(0)
     model = zoo.without_dropout(build()).eval()

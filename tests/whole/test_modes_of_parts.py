@@ -162,6 +162,7 @@ def test_compiled_and_exported_by_torch():
     assert not is_random(program.module())
 
 
+@pytest.mark.slow
 def test_the_dynamo_backend_sees_the_modes():
     model = made("deep").eval()
     model.inner.first.train(), model.inner.first.norm.eval()
