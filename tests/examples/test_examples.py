@@ -177,6 +177,7 @@ def test_comparison_judges_by_what_comes_out():
     assert outcome(torch.randn(1, 5)) == "error: RuntimeError", "breaks when it is run"
 
 
+@pytest.mark.slow
 def test_comparison_prunes_exactly_where_upscale_fx_is_asked(capsys):
     rows = compare.main(["--markdown", "--models", "GCN", "GIN", "Residual GCN"])
     assert [row["model"] for row in rows] == ["GCN", "GIN", "Residual GCN"]

@@ -79,6 +79,7 @@ def test_one_command_fills_all_cells_and_writes_pages_and_a_second_one_trains_no
     assert pages() == first
 
 
+@pytest.mark.slow
 def test_more_cells_are_added_to_what_is_there(job, trained):
     assert results.main([*job, "--models", "gcn", "--amounts", "0.5", "--columns", "l2"]) == 2
     assert results.main([*job, "--models", "gcn", "--amounts", "0.5", "0.75", "--columns", "l2", "random"]) == 3
@@ -141,6 +142,7 @@ def test_small_data_come_before_large_and_all_of_it_before_another_seed(job, mon
     assert turns == [(name, seed) for seed in (0, 1) for name in names]
 
 
+@pytest.mark.slow
 def test_latency_is_added_to_what_is_there_without_training(job, pages, trained, tmp_path):
     arguments = [*job, "--models", "gcn", "--amounts", "0.5", "--columns", "l2", "obs-finetuned"]
     results.main(arguments)

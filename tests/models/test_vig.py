@@ -170,6 +170,7 @@ def test_trains():
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_the_whole_graph_once():
     torch.compiler.reset()
     compiled, _ = pruned(vig(depth=1))

@@ -34,7 +34,7 @@ def without_rule(traced):
 
 @pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning")
 @pytest.mark.parametrize(
-    "case", first_of_each(CASES, key=lambda case: (case.module, case.expect), step=6), ids=lambda case: case.name
+    "case", first_of_each(CASES, key=lambda case: (case.module, case.expect), step=8), ids=lambda case: case.name
 )
 def test_layer(case):
     model, tolerance = case.make(), 1e-10 if case.dtype == torch.float64 else 1e-4

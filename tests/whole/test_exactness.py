@@ -75,7 +75,7 @@ def case(request):
 def pytest_generate_tests(metafunc):
     """Every test takes the same cases in the same order, so that each is made once for all of them."""
     if "case" in metafunc.fixturenames:
-        step = 10 if metafunc.function in COMPILING_AGAIN else 5
+        step = 16 if metafunc.function in COMPILING_AGAIN else 8
         metafunc.parametrize("case", list(cases(step)), indirect=True, scope="module")
 
 
@@ -200,5 +200,5 @@ def test_the_mask_changes_the_output(case):
     assert type(case.masked) is type(case.model)
 
 
-#: Tests that compile something anew; ``make test`` runs them on every tenth model.
+#: Tests that compile something anew; ``make test`` runs them on every sixteenth model.
 COMPILING_AGAIN = (test_compacted_is_masked, test_pruned_a_second_time, test_compacting_twice_is_compacting_once)

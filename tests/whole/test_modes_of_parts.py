@@ -95,6 +95,7 @@ def test_a_switch_before_pruning(case):
         assert is_random(made_of_it) == is_random(model)
 
 
+@pytest.mark.slow
 def test_pruning_again_and_in_steps_keeps_the_modes():
     model = made("deep").train()
     model.inner.eval()
