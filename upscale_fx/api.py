@@ -169,9 +169,8 @@ def compact(
         TraceError, InputError: see :func:`trace`.
     """
     options = CompactOptions(callback=callback, approximate_norms=approximate_norms)
-    return compact_model(
-        model, options, Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
-    )
+    example = Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
+    return compact_model(model, options, example)
 
 
 @named_failures
@@ -187,6 +186,7 @@ def optimize(
     callback: Callback | None = None,
     inference: bool = False,
     dtype: torch.dtype | None = None,
+    fuse: bool = True,
 ) -> CompiledGNN:
     """An exact, faster GraphModule that still trains: message passing fused, structure work done once per graph.
 
@@ -204,18 +204,14 @@ def optimize(
         dtype: not exact. Features and weights are computed in this dtype (``torch.bfloat16``, ``torch.float16``, or
             ``torch.float32`` for a float64 model). Sums over neighbours accumulate in float32, degrees and
             normalisation keep their precision, inputs and outputs their dtype. The report says how far outputs move.
+        fuse: False leaves message passing as torch's own calls, where hooks, explainers and second derivatives work.
 
     Raises:
         InputError: ``dtype`` is not one of these.
         TraceError, InputError: see :func:`trace`.
     """
-    return optimize_model(
-        gm,
-        Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method),
-        callback,
-        inference,
-        dtype,
-    )
+    example = Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method)
+    return optimize_model(gm, example, callback, inference, dtype, fuse)
 
 
 @named_failures
@@ -250,6 +246,7 @@ def prune(
     method: str = "forward",
     callback: Callback | None = None,
     approximate_norms: bool = False,
+    fuse: bool = True,
 ) -> CompiledGNN:
     """``optimize(compact(mask(model, amount)))``: a smaller, faster GraphModule that computes exactly the masked model.
 
@@ -283,6 +280,7 @@ def prune(
         method: the method that is traced; see :func:`trace`.
         callback: see :func:`compact`.
         approximate_norms: see :func:`compact`: with norms over channels the result is not exactly the masked model.
+        fuse: see :func:`optimize`.
 
     Raises:
         NothingToPruneError: no channel could be removed.
@@ -295,6 +293,6 @@ def prune(
         seed=seed, progress=progress, steps=steps, schedule=schedule, between=between, evaluate=evaluate,
         max_drop=max_drop, tolerance=tolerance, example_inputs=example_inputs, example_kwargs=example_kwargs,
         dynamic_axes=dynamic_axes, indices=indices, method=method, approximate_norms=approximate_norms,
-        callback=callback,
+        callback=callback, fuse=fuse,
     )  # fmt: skip
     return prune_model(model, options)

@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
-from upscale_fx.channels.relations import Barrier
+from upscale_fx.channels.relations import Barrier, Contraction, Relation
+from upscale_fx.channels.relations.convolutions import Convolution
+from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compiled.calls import target_name
 
+#: Relations that need not read all channels: their weights may be zero.
+_LAYERS = (Contraction, Convolution, Product, Recurrence)
+
 
 def barriers(flow: Dataflow) -> list[str]:
-    """Describe each barrier that keeps channels, with its operation and source line."""
-    texts = []
+    """Describe each barrier that keeps channels, with its operation and source line.
+
+    Recurrent states are among them. A barrier that no layer reads is not: the outputs of the model need its channels
+    anyway, such as those of a final softmax.
+    """
+    texts, read = [], _read_by_layers(flow)
     for node, relation in flow.relations.items():
         value = flow.values[node][0]
         structure = isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
-        if structure or not isinstance(relation, Barrier) or not holds_channels(flow, node, relation):
+        if structure or node not in read or not holds_channels(flow, relation):
             continue
         where = ", ".join(filter(None, (_operation(flow, node), node.meta.get("module"), node.meta.get("source"))))
         texts.append(f"{node.name} ({where}): {relation.reason}")
     return texts
 
 
-def holds_channels(flow: Dataflow, node: fx.Node, relation: Barrier) -> bool:
-    """Whether a barrier keeps channels: an operand is floating-point, has several channels and is no parameter."""
+def _read_by_layers(flow: Dataflow) -> set[fx.Node]:
+    """The values that a layer reads, directly or through others."""
+    read: set[fx.Node] = set()
+    for node in reversed(list(flow.nodes)):
+        relation = flow.relations.get(node)
+        if relation is not None and (node in read or isinstance(relation, _LAYERS)):
+            read.update(relation.reads)
+    return read
+
+
+def holds_channels(flow: Dataflow, relation: Relation) -> TypeGuard[Barrier | Recurrence]:
+    """Whether a barrier keeps channels: an operand is floating-point, has several channels and is no parameter.
+
+    A recurrent module keeps those of its states.
+    """
+    if isinstance(relation, Recurrence):
+        return True
+    if not isinstance(relation, Barrier):
+        return False
     for source in relation.sources:
         value = flow.values[source][0]
         wide = isinstance(value, torch.Tensor) and value.is_floating_point() and flow.axes[source].count > 1

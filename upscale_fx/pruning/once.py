@@ -25,10 +25,11 @@ from upscale_fx.tracing.trace import trace_model
 
 @dataclass(frozen=True, kw_only=True)
 class CompactOptions:
-    """How a graph is compacted; see :func:`upscale_fx.compact`."""
+    """How a graph is compacted, see :func:`upscale_fx.compact`, and whether it is fused then."""
 
     callback: Callback | None = None
     approximate_norms: bool = False
+    fuse: bool = True
 
 
 def plan_of(traced: CompiledGNN, options: MaskOptions) -> Plan:
@@ -70,4 +71,4 @@ def prune_once(model: nn.Module, options: MaskOptions, compact_options: CompactO
     after = {name: value.shape for name, value in stored_tensors(pruned).items()}
     if any(removal.removed.any() for removal in plan.removals) and before == after:
         raise NothingToPruneError(nothing_to_prune(plan.removals, consumers.refused))
-    return optimized(unfused(pruned), compact_options.callback)
+    return optimized(unfused(pruned), compact_options.callback, fuse=compact_options.fuse)

@@ -46,16 +46,17 @@ def optimized(
     callback: Callback | None = None,
     inference: bool = False,
     dtype: torch.dtype | None = None,
+    fuse: bool = True,
 ) -> CompiledGNN:
     """Fuse an unfused graph that nobody else holds: the result may be this very graph, or share its parameters."""
     with code_when_called():
-        fused = _optimized(module, callback, inference, dtype)
+        fused = _optimized(module, callback, inference, dtype, fuse)
     fused.make_code()
     return fused
 
 
 def _optimized(
-    module: CompiledGNN, callback: Callback | None, inference: bool, dtype: torch.dtype | None
+    module: CompiledGNN, callback: Callback | None, inference: bool, dtype: torch.dtype | None, fuse: bool
 ) -> CompiledGNN:
     casting: list[Pass] = [] if dtype is None else [CastPrecision(dtype)]
     folding: list[Pass] = FOLDING if inference else []
@@ -63,6 +64,9 @@ def _optimized(
     if inference:
         cleaned = make_module(cleaned, cleaned.graph, meta_with(cleaned, eval_only=EVAL_ONLY_INFERENCE), False)
         recheck_types(module, cleaned)
+    if not fuse:
+        plain: CompiledGNN = Pipeline(casting, callback)(cleaned).graph_module
+        return plain
     remember_unfused(cleaned)
     # Casts come after fusing (fused operators accumulate in float32) and before values are overwritten in place.
     passes = [*FUSING, *casting, WriteInPlace(), SplitStructure()]

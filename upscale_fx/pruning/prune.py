@@ -61,13 +61,14 @@ def optimize_model(
     callback: Callback | None = None,
     inference: bool = False,
     dtype: torch.dtype | None = None,
+    fuse: bool = True,
 ) -> CompiledGNN:
     """A faster graph; see :func:`upscale_fx.optimize`."""
     if isinstance(model, CompiledGNN):
         graph = copy.deepcopy(unfused(model))
     else:
         graph = trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method)
-    return optimized(graph, callback, inference, dtype)
+    return optimized(graph, callback, inference, dtype, fuse)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class PruneOptions:
         method: str = "forward",
         callback: Callback | None = None,
         approximate_norms: bool = False,
+        fuse: bool = True,
         progress: bool = True,
         **mask: Any,
     ) -> PruneOptions:
@@ -128,7 +130,7 @@ class PruneOptions:
             raise TypeError(f"prune() got an unexpected keyword argument {unknown[0]!r}")
         return cls(
             MaskOptions(progress=progress, **mask),
-            CompactOptions(callback=callback, approximate_norms=approximate_norms),
+            CompactOptions(callback=callback, approximate_norms=approximate_norms, fuse=fuse),
             StepOptions(steps=steps, schedule=schedule, between=between, progress=progress),
             target_of(evaluate, max_drop, tolerance, progress),
             Example(example_inputs, example_kwargs, StatedAxes(dynamic_axes, indices), method),

@@ -159,7 +159,7 @@ def _pruned(current: CompiledGNN, goals: Goals, prune_at: PruneAt, shares: Mappi
     note(graph, compacted=False)  # it gets a new layout
     again = compact_once(graph, CompactOptions())
     note(again, pruning=record_of(compiled).pruning)  # the record of the amounts asked: compaction has none
-    return optimized(unfused(again))
+    return optimized(unfused(again), fuse=record_of(compiled).fused is not None)
 
 
 def _train(between: Between, compiled: CompiledGNN, step: int) -> None:

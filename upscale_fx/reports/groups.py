@@ -154,7 +154,7 @@ def _add_reader(group: TiedGroup | None, flow: Dataflow, node: fx.Node, names: M
         name = names.get(node) or _producer_name(relation, node)
     elif isinstance(relation, Movement) and relation.how == "cat":
         name = f"{node.name} (concat)"
-    elif isinstance(relation, Barrier) and holds_channels(flow, node, relation):
+    elif isinstance(relation, Barrier) and holds_channels(flow, relation):
         name, place = f"{node.name} ({node.meta.get('source', '')})", group.barriers
     else:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
@@ -23,7 +23,12 @@ from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.pools import Removal
 from upscale_fx.masking.consumers.survey import Survey, find_consumers
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
+from upscale_fx.reports.kept import kept_channels
 from upscale_fx.reports.kernels_in_use import kernels_in_use
+from upscale_fx.reports.zero_rows import zero_rows
+
+#: What to do where rows of zeros stay.
+_ROWS_STAY = "a channel goes when whatever reads it has a column of zeros for it, as mask() and prune() make them"
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What compaction did to a model; prints as a table."""
+    """What compaction did to a model; prints as a table.
+
+    ``kept`` has, by the name of a consumer, the numbers in the original model of the channels that it still reads
+    (int64 ``[kept]``), in the order of the columns of its weight now; ``masks`` has the same as a boolean mask over all
+    its channels (``[channels]``). Consumers that no output needs any more are in neither.
+    """
 
     entries: Sequence[Entry]
     barriers: Sequence[str]
@@ -63,6 +73,9 @@ class Report:
     kernels: str = ""
     skipped_assertions: Sequence[str] = ()
     sizes: str = ""
+    zero_rows: Sequence[str] = ()
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def asked(self) -> int:
@@ -83,6 +96,8 @@ class Report:
         )
         lines = [table, ""]
         lines += [f"barrier: {text}" for text in self.barriers]
+        lines += [f"zeros: {text}" for text in self.zero_rows]
+        lines += [f"zeros: {_ROWS_STAY}"] if self.zero_rows else []
         lines += [f"unused: {name}: no output needs it" for name in self.unused]
         lines += [f"approximate: {text}" for text in self.approximate]
         lines += [f"approximate: {self.precision}"] if self.precision else []
@@ -122,7 +137,8 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
     record = record_of(compiled)
     flow = analyse(compiled)
     now = {consumer.name: consumer for consumer in find_consumers(flow)}
-    entries = [_entry(before, now.get(before.name)) for before in history.consumers]
+    kept, masks = kept_channels(compiled, now.values())
+    entries = [_entry(before, now.get(before.name), kept.get(before.name)) for before in history.consumers]
     entries += [Entry(r.name, r.channels, r.asked, r.channels, r.reason, r.asked) for r in history.refused]
     reorders = [node.meta.get("reorder") for node in compiled.graph.nodes]
     return Report(
@@ -146,6 +162,9 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
         kernels,
         record.skipped_assertions,
         _fixed_sizes(record.inputs),
+        zero_rows(flow),
+        kept,
+        masks,
     )
 
 
@@ -163,12 +182,15 @@ def _inference(compiled: CompiledGNN, degree: float | None, fanouts: Sequence[in
     return cost_per_node(compiled, degree=degree, fanouts=fanouts)
 
 
-def _entry(before: ConsumerRecord, now: Consumer | None) -> Entry:
-    """One line of the report; ``now`` is the consumer in the compacted graph, None if it has none."""
+def _entry(before: ConsumerRecord, now: Consumer | None, numbers: Tensor | None) -> Entry:
+    """One line of the report; ``now`` is the consumer in the compacted graph, None if it has none.
+
+    ``numbers`` are its channels, each once: calls of one weight may read the same channels in orders of their own.
+    """
     asked, reason = before.asked, before.reason
     if now is None:
         return Entry(before.name, before.channels, asked, 0, "removed: no output needs it, or it was folded")
-    kept, expected = now.count, before.channels - asked
+    kept, expected = now.count if numbers is None else len(numbers), before.channels - asked
     widened = sum(node.meta.get("widened", 0) for node in now.sites)
     needed = max(before.channels - before.masked, 1)  # where all are masked, one channel stays for its rows
     leftover = min(max(kept - needed - widened, 0), asked)
@@ -188,7 +210,12 @@ _TOLERATED = 0.1
 
 
 def warn_of_leftovers(result: Report) -> None:
-    """Warn if more than a tenth of the channels to remove could not be removed."""
+    """Warn if more than a tenth of the channels to remove, or not one of many rows of zeros, could be removed."""
+    if result.zero_rows and all(entry.kept == entry.before for entry in result.entries):
+        shown = "; ".join(result.zero_rows[:3]) + (
+            f"; and {rest} more" if (rest := len(result.zero_rows) - 3) > 0 else ""
+        )
+        warn(f"no channel could be removed: {shown}. {_ROWS_STAY[0].upper()}{_ROWS_STAY[1:]}")
     if result.leftover <= _TOLERATED * result.asked:
         return
     worst = sorted((entry for entry in result.entries if entry.leftover), key=lambda entry: -entry.leftover)
