@@ -43,7 +43,8 @@ def register(
 
     def refuse(context: Any, *grads: Tensor) -> Any:
         raise NotImplementedError(
-            f"{NAMESPACE}::{name} has no gradient: second derivatives exist for sums, means and edge_dot only"
+            f"{NAMESPACE}::{name} has no gradient: second derivatives exist for sums, means and edge_dot only; "
+            f"optimize(compiled, fuse=False), or prune(..., fuse=False), gives a graph that has them all"
         )
 
     torch.library.register_autograd(f"{NAMESPACE}::{name}", backward or refuse, setup_context=save, lib=_LIBRARY)

@@ -1,8 +1,8 @@
 """Finds the consumers: every contraction over channels, and the entries that masking a channel sets to zero.
 
 There are three kinds: a *weight* (the input columns of a linear layer, of any rank and however stored), a *vector*
-(GATv2's attention vector) and a *product* (q·k: masking a channel zeroes the rows of the layers that make it). An
-attention vector that folds into the layer before it (GAT's) is not a consumer: its logits need no mask. A weight that
+(GATv2's attention vector) and a *product* (q·k: masking a channel zeroes the rows of the layers that make it, or the
+columns of embedding tables, as in DistMult). An attention vector that folds into the layer before it (GAT's) is not a consumer: its logits need no mask. A weight that
 several calls share, or that is looked up by relation, is one consumer.
 """
 
@@ -27,6 +27,7 @@ from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.masking.consumers.consumer import Consumer, merged
 from upscale_fx.masking.consumers.readings import Operand, Reading, multiplications, operands_of, reading_of
+from upscale_fx.masking.consumers.tables import table_cuts
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class _Facts:
     blocks: dict[fx.Node, Positions]
     ids: dict[fx.Node, Positions]
     stored: set[fx.Node]
+    sums: set[fx.Node]
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,12 @@ def find_consumers(flow: Dataflow) -> list[Consumer]:
 
 def survey(flow: Dataflow) -> Survey:
     """Find the consumers of a traced graph, and the contractions that cannot be masked."""
-    facts = _Facts(flow, hidden(flow), head_blocks(flow), channel_ids(flow, through_cat=True), made_of_parameters(flow))
+    products = {p.logits: p for p in attention_products(flow)}
+    ids = channel_ids(flow, through_cat=True)
+    facts = _Facts(flow, hidden(flow), head_blocks(flow), ids, made_of_parameters(flow), set(products))
     homes = _homes(flow, facts.ids)
     calls: dict[str, list[Consumer]] = {}
     refused: list[Unmaskable] = []
-    products = {p.logits: p for p in attention_products(flow)}
     folded = {p.logits for p in products.values() if foldable(flow, p) is not None}
     for node in flow.nodes:
         try:
@@ -192,7 +195,7 @@ def _product_consumer(
     sides = [list(own_layers(facts.flow, side, {node, *multiplications(side.source, node)})) for side in values]
     # A zero on one side makes the product zero; the other side is then dead too, if it has no other reader.
     if not any(side and all(o is not None for o in side) for side in sides):
-        return None
+        return _table_consumer(facts, node, values, heads)
     origins = [o for side in sides for o in side if o is not None]
     cuts: list[Cut] = []
     for origin in origins:
@@ -203,6 +206,17 @@ def _product_consumer(
     first = values[0]
     ids = facts.ids[first.source][first.index]
     return Consumer(name, "product", [node], cuts, mask, heads, ids, readings=[reading_of(node, values)])
+
+
+def _table_consumer(facts: _Facts, node: fx.Node, values: tuple[Flow, ...], heads: Positions | None) -> Consumer | None:
+    """A product of rows of embedding tables."""
+    cuts = table_cuts(facts.flow, values, facts.sums)
+    if not cuts:
+        return None
+    carries: Mask = np.ones(len(values[0].index), dtype=bool)  # learned, whatever the table looks like
+    name = "@".join(dict.fromkeys(cut.target.removesuffix(".weight") for cut in cuts))
+    ids = facts.ids[values[0].source][values[0].index]
+    return Consumer(name, "product", [node], cuts, carries, heads, ids, readings=[reading_of(node, values)])
 
 
 def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> Positions:
