@@ -151,7 +151,8 @@ def call_linear(layer: Any, x: Tensor, total: Tensor | None, bias: Tensor | None
 
     A later call may overwrite the result. What hooks of the layer see stays as it is.
     """
-    if type(layer) is nn.Linear and not has_hooks(layer) and not torch.nn.modules.module._has_any_global_hook():
+    any_global: bool = torch.nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    if type(layer) is nn.Linear and not any_global and not has_hooks(layer):
         if total is not None:
             return functions.add_linear(total, x, layer.weight)
         return memory.linear(x, layer.weight, layer.bias if bias is None else bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,8 @@ def _linear(tensors: Mapping[str, Tensor], constants: Mapping[str, Any]) -> nn.M
 
 
 def _embedding(tensors: Mapping[str, Tensor], constants: Mapping[str, Any]) -> nn.Module:
-    return nn.Embedding(*tensors["weight"].shape, **constants, device="meta")
+    rows, width = tensors["weight"].shape
+    return nn.Embedding(rows, width, **constants, device="meta")
 
 
 def _layer_norm(tensors: Mapping[str, Tensor], constants: Mapping[str, Any]) -> nn.Module:
@@ -132,7 +134,9 @@ def made_of(call: Call, tensors: Mapping[str, Tensor]) -> nn.Module | None:
     """Return a module without values that does what the call does with these tensors; None if there is none."""
     kind = next(kind for kind in _KINDS.values() if kind.module is call.module)
     try:
-        made = kind.make(tensors, call.constants)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of tensors without entries; nothing is initialised here
+            made = kind.make(tensors, call.constants)
     except (TypeError, ValueError, RuntimeError):  # such as a stride that the layer itself does not allow
         return None
     own = {name: tuple(value.shape) for name, value in made._parameters.items() if value is not None}
