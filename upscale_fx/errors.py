@@ -54,6 +54,10 @@ class StateError(UpscaleError, RuntimeError):
     """A state keeps other channels than the graph that it is loaded into, or keeps them in another order."""
 
 
+class PartError(UpscaleError, RuntimeError):
+    """A module of a compiled graph is asked for what only a module can do that the graph calls; names the way out."""
+
+
 class EditedGraphError(UpscaleError, RuntimeError):
     """A graph was changed by hand, and the call needs the graph from before; names the nodes and the way out."""
 

@@ -11,4 +11,24 @@ USAGES = [
         "weights, modules and unfused graphs are used with the change; fused graphs are refused by the nodes",
         "tests/compiled/test_edited_graphs.py",
     ),
+    (
+        "hooks on modules",
+        "run on every module that the graph calls, and see what it computes; refused by name on all others",
+        "tests/compiled/test_layers.py",
+    ),
+    (
+        "layers by type",
+        "`nn.Linear`, `Embedding`, `LayerNorm`, `PReLU` and convolutions are found, initialised and quantised as such",
+        "tests/compiled/test_layers.py",
+    ),
+    (
+        "masks and norms of weights",
+        "`torch.nn.utils.prune`, Lightning's way of calling it, `weight_norm`, parametrizations: calls read the result",
+        "tests/compiled/test_masked_layers.py",
+    ),
+    (
+        "counters of operations",
+        "`FlopCounterMode` counts fused operators forward and backward, by module",
+        "tests/operators/test_flops.py",
+    ),
 ]

@@ -52,8 +52,18 @@ class DeferredCode(fx.GraphModule):
 
     def write_code(self) -> Any:
         """Write the code of the graph as it is now."""
-        self._coded: tuple[ListedNode, ...] = list_nodes(self.graph)
-        return super().recompile()
+        graph = self.__dict__["_graph"]
+        self._coded: tuple[ListedNode, ...] = list_nodes(graph)
+        self.__dict__["_graph"] = self.graph_of_code()
+        try:
+            return super().recompile()
+        finally:
+            self.__dict__["_graph"] = graph
+
+    def graph_of_code(self) -> fx.Graph:
+        """The graph whose code is written: one that computes the same."""
+        graph: fx.Graph = self.__dict__["_graph"]
+        return graph
 
     @property
     def code(self) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.compiled.deferred_code import DeferredCode
+from upscale_fx.compiled.deferred_code import DeferredCode, code_when_called
 from upscale_fx.compiled.guards.edits import check_unedited, is_read
 from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
 from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
 from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.layers.additions import copy_additions, without_additions
+from upscale_fx.compiled.layers.calls import with_layers
+from upscale_fx.compiled.layers.copies import copied_fields
 from upscale_fx.compiled.objects.arguments import built
 from upscale_fx.compiled.objects.calls import prepares_calls, with_objects
 from upscale_fx.compiled.parts import Part, Switching, make_parts, set_modes, switch_as_model
@@ -26,7 +27,7 @@ from upscale_fx.errors import ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
-            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded",
+            "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded", "_layers_in_code",
             "_graphs_without_types")  # fmt: skip
 
 
@@ -98,6 +99,10 @@ class CompiledGNN(Switching, DeferredCode):
             type(self).forward = with_objects(type(self).forward)
         return code
 
+    def graph_of_code(self) -> fx.Graph:
+        """The graph, with calls of modules in the place of functions that read their tensors."""
+        return with_layers(self, self.graph, self.__dict__.get("meta", {}).get(RECORD))
+
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling traces the generated code again, which fails for PyG's functions.
         body = {key: value for key, value in self.__dict__.items() if key not in _DERIVED}
@@ -105,36 +110,16 @@ class CompiledGNN(Switching, DeferredCode):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledGNN:
         # FX's own deep copy forgets which buffers are not persistent.
-        body = _copied_fields(self, memo)
+        body = copied_fields(self, memo, _DERIVED)
         root = nn.Module()
         root.__dict__.update(body)
-        return make_module(root, copied_graph(self.graph), body["meta"], body["training"])
-
-
-def _copied_fields(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
-    """Return deep copies of all fields of a module; the containers in which FX keeps parameters are copied faster."""
-    fields: dict[str, Any] = {}
-    for key, value in module.__dict__.items():
-        if key == "_modules":
-            fields[key] = type(value)((name, _copied_container(part, memo)) for name, part in value.items())
-        elif key not in _DERIVED:
-            empty = type(value) in (dict, set, OrderedDict) and not value
-            fields[key] = type(value)() if empty else copy.deepcopy(value, memo)
-    return fields
-
-
-def _copied_container(module: Any, memo: dict[int, Any]) -> Any:
-    if type(module) not in (nn.Module, Part) or id(module) in memo:
-        return copy.deepcopy(module, memo)
-    new = memo[id(module)] = nn.Module.__new__(type(module))
-    new.__dict__.update(_copied_fields(module, memo))
-    return new
+        return make_module(root, copied_graph(self.graph), body["meta"], body["training"], as_it_was=True)
 
 
 def _rebuild(records: Sequence[NodeRecord], body: dict[str, Any]) -> CompiledGNN:
     root = nn.Module()
     root.__dict__.update(body)
-    return make_module(root, graph_of(records), body["meta"], body["training"])
+    return make_module(root, graph_of(records), body["meta"], body["training"], as_it_was=True)
 
 
 def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
@@ -186,12 +171,14 @@ def unfused(gm: CompiledGNN) -> CompiledGNN:
     """
     record = record_of(gm)
     check_unedited(gm, record)
+    gm = without_additions(gm)
     records = record.plain
     if records is None:
         return gm
-    body = {key: value for key, value in gm.__dict__.items() if key not in _DERIVED}
-    body["meta"] = meta_with(gm, plain=None, fused=None)
-    return _rebuild([node.copied() for node in records], body)
+    root = nn.Module()
+    root.__dict__.update({key: value for key, value in gm.__dict__.items() if key not in _DERIVED})
+    meta = meta_with(gm, plain=None, fused=None)
+    return make_module(root, graph_of([node.copied() for node in records]), meta, gm.training)
 
 
 def _reads(record: GraphRecord | None) -> list[NodeRecord]:
@@ -200,13 +187,15 @@ def _reads(record: GraphRecord | None) -> list[NodeRecord]:
 
 
 def make_module(
-    root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool, like: nn.Module | None = None
-) -> CompiledGNN:
+    root: nn.Module, graph: fx.Graph, meta: dict[str, Any], training: bool, like: nn.Module | None = None,
+    as_it_was: bool = False,
+) -> CompiledGNN:  # fmt: skip
     """Make a CompiledGNN with all that the graph reads of ``root``; buffers missing in its state_dict stay so.
 
     Its mode is ``training``; its parts have the modes that they have in ``like``, by default in ``root``.
+    ``as_it_was`` takes the modules of ``root`` themselves, with all that was added to them, such as hooks and masks.
     """
-    module = _made_of(root, graph, meta)
+    module = _made_of(root, graph, meta, as_it_was)
     record: GraphRecord | None = meta.get(RECORD)
     # Set directly: FX makes modules in train mode, and layers keep their own mode.
     set_modes(module, like or root, record.stays_in_eval if record is not None else lambda path: "")
@@ -221,9 +210,10 @@ def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
     return module
 
 
-def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> CompiledGNN:
+def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], as_it_was: bool = False) -> CompiledGNN:
     persistent = set(stored_tensors(root))
-    module = CompiledGNN(root, graph, "CompiledGNN")
+    with code_when_called():  # until its parts are in place
+        module = CompiledGNN(root, graph, "CompiledGNN")
     record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
     for node in _reads(record):
         if missing_target(root, [node.target]) is None:
@@ -240,8 +230,9 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any]) -> Compiled
             part = module.get_submodule(path) if path else None
             if isinstance(part, Part):
                 part.after_switch = after
-    if record is not None and prepares_calls(record):
-        module.recompile()  # again, now that the record says what a call takes
+    if as_it_was:
+        copy_additions(root, module)
+    module.recompile()
     return module
 
 

@@ -10,10 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from upscale_fx.compiled.functions import ByMode
+from upscale_fx.compiled.layers.computed import ComputedOnRead, computes_parameter
+from upscale_fx.compiled.layers.kinds import LAYERS
+from upscale_fx.compiled.layers.place import Place
 from upscale_fx.compiled.undisturbed import is_in
-from upscale_fx.errors import ModeError
+from upscale_fx.errors import ModeError, PartError
 
 
 class Switching(nn.Module):
@@ -32,17 +36,48 @@ class Switching(nn.Module):
         """Raise a ModeError if ``train()`` is refused."""
 
 
-class Part(Switching):
-    """Stands for a module of the model.
+class Part(ComputedOnRead, Switching):
+    """Stands for a module of the model that the graph does not call: hooks on its calls are refused.
 
     Attributes:
+        graph_place: where it lies in the graph.
         eval_only: why it must stay in ``eval()``; empty if it need not.
         after_switch: by mode, the modes that the model's own ``train(mode)`` gives to modules under it (relative paths)
             where they differ from ``mode``.
     """
 
+    graph_place = Place()
     eval_only: str = ""
     after_switch: Mapping[bool, Mapping[str, bool]] = {}
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
+        """Take a mask of ``torch.nn.utils.prune`` or a norm; raises PartError for other hooks."""
+        if not computes_parameter(hook):
+            self.graph_place.refuse("a forward pre hook")
+        return super().register_forward_pre_hook(hook, **options)
+
+    def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
+        """Raise a PartError."""
+        self.graph_place.refuse("a forward hook")
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Raise a PartError."""
+        self.graph_place.refuse("a full backward hook")
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Raise a PartError."""
+        self.graph_place.refuse("a full backward pre hook")
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Raise a PartError."""
+        self.graph_place.refuse("a backward hook")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise a PartError."""
+        raise PartError(
+            f"'{self.graph_place.path}' cannot be called alone: its operations are calls of the whole graph, which "
+            f"knows no border of the module. Call the graph, or trace the module itself with upscale_fx.trace()"
+        )
 
     def check_can_train(self) -> None:
         """Raise a ModeError if the graph is right only while this part is in ``eval()``."""
@@ -61,6 +96,16 @@ class Part(Switching):
 
     def _get_name(self) -> str:
         return "Module"
+
+
+class FusedLinear(Part, nn.Linear):
+    """A part with the weight and bias of a linear layer that fusing merged with other calls: a layer by type only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("parts of a graph become fused layers; make an nn.Linear instead")
+
+    def _get_name(self) -> str:
+        return "FusedLinear"
 
 
 class SharedPart(nn.Module):
@@ -86,13 +131,17 @@ class SharedPart(nn.Module):
         """The state of the one module; nothing for the state of a module above."""
         return None if args or kwargs.get("destination") is not None else self.__dict__["target"].state_dict(**kwargs)
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Raise a PartError: masks and norms belong to the one module."""
+        raise PartError(f"this is a second path of a module: add '{name}' under its first path")
+
     def extra_repr(self) -> str:
         """Say what it is."""
         return "shared with another path"
 
 
 #: What modules above a shared part call of it.
-_OWN = {"state_dict", "named_modules", "extra_repr"}
+_OWN = {"state_dict", "named_modules", "extra_repr", "register_parameter"}
 
 
 def switch_as_model(module: nn.Module, after_switch: Mapping[bool, Mapping[str, bool]], mode: bool) -> None:
@@ -141,7 +190,7 @@ def set_modes(module: nn.Module, like: nn.Module, eval_only: Callable[[str], str
     """
     known = {path: is_in(part, True) for path, part in like.named_modules()}
     for path, part in module.named_modules():
-        if isinstance(part, Switching | ByMode):
+        if isinstance(part, Switching | ByMode) or type(part) in LAYERS:
             above = path
             while above not in known:
                 above = above.rpartition(".")[0]

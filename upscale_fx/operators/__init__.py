@@ -10,6 +10,7 @@ kernels for each call.
 
 from upscale_fx.operators.attention import attend, edge_softmax
 from upscale_fx.operators.edges import edge_add, edge_additive_dot
+from upscale_fx.operators.flops import register_flops
 from upscale_fx.operators.linear import edge_dot, spmm, spmm_transposed
 from upscale_fx.operators.structure import csr
 
@@ -23,3 +24,5 @@ __all__ = [
     "spmm",
     "spmm_transposed",
 ]
+
+register_flops()

@@ -16,6 +16,7 @@ from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.deferred_code import DeferredCode
 from upscale_fx.compiled.guards.listed_nodes import changes, list_all_nodes, missing_target
+from upscale_fx.compiled.layers.additions import check_additions
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.errors import EditedGraphError
 
@@ -45,6 +46,7 @@ def check_unedited(gm: DeferredCode, record: GraphRecord) -> None:
         raise EditedGraphError(f"'{missing}', which this compiled graph reads, was deleted or replaced: put it back")
     if record.plain is None:
         _check_pure(gm)
+    check_additions(gm, record)
     edit = changes(record.fused, list_all_nodes(gm)) if record.fused is not None else ""
     if edit:
         raise EditedGraphError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx
 
+from upscale_fx.compiled.layers.calls import called_layers, graph_with_calls
 from upscale_fx.compiled.missing_types import Missing, missing_types, text_of, without_types
 from upscale_fx.compiled.objects.arguments import built, has_objects, taken_apart
 from upscale_fx.compiled.objects.results import packed
@@ -77,7 +78,8 @@ def run_without_types(gm: fx.GraphModule, missing: Missing, arguments: Mapping[s
         raise InputError(reason)
     graphs = gm.__dict__.setdefault("_graphs_without_types", {})
     if missing not in graphs:
-        graphs[missing] = graph_without_types(gm, missing)
+        graph = graph_without_types(gm, missing)
+        graphs[missing] = graph if graph is None else graph_with_calls(graph, called_layers(gm, graph))
     return run_graph(gm, graphs[missing], arguments)
 
 
