@@ -15,11 +15,13 @@ from torch.fx.passes.infra.pass_base import PassResult
 from upscale_fx.analysis.dataflow import Dataflow, needed, nonzero
 from upscale_fx.analysis.entries import analysed_with_entries, initial_levels
 from upscale_fx.analysis.heads import head_blocks
+from upscale_fx.analysis.identity import channel_ids
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.rectangles import Level
 from upscale_fx.channels.relations import Barrier, Source
+from upscale_fx.compacting.independence import independent
 from upscale_fx.compacting.layout import layout_of
-from upscale_fx.compacting.order.ranking import Ranking, rank_channels
+from upscale_fx.compacting.order.ranking import Known, Ranking, rank_channels
 from upscale_fx.compacting.rewrite import Misaligned, rewrite
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
@@ -72,15 +74,19 @@ def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
     """
     levels = initial_levels(flow)
     blocks = head_blocks(flow)
+    known = Known(channel_ids(flow))
     for _ in range(3 * len(flow.nodes) + 3):
         kept = needed(flow, levels, blocks)
-        ranking = rank_channels(flow, kept, widen)
+        ranking = rank_channels(flow, kept, widen, known)
         try:
             new = rewrite(flow, kept, layouts(flow, kept, levels, blocks, ranking), widen)
-        except Misaligned as problem:
-            if not _constrain(levels, problem, flow):
-                flow = _with_barriers(flow, problem)
-                levels |= initial_levels(flow)
+        except Misaligned as first:
+            for problem in independent(first, flow, ranking.ids):
+                if not _constrain(levels, problem, flow):
+                    flow = _with_barriers(flow, problem)
+                    levels |= initial_levels(flow)
+                    known = Known(channel_ids(flow))
+                    break
             continue
         drop_dead_nodes(new.graph)
         new.recompile()

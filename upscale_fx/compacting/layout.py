@@ -43,11 +43,11 @@ def _holds_one_channel_each(cells: Positions) -> bool:
 
 def _occurrence(rank: Positions) -> Positions:
     """How often the same channel was met before: the halves of a chunked value stay halves."""
-    seen: dict[int, int] = {}
-    found = np.zeros(len(rank), dtype=np.int64)
-    for i, r in enumerate(rank.tolist()):
-        found[i] = seen.get(r, 0)
-        seen[r] = found[i] + 1
+    order = np.argsort(rank, kind="stable")
+    ordered = rank[order]
+    fresh = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(rank) else order
+    found = np.empty(len(rank), dtype=np.int64)
+    found[order] = np.arange(len(rank)) - np.repeat(fresh, np.diff([*fresh, len(rank)]))
     return found
 
 

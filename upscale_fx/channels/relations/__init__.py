@@ -166,7 +166,9 @@ class Reduction(Relation):
             nonempty = hit(self.index[reads & nonzero[self.source]], len(needed))
             empty = np.flatnonzero(needed & ~nonempty)  # a sum needs at least one operand: read one zero channel
             reads &= nonzero[self.source]
-            reads[[int(np.argmax(self.index == p)) for p in empty]] = True
+            first = np.zeros(len(needed), dtype=np.int64)
+            first[self.index[::-1]] = np.arange(len(self.index) - 1, -1, -1)  # what is written last stays
+            reads[first[empty]] = True
         yield self.source, reads
 
 

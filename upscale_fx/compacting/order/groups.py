@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.compacting.order.consecutive import overlap_components
-from upscale_fx.compacting.order.pq_tree import as_bits
+from upscale_fx.compacting.order.pq_tree import as_bits, bits_of
 
 Costs = npt.NDArray[np.float64]
 Line = tuple[float, float]  # what is paid once, and per channel in the gap
@@ -104,13 +104,17 @@ def groups_of(readers: Sequence[Reader | Mask]) -> list[Group]:
 
 def _group(readers: list[list[Reader]]) -> Group:
     masks = np.array([equal[0].channels for equal in readers])
-    columns: dict[bytes, list[int]] = {}
-    for channel in np.flatnonzero(masks.any(axis=0)).tolist():
-        columns.setdefault(masks[:, channel].tobytes(), []).append(channel)
+    channels = np.flatnonzero(masks.any(axis=0))
+    columns = np.ascontiguousarray(np.packbits(masks[:, channels], axis=0).T)  # one line of bytes per channel
+    kinds, first, kind = np.unique(columns.view(f"V{columns.shape[1]}")[:, 0], return_index=True, return_inverse=True)
+    appearance = np.empty(len(kinds), dtype=np.int64)
+    appearance[np.argsort(first)] = np.arange(len(kinds))
+    kind = appearance[kind.reshape(-1)]
+    by_kind, weights = channels[np.argsort(kind, kind="stable")], np.bincount(kind)
     return Group(
-        atoms=[sum(1 << channel for channel in atom) for atom in columns.values()],
-        weights=np.array([len(atom) for atom in columns.values()], dtype=np.int64),
-        inside=masks[:, [atom[0] for atom in columns.values()]],
+        atoms=[bits_of(atom) for atom in np.split(by_kind, np.cumsum(weights)[:-1])],
+        weights=weights.astype(np.int64),
+        inside=masks[:, channels[np.sort(first)]],
         lines=[_lines(equal) for equal in readers],
     )
 

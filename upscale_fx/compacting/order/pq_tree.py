@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upscale_fx.channels.positions import Mask
+from upscale_fx.channels.positions import Mask, Positions
 
 
 def as_bits(mask: Mask) -> int:
@@ -24,10 +24,22 @@ def as_bits(mask: Mask) -> int:
     return int.from_bytes(np.packbits(mask, bitorder="little").tobytes(), "little")
 
 
+def bits_of(elements: Positions) -> int:
+    """Elements, smallest first and at least one, as a bit mask."""
+    lowest = int(elements[0])
+    mask = np.zeros(int(elements[-1]) - lowest + 1, dtype=bool)
+    mask[elements - lowest] = True
+    return as_bits(mask) << lowest
+
+
 def elements_of(bits: int) -> list[int]:
     """The elements of a set, smallest first."""
+    lowest = max((bits & -bits).bit_length() - 1, 0)
+    bits >>= lowest
+    if bits == 1:
+        return [lowest]
     data = np.frombuffer(bits.to_bytes(bits.bit_length() // 8 + 1, "little"), dtype=np.uint8)
-    found: list[int] = np.flatnonzero(np.unpackbits(data, bitorder="little")).tolist()
+    found: list[int] = (np.flatnonzero(np.unpackbits(data, bitorder="little")) + lowest).tolist()
     return found
 
 

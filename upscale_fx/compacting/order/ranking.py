@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -31,9 +31,28 @@ class Ranking:
         return self.rank[self.ids[node]] if node in self.ids else np.arange(count, dtype=np.int64)
 
 
-def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask], widen: bool = True) -> Ranking:
-    """Choose the order of every component: cheapest for its readers, original where something reads it in place."""
-    ids = {node: own for node, own in channel_ids(flow).items() if node in kept}
+@dataclass(frozen=True)
+class Known:
+    """What does not change while the layouts of one graph are searched for.
+
+    Attributes:
+        ids: the channels of all values.
+        orders: per number of channels and their readers the order chosen, and how many of them cannot have a view.
+    """
+
+    ids: dict[fx.Node, Positions]
+    orders: dict[Hashable, tuple[Positions, int]] = field(default_factory=dict)
+
+
+def rank_channels(
+    flow: Dataflow, kept: Mapping[fx.Node, Mask], widen: bool = True, known: Known | None = None
+) -> Ranking:
+    """Choose the order of every component: cheapest for its readers, original where something reads it in place.
+
+    ``known`` is what earlier calls for the same graph found.
+    """
+    known = known or Known(channel_ids(flow))
+    ids = {node: own for node, own in known.ids.items() if node in kept}
     component = components(ids)
     pinned = _pinned(flow, kept, ids, component)
     sets = _reading_sets(flow, kept, ids, component, widen)
@@ -49,10 +68,20 @@ def rank_channels(flow: Dataflow, kept: Mapping[fx.Node, Mask], widen: bool = Tr
             order = np.arange(len(channels))
             unviewable += sum(not contiguous(order, reader.channels) for reader in readers)
         else:
-            order = choose_order(readers, len(channels))
-            unviewable += copies_lower_bound(readers)
+            order, copies = _chosen(readers, len(channels), known)
+            unviewable += copies
         rank[channels[order]] = np.arange(len(channels))
     return Ranking(ids, rank, unviewable)
+
+
+def _chosen(readers: list[Reader], count: int, known: Known) -> tuple[Positions, int]:
+    """The order of ``count`` channels, and how many readers cannot have a view in any."""
+    if not readers:
+        return np.arange(count), 0
+    key = (count, *((np.packbits(reader.channels).tobytes(), reader.copy, reader.widen) for reader in readers))
+    if key not in known.orders:
+        known.orders[key] = choose_order(readers, count), copies_lower_bound(readers)
+    return known.orders[key]
 
 
 def _members(component: Positions) -> list[tuple[int, Positions]]:

@@ -18,7 +18,7 @@ from upscale_fx.channels.relations.products import reads_parameter
 from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compacting.rewrite.origins import cut_origins, reads_digest
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
-from upscale_fx.compacting.rewrite.selection import grid_around, selection
+from upscale_fx.compacting.rewrite.selection import grid_around, places_in, selection
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, stored_tensors
@@ -26,12 +26,17 @@ from upscale_fx.errors import PassError
 
 
 class Misaligned(Exception):
-    """The layouts of these values cannot be expressed."""
+    """The layouts of these values cannot be expressed; ``certain``: as long as they hold what they hold, in any order.
 
-    def __init__(self, *nodes: fx.Node) -> None:
+    A rewrite goes on after the first one, as if it could be expressed: ``later`` are those that it met after it.
+    """
+
+    def __init__(self, *nodes: fx.Node, certain: bool = False) -> None:
         super().__init__(", ".join(node.name for node in nodes))
         self.nodes = nodes
+        self.certain = certain
         self.reader: fx.Node | None = None  # the node that was being emitted
+        self.later: list[Misaligned] = []
 
 
 #: Emits one node in its layout; None for what is made where it is read.
@@ -58,6 +63,8 @@ class Rewriter:
     modules: dict[str, tuple[Positions | None, fx.Node]] = field(default_factory=dict)
     narrowed: dict[str, tuple[tuple[str, ...], Positions]] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    buffer_of: dict[bytes, str] = field(default_factory=dict)
+    misaligned: list[Misaligned] = field(default_factory=list)
     emitters: Mapping[type, Emitter] = field(default_factory=dict)
 
     # Reading -----------------------------------------------------------------------------------------------------
@@ -130,11 +137,9 @@ class Rewriter:
         first = next(i for i, size in enumerate(sizes) if size is not None)
         if any(size is None for size in sizes[first:]):
             raise Misaligned(old)
-        place = {p: i for i, p in enumerate(have.reshape(-1).tolist())}
-        try:
-            pick = np.array([place[p] for p in wanted.reshape(-1).tolist()], dtype=np.int64)
-        except KeyError:
-            raise Misaligned(old) from None
+        pick = places_in(have, wanted)
+        if pick is None:
+            raise Misaligned(old)
         args = (new, self._index(pick), first, tuple(wanted.shape[first:]))
         copied = self.graph.create_node("call_function", functions.gather_channels, args, {}, f"{old.name}_copy")
         self._mark(copied, old, "copy")
@@ -146,14 +151,14 @@ class Rewriter:
         return index
 
     def _buffer(self, pick: Positions) -> str:
-        for name, known in self.buffers.items():
-            if np.array_equal(known.numpy(), pick):
-                return name
-        number = len(self.buffers)
-        while hasattr(self.flow.module, f"reorder_{number}") or f"reorder_{number}" in self.buffers:
-            number += 1
-        self.buffers[f"reorder_{number}"] = torch.from_numpy(pick.copy())
-        return f"reorder_{number}"
+        key = pick.tobytes()
+        if key not in self.buffer_of:
+            number = len(self.buffers)
+            while hasattr(self.flow.module, f"reorder_{number}") or f"reorder_{number}" in self.buffers:
+                number += 1
+            self.buffers[f"reorder_{number}"] = torch.from_numpy(pick.copy())
+            self.buffer_of[key] = f"reorder_{number}"
+        return self.buffer_of[key]
 
     def _mark(self, new: fx.Node, old: fx.Node, kind: str) -> None:
         new.meta = {"module": old.meta.get("module", ""), "source": old.meta.get("source", ""), "reorder": kind}
@@ -161,14 +166,25 @@ class Rewriter:
     # Emitting ----------------------------------------------------------------------------------------------------
 
     def run(self, emitters: Mapping[type, Emitter]) -> None:
-        """Emit every node; parts of parameters where they are read."""
+        """Emit every node; parts of parameters where they are read.
+
+        Raises:
+            Misaligned: a layout cannot be expressed; the first of all that cannot.
+        """
         self.emitters = emitters
         for node in self.flow.nodes:
             try:
                 self._run(node)
+            except Misaligned as problem:
+                self.misaligned.append(problem)
+                self.env[node] = self.graph.placeholder(f"{node.name}_misaligned")  # this graph will be given up
+                self.env[node].meta = dict(node.meta)
             except Exception as error:
                 at_node(error, node)
                 raise
+        if self.misaligned:
+            first, *first.later = self.misaligned
+            raise first
 
     def _run(self, node: fx.Node) -> None:
         if node.op == "output":

@@ -23,12 +23,10 @@ def selection(have: Positions, wanted: Positions) -> list[Positions] | None:
     """Per axis the places of ``have`` to pick so that it becomes ``wanted``; None if that is not a grid."""
     if have.ndim != wanted.ndim:
         return None
-    sorter = np.argsort(have, axis=None, kind="stable")
-    flat = have.reshape(-1)[sorter]
-    found = np.searchsorted(flat, wanted.reshape(-1))
-    if np.any(found >= len(flat)) or not np.array_equal(flat[np.minimum(found, len(flat) - 1)], wanted.reshape(-1)):
+    places = places_in(have, wanted)
+    if places is None:
         return None
-    coordinates = np.unravel_index(sorter[found], have.shape)
+    coordinates = np.unravel_index(places, have.shape)
     picks = []
     for axis in range(have.ndim):
         along = np.moveaxis(coordinates[axis].reshape(wanted.shape), axis, 0).reshape(wanted.shape[axis], -1)
@@ -36,3 +34,15 @@ def selection(have: Positions, wanted: Positions) -> list[Positions] | None:
             return None
         picks.append(along[:, 0].astype(np.int64) if along.size else np.empty(0, dtype=np.int64))
     return picks
+
+
+def places_in(have: Positions, wanted: Positions) -> Positions | None:
+    """For each position of ``wanted`` its first place in ``have``, both flattened; None if one is not there."""
+    held, asked = have.reshape(-1), wanted.reshape(-1)
+    if not len(asked):
+        return asked
+    most = max(int(held.max(initial=-1)), int(asked.max()))
+    place = np.full(most + 1, -1, dtype=np.int64)
+    place[held[::-1]] = np.arange(len(held) - 1, -1, -1)  # of equal positions, NumPy keeps what is written last
+    found: Positions = place[asked]
+    return found if np.all(found >= 0) else None
