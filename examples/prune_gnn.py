@@ -303,7 +303,9 @@ def multiply_accumulates(model: nn.Module, inputs: Inputs) -> int:
     # The counter does not see in-place calls; with gradients on, there are none.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         model(*inputs)
-    return int(counter.get_total_flops()) // 2  # a product and a sum are one
+    flops = counter.get_flop_counts()["Global"]
+    dense = sum(count for operation, count in flops.items() if "upscale_fx" not in str(operation))
+    return int(dense) // 2  # a product and a sum are one
 
 
 @torch.no_grad()

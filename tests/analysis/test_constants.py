@@ -14,7 +14,10 @@ from tests.selection import every
 from upscale_fx.analysis.constants import constants, observed
 from upscale_fx.analysis.dataflow import analyse
 
-pytestmark = pytest.mark.usefixtures("seeded")
+pytestmark = [
+    pytest.mark.usefixtures("seeded"),
+    pytest.mark.filterwarnings("ignore:no channel could be removed"),
+]
 
 
 def gin(width=WIDTH):

@@ -14,7 +14,10 @@ from tests.analysis.constant_channels import GRAPHS, IN, OUT, WIDTH, Net, prune_
 from tests.comparison import stored
 from upscale_fx.passes import CompactChannels, FoldConstants, ShareStructure
 
-pytestmark = pytest.mark.usefixtures("seeded")
+pytestmark = [
+    pytest.mark.usefixtures("seeded"),
+    pytest.mark.filterwarnings("ignore:no channel could be removed"),
+]
 
 
 # Layers that must not be changed, or are changed with care -----------------------------------------------------------

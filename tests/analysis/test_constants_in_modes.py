@@ -12,7 +12,10 @@ import upscale_fx
 from tests.analysis.constant_channels import GRAPHS, IN, OUT, WIDTH, Net, prune_rows, ready, same, shape
 from upscale_fx.compiled.module import record_of
 
-pytestmark = pytest.mark.usefixtures("seeded")
+pytestmark = [
+    pytest.mark.usefixtures("seeded"),
+    pytest.mark.filterwarnings("ignore:no channel could be removed"),
+]
 
 
 class Normed(nn.Module):

@@ -33,7 +33,10 @@ UNREACHABLE = {
     statistics.approximate_statistic: "likewise",
 }
 
-pytestmark = pytest.mark.usefixtures("double_precision")
+pytestmark = [
+    pytest.mark.usefixtures("double_precision"),
+    pytest.mark.filterwarnings("ignore:no channel could be removed"),
+]
 
 
 #: Module types of the registry, each with how to make one.

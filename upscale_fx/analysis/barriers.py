@@ -21,14 +21,18 @@ _LAYERS = (Contraction, Convolution, Product, Recurrence)
 def barriers(flow: Dataflow) -> list[str]:
     """Describe each barrier that keeps channels, with its operation and source line.
 
-    Recurrent states are among them. A barrier that no layer reads is not: the outputs of the model need its channels
-    anyway, such as those of a final softmax.
+    Recurrent states are among them. A final softmax, or another function from channels to as many, is not if no layer
+    reads it: the outputs of the model need its channels anyway.
     """
     texts, read = [], _read_by_layers(flow)
     for node, relation in flow.relations.items():
         value = flow.values[node][0]
         structure = isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
-        if structure or node not in read or not holds_channels(flow, relation):
+        if (
+            structure
+            or not holds_channels(flow, relation)
+            or not (node in read or _changes_width(flow, node, relation))
+        ):
             continue
         where = ", ".join(filter(None, (_operation(flow, node), node.meta.get("module"), node.meta.get("source"))))
         texts.append(f"{node.name} ({where}): {relation.reason}")
@@ -43,6 +47,12 @@ def _read_by_layers(flow: Dataflow) -> set[fx.Node]:
         if relation is not None and (node in read or isinstance(relation, _LAYERS)):
             read.update(relation.reads)
     return read
+
+
+def _changes_width(flow: Dataflow, node: fx.Node, relation: Relation) -> bool:
+    """Whether a value has another number of channels than an operand, or comes from a module."""
+    widths = {flow.axes[source].count for source in relation.reads if source in flow.axes}
+    return node.op == "call_module" or widths != {flow.axes[node].count}
 
 
 def holds_channels(flow: Dataflow, relation: Relation) -> TypeGuard[Barrier | Recurrence]:

@@ -22,7 +22,7 @@ def check_whole(gm: fx.GraphModule) -> None:
         translator = InstructionTranslator.current_tx()
     except AttributeError:  # not called by torch.compile
         return
-    if translator.one_graph or translator.error_on_graph_break:
+    if translator is None or translator.one_graph or translator.error_on_graph_break:
         return
     reason = getattr(gm, "compile_subgraph_reason", None)
     where = ""

@@ -174,7 +174,9 @@ def _move_cat(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
         owner[flow.index[layout] >= 0] = k
     lines = np.moveaxis(owner, axis, 0).reshape(layout.shape[axis], -1)
     if np.any(lines != lines[:, :1]):
-        shares = np.sort(lines, axis=0)  # where lines differ in how many channels they take of which part, no order helps
+        shares = np.sort(
+            lines, axis=0
+        )  # where lines differ in how many channels they take of which part, no order helps
         raise Misaligned(node, certain=bool(np.any(shares != shares[:, :1])))
     pieces = []
     for k, columns in _runs(lines[:, 0]):
