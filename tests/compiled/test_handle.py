@@ -32,6 +32,7 @@ def test_the_handle_tells_what_it_holds(weighted):
         assert fact in repr(handle)
 
 
+@pytest.mark.slow
 def test_handles_pickle_copy_and_move(weighted, tmp_path, fresh):
     handle = upscale_fx.prepare(weighted, EDGES, 23, edge_weight=WEIGHTS)
     expected = weighted(X, EDGES, WEIGHTS)

@@ -32,7 +32,7 @@ def train(graph):
     return graph.eval()
 
 
-@pytest.mark.parametrize("name", every(4, MODELS))
+@pytest.mark.parametrize("name", every(9, MODELS))
 def test_it_loads_into_graphs_of_the_same_channels(name):
     trained = train(pruned(name))
     model = make(name)

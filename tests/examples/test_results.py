@@ -86,6 +86,7 @@ def test_more_cells_are_added_to_what_is_there(job, trained):
     assert trained == ["SimpleGCN on a generated graph"], "the dense model once"
 
 
+@pytest.mark.slow
 def test_another_recipe_makes_other_cells(job, trained):
     assert results.main([*job, "--models", "gcn", "--amounts", "0.5", "--columns", "l2"]) == 2
     assert results.main([*job, "--epochs", "1", "--models", "gcn", "--amounts", "0.5", "--columns", "l2"]) == 2

@@ -133,6 +133,7 @@ def test_a_layer_of_zeros_makes_all_nodes_alike():
     assert_exact(model, upscale_fx.compact(model, example_inputs=(images(2),)))
 
 
+@pytest.mark.slow
 def test_pruning_twice():
     compiled, _ = pruned(vig())
     again, masked = pruned(compiled)

@@ -289,6 +289,7 @@ assert type(record[0]) is upscale_fx.UpscaleWarning
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
 def test_without_numba_tracing_is_silent_and_running_warns_once(monkeypatch):
     monkeypatch.delenv(choice.VARIABLE, raising=False)

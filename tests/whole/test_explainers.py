@@ -32,14 +32,14 @@ def seeded(name):
     return MODELS[name]().eval()
 
 
-@pytest.mark.parametrize("name", every(2, MODELS))
+@pytest.mark.parametrize("name", every(3, MODELS))
 def test_features_are_explained_alike(name):
     masked, compiled = upscale_fx.mask(seeded(name), 0.5), upscale_fx.prune(seeded(name), 0.5)
     alike = [explained(m, GNNExplainer(epochs=20), node_mask_type="attributes") for m in (masked, compiled)]
     assert_same(*(explanation.node_mask for explanation in alike), 1e-4)
 
 
-@pytest.mark.parametrize("name", every(2, MODELS))
+@pytest.mark.parametrize("name", every(3, MODELS))
 @pytest.mark.parametrize("fuse", [True, False])
 def test_masks_of_edges_need_the_layers_of_the_masked_model(name, fuse):
     compiled = upscale_fx.prune(seeded(name), 0.5, fuse=fuse)
