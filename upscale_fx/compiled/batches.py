@@ -212,6 +212,8 @@ def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict
     kwargs: dict[str, Any] = {}
     if isinstance(value, Mapping) and not is_object(value):
         kwargs = dict(value)
+    elif isinstance(value, BaseData) and all(parts.kind.layout for parts in inputs.objects.values()):
+        kwargs = _named_in(value, inputs)
     elif is_object(value) and (is_named_tuple(value) or not isinstance(value, tuple | list)):
         args = (value,)
         if isinstance(value, BaseData):  # arguments besides the object may be attributes of it
@@ -224,6 +226,14 @@ def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict
     if not has_objects(args, kwargs, inputs.objects):
         return None
     return (), taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)[0]
+
+
+def _named_in(data: BaseData, inputs: ModelInputs) -> dict[str, Any]:
+    """Return the arguments that a Data object has; its ``edge_index`` for a sparse matrix that it lacks."""
+    found = {name: data[name] for name in inputs.call if name in data}
+    for name in inputs.objects.keys() - found.keys():
+        found |= {name: data["edge_index"]} if "edge_index" in data else {}
+    return found
 
 
 def _attributes_of(

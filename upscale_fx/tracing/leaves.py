@@ -14,6 +14,7 @@ import torch.utils.checkpoint
 import torch_geometric.utils as pyg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_geometric.index import ptr2index
 from torch_geometric.nn.aggr import QuantileAggregation
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import num_nodes
@@ -23,6 +24,7 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
     gcn_norm, pyg.add_self_loops, pyg.remove_self_loops, pyg.add_remaining_self_loops, pyg.softmax, pyg.scatter,
     pyg.segment, pyg.degree, pyg.to_dense_batch, pyg.to_undirected, pyg.coalesce, pyg.dropout_edge, pyg.dropout_node,
     pyg.get_laplacian, num_nodes.maybe_num_nodes, pyg.cumsum, pyg.to_dense_adj, torch.utils.checkpoint.checkpoint,
+    pyg.to_edge_index, ptr2index,
 )  # fmt: skip
 
 #: Constructors whose sizes may be proxies, which torch's argument parser would refuse.
