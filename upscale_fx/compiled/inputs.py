@@ -106,9 +106,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class RowCount:
-    """An integer argument that is a row count (``num_nodes``, ``batch_size``)."""
+    """An integer argument that is a row count (``num_nodes``); ``size`` is that of the example, 0 if unknown."""
 
     symbol: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class ModelInputs:
                     if isinstance(axis, str):
                         found[axis] = found.get(axis) or size
             elif isinstance(leaf, RowCount):
-                found.setdefault(leaf.symbol, 0)
+                found[leaf.symbol] = found.get(leaf.symbol) or leaf.size
         return found
 
     def counts(self, rows: Mapping[str, int]) -> dict[str, int]:

@@ -36,7 +36,7 @@ class ExampleSpecs:
             layout = self.rows.layouts.get((name, *path), "")
             return replace(self._tensor_spec(name, path, value), sizes=tuple(value.shape), layout=layout)
         if (name, *path) in self.rows.counts:
-            return RowCount(self.rows.counts[name, *path])
+            return RowCount(self.rows.counts[name, *path], value)
         if name == EDGE_INDEX and isinstance(value, bool | str | int | float):
             raise InputError(f"argument '{name}' must be an integer tensor of shape [2, E], got {value!r}")
         if isinstance(value, bool) or value is None or isinstance(value, str | float):

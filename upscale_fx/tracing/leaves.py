@@ -24,7 +24,7 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
     gcn_norm, pyg.add_self_loops, pyg.remove_self_loops, pyg.add_remaining_self_loops, pyg.softmax, pyg.scatter,
     pyg.segment, pyg.degree, pyg.to_dense_batch, pyg.to_undirected, pyg.coalesce, pyg.dropout_edge, pyg.dropout_node,
     pyg.get_laplacian, num_nodes.maybe_num_nodes, pyg.cumsum, pyg.to_dense_adj, torch.utils.checkpoint.checkpoint,
-    pyg.to_edge_index, ptr2index,
+    pyg.to_edge_index, ptr2index, pyg.spmm,
 )  # fmt: skip
 
 #: Constructors whose sizes may be proxies, which torch's argument parser would refuse.
@@ -57,6 +57,9 @@ MODULES: tuple[type[nn.Module], ...] = (
 #: Python modules in which no model is written.
 BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
+
+#: PyG's modules that compute with row counts.
+_WITH_BUILTINS = ("torch_geometric.nn", *(f"torch_geometric.utils.{name}" for name in ("loop", "num_nodes", "sparse")))
 
 #: By the id of a module's names: how many there were, how many functions were sought, and which names held one.
 _found: dict[int, tuple[int, int, tuple[str, ...]]] = {}
@@ -103,7 +106,7 @@ def patched(
                 if id(function) not in replacements:
                     replacements[id(function)] = replace(function)
                 new[key] = replacements[id(function)]
-            if name in extended or name.startswith("torch_geometric.nn"):
+            if name in extended or name.startswith(_WITH_BUILTINS):
                 new.update(extra_names)
             if new:
                 held = {key: space[key] for key in new if key in space}

@@ -108,7 +108,11 @@ class ObjectParts:
         """Return the edges of a sparse matrix; an ``edge_index`` is taken in its place."""
         given = edges_given_instead(value, self.kind.cls)
         if given is None:
-            if not is_object(value) or not kind_of(value).layout or isinstance(value, Mapping) != (self.kind.cls is dict):
+            if (
+                not is_object(value)
+                or not kind_of(value).layout
+                or isinstance(value, Mapping) != (self.kind.cls is dict)
+            ):
                 what = refused_kind(value) or f"is a {type(value).__name__}"
                 raise InputError(f"argument '{text}' must be a {self.kind.name} or an edge_index, and {what}")
             given = parts_of(value, self.kind.layout, NODES in self.parts)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
 from upscale_fx.compiled.objects.matrices import EDGES, WEIGHTS
+from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.errors import InputError
 
 
@@ -30,20 +31,20 @@ def with_implied(inputs: ModelInputs, given: Mapping[str, Any]) -> dict[str, Any
             name = str(part)
             if key == EDGES or name not in inputs.arguments or given.get(name) is not None:
                 continue
+            if isinstance(edges, PreparedGraph) and name in edges.arguments:
+                continue
             if key == WEIGHTS:
                 value = _weights(inputs.arguments[name], edges, given, name)
             else:
                 value = _counts(inputs.arguments[name], inputs, {**given, **more}, name)
-            more |= {} if value is None else {name: value}
+            more[name] = value
     return more
 
 
 def _weights(spec: Any, edges: Any, given: Mapping[str, Any], name: str) -> Any:
-    """Return a weight of 1 for every edge; None for a prepared graph, which has them."""
+    """Return a weight of 1 for every edge."""
     if isinstance(spec, dict):
         return {key: _weights(part, (edges or {}).get(key), given, name) for key, part in spec.items()}
-    if type(edges).__name__ == "PreparedGraph":
-        return None
     if not isinstance(edges, Tensor) or not spec.dtype.is_floating_point or len(spec.axes) != 1:
         raise InputError(
             f"argument '{name}' is missing: the model reads the values of the sparse matrix that it was traced with. "

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_geometric.index import ptr2index
 from torch_geometric.typing import SparseTensor
 
+from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.errors import InputError
 
 #: The layouts of torch that are taken. ``RAW`` is a COO matrix whose entries may be in any order.
@@ -69,10 +70,10 @@ def parts_of(value: Any, layout: str | None = None, square: bool | None = None) 
         InputError: entries are given twice, or a matrix should be square and is not.
     """
     if hasattr(type(value), "matrix_parts"):  # one that stands for its edges in a trace
-        parts: dict[str, Any] = value.matrix_parts()
+        parts: dict[str, Any] = value.matrix_parts(square)
         return parts
     if isinstance(value, Mapping):
-        is_square = all(item.shape[0] == item.shape[1] for item in value.values()) if square is None else square
+        is_square = all(map(_is_square, value.values())) if square is None else square
         items = {key: parts_of(item, layout, is_square) for key, item in value.items()}
         return {name: {key: part[name] for key, part in items.items()} for name in _names(is_square)}
     rows, columns = value.shape[:2]
@@ -86,6 +87,11 @@ def parts_of(value: Any, layout: str | None = None, square: bool | None = None) 
         row, column, weights = _entries(value, layout or layout_of(value))
     counts = {NODES: rows} if square or (square is None and rows == columns) else {TARGETS: rows, SOURCES: columns}
     return {EDGES: torch.stack([column, row]), WEIGHTS: weights, **counts}
+
+
+def _is_square(matrix: Any) -> bool:
+    rows, columns = matrix.shape[:2]
+    return rows is columns or (not hasattr(type(matrix), "matrix_parts") and rows == columns)
 
 
 def _names(square: bool) -> tuple[str, ...]:
@@ -110,7 +116,7 @@ def _entries(matrix: Tensor, layout: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _to_coo(matrix: Tensor) -> Tensor:
-    return matrix.to_sparse_coo().coalesce()
+    return matrix.to_sparse(layout=torch.sparse_coo).coalesce()
 
 
 def matrix_of(layout: str, parts: Mapping[str, Any]) -> Any:
@@ -187,7 +193,7 @@ def edges_given_instead(value: Any, like: Any) -> dict[str, Any] | None:
 
 def _is_edge_index(value: Any) -> bool:
     if not isinstance(value, Tensor):
-        return type(value).__name__ == "PreparedGraph"
+        return isinstance(value, PreparedGraph)
     integral = not value.is_floating_point() and value.dtype != torch.bool
     return integral and value.layout == torch.strided and value.dim() == 2 and value.shape[0] == 2
 

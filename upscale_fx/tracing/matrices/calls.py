@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.index import ptr2index
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import scatter, softmax, to_edge_index  # replaced in PyG's own modules, not here
+from torch_geometric.utils import scatter, softmax, spmm, to_edge_index  # replaced in PyG's own modules, not here
 
 from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.objects.matrices import RAW
@@ -23,7 +23,7 @@ from upscale_fx.tracing.matrices.proxy import EdgesProxy, MatrixProxy, PointerPr
 from upscale_fx.tracing.proxy import ProxyTracer, is_proxy
 
 #: PyG's functions that are never recorded as one call, although they are replaced while a model is traced.
-GONE_THROUGH: tuple[Callable[..., Any], ...] = (ptr2index, to_edge_index)
+GONE_THROUGH: tuple[Callable[..., Any], ...] = (ptr2index, to_edge_index, spmm)
 
 
 def matrix_call(tracer: ProxyTracer, target: Any, args: Any, kwargs: Any) -> Any:
@@ -45,6 +45,9 @@ def matrix_call(tracer: ProxyTracer, target: Any, args: Any, kwargs: Any) -> Any
         return args[0].halves[args[1]]
     if args and target in ("detach", "long") and type(args[0]) in (EdgesProxy, PointerProxy):
         return args[0]
+    if target in (max, min) and not kwargs:  # of the sizes of a square matrix
+        sizes = args[0] if len(args) == 1 else args
+        return sizes[0] if type(sizes) is tuple and all(size is sizes[0] for size in sizes) else NotImplemented
     if target is softmax:
         return without_pointer(tracer, *args, **kwargs)
     if not any(type(value) is MatrixProxy for value in _flat((args, kwargs))):
@@ -53,6 +56,8 @@ def matrix_call(tracer: ProxyTracer, target: Any, args: Any, kwargs: Any) -> Any
         return normalised(tracer, *args, **kwargs)
     if target is to_edge_index:
         return _as_edges(*args, **kwargs)
+    if target is spmm and (result := product(*args, **kwargs)) is not NotImplemented:
+        return result
     if str(getattr(target, "__module__", "")).startswith("torch_geometric"):
         return target(*args, **kwargs)
     function = CALLS.get(target_name(target))
@@ -94,7 +99,8 @@ def normalised(
     if add_self_loops:
         weights = torch.where(adj.row == adj.column, weights + (2.0 if improved else 1.0), weights)
     arguments = (torch.stack([adj.column, adj.row]), weights, adj.rows, improved, add_self_loops)
-    edges, weights = tracer.create_proxy("call_function", gcn_norm, arguments, {})
+    result: Any = tracer.create_proxy("call_function", gcn_norm, arguments, {})
+    edges, weights = result
     in_order = adj.in_order and not add_self_loops
     return MatrixProxy(tracer, edges[1], edges[0], weights, (adj.rows, adj.columns), adj.kind, in_order), None
 
@@ -117,6 +123,7 @@ def _as_edges(adj: MatrixProxy) -> tuple[Any, Any]:
 
 def product(first: Any, second: Any, reduce: str = "sum") -> Any:
     """A matrix times a dense matrix or vector, or the other way round."""
+    reduce = "sum" if reduce == "add" else reduce
     if type(first) is MatrixProxy and type(second) is MatrixProxy:
         return NotImplemented
     if type(second) is MatrixProxy:
@@ -256,9 +263,11 @@ def _made_of_pointer(kind: str) -> Callable[..., Any]:
 
 
 def _made_of_indices(tracer: ProxyTracer, *args: Any, **kwargs: Any) -> Any:
-    given = {**dict(zip(("indices", "values", "size"), args, strict=False)), **kwargs}
-    indices, values, size = given.get("indices"), given.get("values"), given.get("size")
-    if not is_proxy(indices) or not is_proxy(values) or size is None or len(size) != values.dim() + 1:
+    given: dict[str, Any] = {**dict(zip(("indices", "values", "size"), args, strict=False)), **kwargs}
+    indices, values, size = (given.get(name) for name in ("indices", "values", "size"))
+    if not is_proxy(indices) or not is_proxy(values) or indices is None or values is None or size is None:
+        return NotImplemented
+    if len(size) != values.dim() + 1:
         return NotImplemented
     if indices.size(0) != 2 or given.get("dtype") is not None or given.get("requires_grad"):
         return NotImplemented
@@ -274,4 +283,3 @@ MAKERS: dict[Any, Callable[..., Any]] = {
     torch.sparse_csr_tensor: _made_of_pointer("csr"), torch.sparse_csc_tensor: _made_of_pointer("csc"),
     torch.sparse_coo_tensor: _made_of_indices, torch._convert_indices_from_coo_to_csr: _pointer,
 }  # fmt: skip
-

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 from torch_geometric.utils import coalesce  # as it is; in PyG's own modules it is replaced in traces
 
+from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.objects.matrices import (
     EDGES,
     NODES,
@@ -47,34 +48,48 @@ class MatrixProxy(ExampleProxy):
         kind: str,
         in_order: bool = True,
     ) -> None:
-        self._made: ExampleProxy | None = None
-        self._in_order: MatrixProxy | None = None
+        self._made: tuple[Any, ExampleProxy] | None = None
+        self._examples: tuple[Any, Pair] | None = None
         self.row, self.column, self.weights, self.kind, self.in_order = row, column, weights, kind, in_order
         self.rows, self.columns = size
-        first, second = (
-            made_matrix(*example_side((row, column, weights, *size), side), kind)
-            for side in (0, 1)
-        )  # fmt: skip
-        super().__init__(row.node, tracer, (first, second))
+        super().__init__(row.node, tracer, (None, None))
 
     # The matrix as a whole -----------------------------------------------------------------------------------------
 
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.row, self.column, self.weights, self.rows, self.columns, self.kind
+
     @property
-    def node(self) -> fx.Node:  # type: ignore[override]
+    def pair(self) -> Pair:
+        """The matrix on both examples; forward() may have written into its values since it was made."""
+        now = self.row.node, getattr(self.weights, "node", None)
+        if self._examples is None or self._examples[0] != now:
+            first, second = (made_matrix(*example_side(self._arguments(), side)) for side in (0, 1))
+            self._examples = now, (first, second)
+        return self._examples[1]
+
+    @pair.setter
+    def pair(self, value: Pair) -> None:
+        """Ignored: it follows from the entries."""
+
+    @property
+    def node(self) -> fx.Node:
         """The node of the matrix itself, for calls that are not recorded on its entries."""
-        if self._made is None:
-            arguments = (self.row, self.column, self.weights, self.rows, self.columns, self.kind)
-            self._made = self.tracer.create_proxy("call_function", made_matrix, arguments, {})
-        return self._made.node
+        now = self.row.node, getattr(self.weights, "node", None)
+        if self._made is None or self._made[0] != now:
+            made: Any = self.tracer.create_proxy("call_function", made_matrix, self._arguments(), {})
+            self._made = now, made
+        return self._made[1].node
 
     @node.setter
     def node(self, value: fx.Node) -> None:
-        """Ignored: fx sets it when a proxy is made, and a matrix has none until it is needed."""
+        """Ignored: a matrix has no node until it is needed."""
 
-    def matrix_parts(self) -> dict[str, Any]:
+    def matrix_parts(self, square: bool | None = None) -> dict[str, Any]:
         """The edges, weights and sizes that a result has in place of the matrix."""
         own = self.ordered()
-        counts = {NODES: self.rows} if self.rows is self.columns else {TARGETS: self.rows, SOURCES: self.columns}
+        square = self.rows is self.columns if square is None else square
+        counts = {NODES: self.rows} if square else {TARGETS: self.rows, SOURCES: self.columns}
         return {EDGES: torch.stack([own.column, own.row]), WEIGHTS: own.weights, **counts}
 
     def size(self, dim: int | None = None) -> Any:
@@ -117,17 +132,16 @@ class MatrixProxy(ExampleProxy):
         return MatrixProxy(self.tracer, row, column, weights, (self.rows, self.columns), kind)
 
     def ordered(self) -> MatrixProxy:
-        """Return the matrix with row, column and weights in the order in which it stores them."""
-        if self.in_order:
-            return self
-        if self._in_order is None:
-            self._in_order = self.sorted_as(self.kind)
-        return self._in_order
+        """Return this matrix, its entries put in the order in which it stores them."""
+        if not self.in_order:
+            other = self.sorted_as(self.kind)
+            self.row, self.column, self.weights, self.in_order = other.row, other.column, other.weights, True
+        return self
 
     def indices(self) -> EdgesProxy:
         """Rows and columns of the entries, ``[2, E]``."""
         own = self.ordered()
-        both = torch.stack([own.row, own.column])
+        both: Any = torch.stack([own.row, own.column])
         return EdgesProxy(both.node, self.tracer, both.pair, (own.row, own.column))
 
     def pointer(self, index: Any, count: Any) -> PointerProxy:

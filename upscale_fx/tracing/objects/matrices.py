@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from upscale_fx.compiled.objects.matrices import EDGES, NODES, SOURCES, TARGETS
+from torch.utils import _pytree as pytree
+from torch_geometric.data.data import BaseData
+
+from upscale_fx.compiled.objects.matrices import EDGES, NODES, SOURCES, TARGETS, is_matrix
 from upscale_fx.tracing.argument_names import ends_of, is_relation
-from upscale_fx.tracing.example_rows import ExampleRows
+from upscale_fx.tracing.example_rows import ExampleRows, Path
 from upscale_fx.tracing.objects.apart import Apart
 
 
@@ -19,18 +23,32 @@ def learn_matrices(rows: ExampleRows, apart: Apart, typed: bool) -> None:
     for parts in (matrix for part in apart.objects.values() for matrix in part.matrices()):
         names = {key: str(part) for key, part in parts.parts.items()}
         edges = apart.arguments[names[EDGES]]
-        for path in [(key,) for key in edges] if isinstance(edges, dict) else [()]:
+        paths: list[Path] = [(key,) for key in edges] if isinstance(edges, dict) else [()]
+        for path in paths:
             relation = bool(path) and is_relation(path[0])
             if relation is not typed:
                 continue
             for place, name in enumerate([SOURCES, TARGETS]):
                 count = _at(apart.arguments[names[NODES if NODES in names else name]], path)
                 known = rows.types.get(ends_of(path[0])[place]) if relation else None
+                if place and count not in _of_nodes(rows):
+                    rows.sizes.setdefault("N1", count)  # the name of the targets of a bipartite graph
                 symbol = known or rows.kind_of_nodes(count)
                 rows.counts[(names[NODES if NODES in names else name], *path)] = symbol
                 before = rows.ends.get((names[EDGES], *path), (symbol, symbol))
                 rows.ends[(names[EDGES], *path)] = (before[0], symbol) if place else (symbol, symbol)
             rows.layouts[(names[EDGES], *path)] = parts.kind.layout
+
+
+def _of_nodes(rows: ExampleRows) -> list[int]:
+    return [size for symbol, size in rows.sizes.items() if symbol[0] == "N"]
+
+
+def gives_matrices(batch: Any, names: Collection[str]) -> bool:
+    """Whether a batch has sparse matrices among the arguments of these names, or, if it is a tuple, anywhere."""
+    if isinstance(batch, BaseData | Mapping):
+        batch = [batch[name] for name in names if name in batch]
+    return any(map(is_matrix, pytree.tree_leaves(batch)))
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:
