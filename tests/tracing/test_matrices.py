@@ -147,6 +147,7 @@ CODE = {
     "from the left": (lambda m, h, a: (h.t() @ a).t(), "csr"),
     "scaled": (lambda m, h, a: (a * 0.5) @ h, "csr coo"),
     "squared": (lambda m, h, a: (a @ a) @ h, "csr"),
+    "with one from torch": (lambda m, h, a: ((a @ a) @ (a @ h)) + (a @ (a @ a)) @ h, "csr"),
     "twice": (lambda m, h, a: a @ (a @ h), "csr"),
     "entry by entry": (lambda m, h, a: (a * a) @ h, "coo"),
     "a + a.t()": (lambda m, h, a: (a + a.t()) @ h, "coo"),

@@ -124,8 +124,8 @@ def _as_edges(adj: MatrixProxy) -> tuple[Any, Any]:
 def product(first: Any, second: Any, reduce: str = "sum") -> Any:
     """A matrix times a dense matrix or vector, or the other way round."""
     reduce = "sum" if reduce == "add" else reduce
-    if type(first) is MatrixProxy and type(second) is MatrixProxy:
-        return NotImplemented
+    if torch.strided not in (first.layout, second.layout):
+        return NotImplemented  # a product of two matrices, one of which may not be known by its entries
     if type(second) is MatrixProxy:
         if reduce != "sum" or second.weights.dim() != 1 or first.dim() > 2:
             return NotImplemented
