@@ -30,5 +30,10 @@ ARGUMENTS = [
         "`tracing/test_axes.py`",
     ),
     ("types of nodes", "links between two types, any order of sizes", "`tracing/test_axes.py`"),
+    (
+        "sparse matrices",
+        "`adj_t` in CSR, COO, CSC: with weights, bipartite, `(x, None)`, in `Data`, lists, by type; or edges instead",
+        "`tracing/test_matrices.py`, `test_matrix_calls.py`, `whole/test_sparse_adjacency.py`",
+    ),
     ("what users say", "`dynamic_axes` and `indices`", "`tracing/test_stated_axes.py`"),
 ]

@@ -137,7 +137,11 @@ class ReturnsSet(models.Base):
     ("model", "data", "message"),
     [
         (ReadsList, lambda: models.graph(names=["a", "b"]), "data.names: 'a' in it is no tensor"),
-        (ReadsAdjacency, lambda: models.graph(adj=torch.eye(30).to_sparse()), "data.adj: argument 'adj' is sparse"),
+        (
+            ReadsAdjacency,
+            lambda: models.graph(adj=torch.eye(30)[None].to_sparse()),
+            "data.adj: argument 'adj' is sparse",
+        ),
         (ReturnsSet, models.graph, "returns a builtins.set"),
     ],
 )

@@ -21,7 +21,7 @@ from upscale_fx.models import SAGE
         ((X,), {}, ["missing.*'edge_index'", "example_inputs="]),
         ((X, EDGES, EDGES), {}, ["too many", "example_inputs="]),
         ((X, EDGES), {"edge_weights": X}, ["unexpected.*'edge_weights'"]),
-        ((X, torch.eye(9).to_sparse()), {}, ["'edge_index'", "sparse", r"\[2, E\]"]),
+        ((X, torch.eye(9)[None].to_sparse()), {}, ["'edge_index'", "sparse", r"\[2, E\]"]),
         ((X, "edges"), {}, ["'edge_index'"]),
         ((X, EDGES.float()), {}, ["'edge_index'", "integer|long"]),
         ((EDGES, X), {}, ["'edge_index'", "integer"]),

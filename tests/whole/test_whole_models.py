@@ -29,7 +29,11 @@ def traces_all_sizes(model, row, examples):
         run(traced, row, graph)
 
 
-@pytest.mark.filterwarnings("ignore::upscale_fx.UpscaleWarning", "ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.filterwarnings(
+    "ignore::upscale_fx.UpscaleWarning",
+    "ignore:Sparse CSR tensor support is in beta",
+    "ignore:Sparse invariant checks are implicitly disabled",
+)
 @pytest.mark.parametrize("row", every(14, MODELS), ids=lambda row: row.name)
 def test_a_whole_model_is_traced_and_pruned_exactly(row):
     model, tolerance = row.make(), 1e-10 if row.dtype == torch.float64 else 1e-4

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 import torch
 from torch import fx
 
@@ -55,7 +53,7 @@ def _changes_width(flow: Dataflow, node: fx.Node, relation: Relation) -> bool:
     return node.op == "call_module" or widths != {flow.axes[node].count}
 
 
-def holds_channels(flow: Dataflow, relation: Relation) -> TypeGuard[Barrier | Recurrence]:
+def holds_channels(flow: Dataflow, relation: Relation) -> bool:
     """Whether a barrier keeps channels: an operand is floating-point, has several channels and is no parameter.
 
     A recurrent module keeps those of its states.

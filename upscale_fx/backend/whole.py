@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -19,7 +20,7 @@ def check_whole(gm: fx.GraphModule) -> None:
     Otherwise a model may arrive in pieces, each a graph, and a piece does not show that others exist.
     """
     try:
-        translator = InstructionTranslator.current_tx()
+        translator: Any = InstructionTranslator.current_tx()
     except AttributeError:  # not called by torch.compile
         return
     if translator is None or translator.one_graph or translator.error_on_graph_break:

@@ -183,7 +183,11 @@ def arguments_of(
             return apart
     elif isinstance(value, BaseData):
         return _attributes_of(value, model, signature)
-    elif (is_object(value) or is_named_tuple(value)) and len(signature.parameters) == 1:
+    elif (
+        (is_object(value) or is_named_tuple(value))
+        and len(signature.parameters) == 1
+        and not (type(value) is tuple and len(value) == 1)
+    ):
         return ((value,), {}) if not isinstance(value, list) else (tuple(value), {})
     if not isinstance(value, tuple | list | Mapping | Tensor):
         raise InputError(
@@ -210,8 +214,11 @@ def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict
     """Return the arguments of a graph whose model takes objects; None if the batch holds the graph's own arguments."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
-    if isinstance(value, Mapping) and not is_object(value):
+    only_matrices = all(parts.kind.layout for parts in inputs.objects.values())
+    if isinstance(value, Mapping) and (only_matrices or not is_object(value)):
         kwargs = dict(value)
+    elif isinstance(value, BaseData) and only_matrices:
+        kwargs = _named_in(value, inputs)
     elif is_object(value) and (is_named_tuple(value) or not isinstance(value, tuple | list)):
         args = (value,)
         if isinstance(value, BaseData):  # arguments besides the object may be attributes of it
@@ -224,6 +231,14 @@ def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict
     if not has_objects(args, kwargs, inputs.objects):
         return None
     return (), taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)[0]
+
+
+def _named_in(data: BaseData, inputs: ModelInputs) -> dict[str, Any]:
+    """Return the arguments that a Data object has; its ``edge_index`` for a sparse matrix that it lacks."""
+    found = {name: data[name] for name in inputs.call if name in data}
+    for name in inputs.objects.keys() - found.keys():
+        found |= {name: data["edge_index"]} if "edge_index" in data else {}
+    return found
 
 
 def _attributes_of(

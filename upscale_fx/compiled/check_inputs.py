@@ -64,12 +64,14 @@ def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
     if not isinstance(value, Tensor):
         raise InputError(
             f"argument '{name}' must be a dense torch.Tensor of shape {_shape_text(shape)}, got "
-            f"{type(value).__name__}; a sparse adj_t is not what this graph was traced with, pass edge_index"
+            f"{type(value).__name__}; a sparse adj_t is not what this graph was traced with, pass edge_index, or trace "
+            f"again with a sparse matrix of torch as example"
         )
     if value.layout != torch.strided:
         raise InputError(
             f"argument '{name}' is a sparse tensor ({value.layout}), but the graph was traced with a dense one of "
-            f"shape {_shape_text(shape)}; pass edge_index (torch_geometric.utils.to_edge_index converts adj_t.t())"
+            f"shape {_shape_text(shape)}; pass edge_index (torch_geometric.utils.to_edge_index converts adj_t.t()), or "
+            f"trace again with a sparse matrix as example"
         )
     if value.dim() != len(shape):
         raise InputError(

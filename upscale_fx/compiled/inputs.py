@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.objects.arguments import ObjectParts, built
+from upscale_fx.compiled.objects.matrices import random_entries
 
 #: Row counts of the example graphs. SMALL and LARGE differ in all sums that PyG forms (N + E, N + 1, ...) and in the
 #: widths of padded batches: the most nodes of a graph and the most edges of a node.
@@ -43,6 +44,7 @@ class TensorSpec:
             Empty for categories, whose values are those of the pool.
         sizes: the sizes of the axes in the user's example; empty if unknown.
         told: whether the user said what the integers number.
+        layout: of ``"edges"`` that are the entries of a sparse matrix, how it stores them.
         limit: for ``"edges"`` of a model without node features, the number of nodes.
         ends: for ``"edges"``, the row symbols of the nodes that the first and the second row of the index name.
         ordered: whether edges are sorted by target, or an index by value; some layers require this.
@@ -58,6 +60,7 @@ class TensorSpec:
     into: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     told: bool = False
+    layout: str = ""
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -71,7 +74,10 @@ class TensorSpec:
             ends = [self.limit or row_count(rows, end) for end in self.ends]
             if str(self.axes[1]).startswith("K"):
                 return _regular_edges(ends[0], int(str(self.axes[1])[1:]), generator).to(self.dtype)
-            edges = _edges(ends[0], ends[1], sizes[1], generator, loops or self.ends[0] != self.ends[1])
+            loops = loops or self.ends[0] != self.ends[1]
+            if self.layout:
+                return random_entries(ends[0], ends[1], sizes[1], generator, loops, self.layout).to(self.dtype)
+            edges = _edges(ends[0], ends[1], sizes[1], generator, loops)
             return (edges[:, edges[1].argsort(stable=True)] if self.ordered else edges).to(self.dtype)
         if self.role == "batch":
             return (torch.arange(sizes[0]) * rows["B"] // max(sizes[0], 1)).to(self.dtype)
@@ -100,9 +106,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class RowCount:
-    """An integer argument that is a row count (``num_nodes``, ``batch_size``)."""
+    """An integer argument that is a row count (``num_nodes``); ``size`` is that of the example, 0 if unknown."""
 
     symbol: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class ModelInputs:
                     if isinstance(axis, str):
                         found[axis] = found.get(axis) or size
             elif isinstance(leaf, RowCount):
-                found.setdefault(leaf.symbol, 0)
+                found[leaf.symbol] = found.get(leaf.symbol) or leaf.size
         return found
 
     def counts(self, rows: Mapping[str, int]) -> dict[str, int]:

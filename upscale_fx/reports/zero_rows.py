@@ -13,13 +13,15 @@ from upscale_fx.channels.relations import Barrier, Contraction, Pointwise
 
 def zero_rows(flow: Dataflow) -> list[str]:
     """Describe every layer of a compacted graph whose weight has rows of zeros, and why these rows stay."""
-    stored, texts = made_of_parameters(flow), {}
+    stored = made_of_parameters(flow)
+    texts: dict[str, str] = {}
     for node, relation in flow.relations.items():
         if not isinstance(relation, Contraction) or relation.weight not in stored or node in stored:
             continue
         weight = flow.values[relation.weight][0]
-        zeros = int((weight == 0).all(dim=0 if relation.transposed else 1).sum()) if weight.dim() == 2 else 0
-        if zeros:
+        if not isinstance(weight, Tensor) or weight.dim() != 2:
+            continue
+        if zeros := int((weight == 0).all(dim=0 if relation.transposed else 1).sum()):
             name = _name(flow, relation.weight, node)
             rows = weight.shape[1 if relation.transposed else 0]
             texts.setdefault(

@@ -27,7 +27,7 @@ def values_equal(a: Any, b: Any) -> bool:
 #: Calls on tensors whose result, if equal on both examples, is fixed by the model and does not depend on values.
 _SHAPE_FACTS = frozenset({
     "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex", "is_contiguous", "is_signed",
-    "element_size", "get_device", "stride", "is_same_size", "is_tensor",
+    "element_size", "get_device", "stride", "is_same_size", "is_tensor", "sparse_dim", "dense_dim", "is_coalesced",
 })  # fmt: skip
 _COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
 

@@ -46,6 +46,8 @@ class ExampleRows:
     batched: bool = False  # features are [B, N, F]
     others: dict[int, str] = field(default_factory=dict)  # by size, axes that count anything else
     graphs: dict[Leaf, dict[str, int]] = field(default_factory=dict)  # of several graphs, the rows of that of a leaf
+    counts: dict[Leaf, str] = field(default_factory=dict)  # by number that is a size of a matrix, what it counts
+    layouts: dict[Leaf, str] = field(default_factory=dict)  # by edges that are the entries of a matrix, how it has them
 
     def learn(self, arguments: Mapping[str, Any]) -> None:
         """Collect the row symbols of all arguments."""
@@ -170,7 +172,7 @@ class ExampleRows:
             beside = container if isinstance(container, tuple | list) else ()
             for size in beside:
                 if isinstance(size, tuple | list) and len(size) == 2 and all(type(count) is int for count in size):
-                    source, target = (self._kind_of_nodes(count) for count in size)
+                    source, target = (self.kind_of_nodes(count) for count in size)
                     self.ends[leaf] = source, target
 
     def _learn_many_sides(self, arguments: Mapping[str, Any]) -> None:
@@ -179,13 +181,13 @@ class ExampleRows:
         lengths = {value.shape[1] for value in edges.values()}
         features = [v for v in leaves_of(arguments).values() if is_features(v) and v.dim() == 2]
         counts = sorted({v.shape[0] for v in features if v.shape[0] not in lengths})
-        kinds = {count: self._kind_of_nodes(count) for count in counts}
+        kinds = {count: self.kind_of_nodes(count) for count in counts}
         for leaf, value in edges.items():
             enough = [next((kinds[count] for count in counts if count > int(row.max())), None) for row in value]
             if None not in enough:
                 self.ends[leaf] = str(enough[0]), str(enough[1])
 
-    def _kind_of_nodes(self, count: int) -> str:
+    def kind_of_nodes(self, count: int) -> str:
         """Return the symbol of nodes of this number, a new one if there is none."""
         known = next((s for s, size in self.sizes.items() if s[0] == "N" and size == count), None)
         new = "N" if "N" not in self.sizes else f"N{1 + sum(symbol[0] == 'N' for symbol in self.sizes)}"

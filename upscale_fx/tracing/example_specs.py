@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data.data import BaseData
 
 from upscale_fx.compiled.inputs import SMALL, RowCount, TensorSpec, row_count
+from upscale_fx.compiled.objects.matrices import refused_kind
 from upscale_fx.errors import InputError
 from upscale_fx.tracing.argument_names import (
     EDGE_INDEX,
@@ -32,7 +33,10 @@ class ExampleSpecs:
     def spec(self, name: str, path: Path, value: Any) -> Any:
         """Return the description of one leaf of the arguments: a TensorSpec, a RowCount or the constant itself."""
         if isinstance(value, Tensor):
-            return replace(self._tensor_spec(name, path, value), sizes=tuple(value.shape))
+            layout = self.rows.layouts.get((name, *path), "")
+            return replace(self._tensor_spec(name, path, value), sizes=tuple(value.shape), layout=layout)
+        if (name, *path) in self.rows.counts:
+            return RowCount(self.rows.counts[name, *path], value)
         if name == EDGE_INDEX and isinstance(value, bool | str | int | float):
             raise InputError(f"argument '{name}' must be an integer tensor of shape [2, E], got {value!r}")
         if isinstance(value, bool) or value is None or isinstance(value, str | float):
@@ -44,9 +48,11 @@ class ExampleSpecs:
                 f"argument '{name}' is a {type(value).__name__}, but a graph takes tensors: give the model a forward "
                 f"of tensors, as in forward(x, edge_index), and call it from one that takes the {type(value).__name__}"
             )
+        if why := refused_kind(value):
+            raise InputError(f"argument '{name}' {why}")
         raise InputError(
-            f"argument '{name}' is a {type(value).__name__}, which cannot be traced; pass dense tensors "
-            f"(an edge_index of shape [2, E] instead of a SparseTensor)"
+            f"argument '{name}' is a {type(value).__name__}, which cannot be traced; pass dense tensors, or the graph "
+            f"as an edge_index of shape [2, E]"
         )
 
     def _count(self, name: str, path: Path, value: int) -> Any:
@@ -64,8 +70,8 @@ class ExampleSpecs:
         return value if symbol is None else RowCount(symbol)
 
     def _tensor_spec(self, name: str, path: Path, value: Tensor) -> TensorSpec:
-        if value.layout != torch.strided:
-            raise InputError(f"argument '{name}' is sparse ({value.layout}); trace with an edge_index of shape [2, E]")
+        if why := refused_kind(value):
+            raise InputError(f"argument '{name}' {why}")
         row_symbol = next((self.rows.types[key] for key in path if key in self.rows.types), None)
         if is_edge_index(name, value):
             return self._edge_spec(name, path, value, row_symbol)

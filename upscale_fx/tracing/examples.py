@@ -15,6 +15,7 @@ from upscale_fx.compiled.signatures import named_arguments
 from upscale_fx.tracing.example_rows import ExampleRows, Path, node_axes
 from upscale_fx.tracing.example_specs import ExampleSpecs
 from upscale_fx.tracing.objects.apart import describable, take_examples_apart
+from upscale_fx.tracing.objects.matrices import learn_matrices
 from upscale_fx.tracing.several_graphs import edge_indices, leaves_of, several_graphs
 
 
@@ -29,7 +30,9 @@ def inputs_from_examples(
     arguments, call, positional = named_arguments(signature, arguments)
     apart = take_examples_apart(arguments, call)
     rows = ExampleRows(**choices)
+    learn_matrices(rows, apart, typed=False)
     rows.learn(apart.arguments)
+    learn_matrices(rows, apart, typed=True)
     specs_of = ExampleSpecs(rows)
 
     def describe(name: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ import torch.utils.checkpoint
 import torch_geometric.utils as pyg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_geometric.index import ptr2index
 from torch_geometric.nn.aggr import QuantileAggregation
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import num_nodes
@@ -27,6 +28,7 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
     gcn_norm, pyg.add_self_loops, pyg.remove_self_loops, pyg.add_remaining_self_loops, pyg.softmax, pyg.scatter,
     pyg.segment, pyg.degree, pyg.to_dense_batch, pyg.to_undirected, pyg.coalesce, pyg.dropout_edge, pyg.dropout_node,
     pyg.get_laplacian, num_nodes.maybe_num_nodes, pyg.cumsum, pyg.to_dense_adj, torch.utils.checkpoint.checkpoint,
+    pyg.to_edge_index, ptr2index, pyg.spmm,
 )  # fmt: skip
 
 #: Constructors whose sizes may be proxies, which torch's argument parser would refuse.
@@ -59,6 +61,9 @@ MODULES: tuple[type[nn.Module], ...] = (
 #: Python modules in which no model is written.
 BUILT_IN_SPACES = {"builtins", "torch.nn.modules.module", "typing", "abc", "collections"}
 
+
+#: PyG's modules that compute with row counts.
+_WITH_BUILTINS = ("torch_geometric.nn", *(f"torch_geometric.utils.{name}" for name in ("loop", "num_nodes", "sparse")))
 
 #: What the trace that is running does with a call: gets the function, its positional and its keyword arguments.
 Listener = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -159,7 +164,7 @@ def patched(
         libraries = _libraries(tuple(map(id, list(sys.modules.values()))))
         for name, space in (*libraries, *((name, vars(sys.modules[name])) for name in own)):
             held = _held_by(space, by_id, always=name in modules)
-            extra = extra_names if name in extended or name.startswith("torch_geometric.nn") else {}
+            extra = extra_names if name in extended or name.startswith(_WITH_BUILTINS) else {}
             if held.functions or extra:
                 before = {key: space[key] for key in extra if key in space}
                 undo.append((space, {**held.functions, **before}, [key for key in extra if key not in space]))

@@ -28,7 +28,7 @@ from upscale_fx.compiled.objects.results import RESULTS
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.record.graph import RECORD
-from upscale_fx.compiled.signatures import with_entry
+from upscale_fx.compiled.signatures import signature_of, with_entry
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
@@ -41,6 +41,7 @@ from upscale_fx.tracing.modules.parts import attached, eval_parts, modes_after_s
 from upscale_fx.tracing.modules.state import State, carried_over, dependence
 from upscale_fx.tracing.modules.watched_modes import READ_BEFORE
 from upscale_fx.tracing.objects.apart import refused_attribute
+from upscale_fx.tracing.objects.matrices import gives_matrices
 from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.proxy import CannotTrace
 from upscale_fx.tracing.stated_axes import StatedAxes
@@ -149,7 +150,12 @@ def _traced_alike(
     root: nn.Module, inputs: ModelInputs, trained: Collection[str], results: Any, state: State
 ) -> tuple[fx.Graph, Collection[str]]:
     """Trace as :func:`traced_with`; raises DifferentGraphs if forward() then returns another type."""
-    graph, read, _ = traced_with(root, inputs, trained, state)
+    try:
+        graph, read, _ = traced_with(root, inputs, trained, state)
+    except TraceError:
+        raise
+    except Exception as error:
+        raise TraceError(f"{type(root).__name__} itself fails: {type(error).__name__}: {error}") from error
     if graph.output_node().meta[RESULTS] != results:
         raise DifferentGraphs("forward() returns another type in train() than in eval()")
     return graph, read
@@ -258,8 +264,10 @@ def trace_like(
     entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
     if has_example or calibration is None:
         return trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
-    if not takes_objects(entry):  # of objects, the data says what they hold
-        with suppress(InputError, TraceError):
+    first = next(iter(calibration))
+    names = signature_of(entry).parameters
+    if not takes_objects(entry) and not gives_matrices(first if transform is None else transform(first), names):
+        with suppress(InputError, TraceError):  # of objects and matrices, the data says what they hold
             return trace_model(model, stated=stated, method=method)
-    arguments = arguments_of(next(iter(calibration)), entry, transform)
+    arguments = arguments_of(first, entry, transform)
     return trace_model(model, *arguments, stated=stated, method=method)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -20,6 +20,7 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.calls import describe_call, target_name
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
+from upscale_fx.compiled.objects.arguments import implied
 from upscale_fx.compiled.objects.results import RESULTS, originals, unpacked
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.selections import with_unequal_counts
@@ -38,6 +39,8 @@ from upscale_fx.tracing.leaves import (
     patched,
 )
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
+from upscale_fx.tracing.matrices.calls import matrix_call
+from upscale_fx.tracing.matrices.proxy import MatrixProxy, matrix_of_parts
 from upscale_fx.tracing.modules.hooks import call_with_hooks, compute
 from upscale_fx.tracing.modules.watched_modes import WatchedModes
 from upscale_fx.tracing.mutation import ZEROED, pure_form, selected_rows, shares_storage
@@ -105,9 +108,9 @@ class GraphTracer(InPlaceTracer):
         small, large = inputs.example(SMALL), inputs.example(LARGE)
         arguments: dict[str, Any] = {}
         nodes: dict[str, fx.Node] = {}
-        optional = False
+        optional, left_out = False, implied(inputs.objects)
         for name in inputs.order:
-            optional = optional or name not in inputs.arguments
+            optional = optional or name not in inputs.arguments or name in left_out
             spec = inputs.arguments.get(name)
             constant = spec if isinstance(spec, bool | int | float | str) else None
             optional = optional or constant is not None
@@ -116,6 +119,10 @@ class GraphTracer(InPlaceTracer):
         for name in inputs.arguments:
             arguments[name] = self._wrap(nodes[name], (small[name], large[name]))
         return arguments
+
+    def matrix(self, layout: str, parts: Mapping[str, Any]) -> MatrixProxy:
+        """Return what stands for a sparse matrix, from its edges, weights and sizes."""
+        return matrix_of_parts(self, layout, parts)
 
     def _call_or_record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function, or record its call where proxies are among the arguments."""
@@ -192,6 +199,9 @@ class GraphTracer(InPlaceTracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any, **__: Any
     ) -> Any:
         """Record one operation, unless its result is a constant of the model."""
+        result = matrix_call(self, target, args, kwargs)
+        if result is not NotImplemented:
+            return result
         if kind == "call_function" and target in LOWERED:
             lowered = LOWERED[target](*args, **kwargs)
             if lowered is not NotImplemented:

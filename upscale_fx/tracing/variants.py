@@ -170,7 +170,7 @@ def _with_sizes(leaf: Any, sizes: dict[str, int]) -> Any:
 
 def _renamed(leaf: Any, names: dict[str, str]) -> Any:
     if isinstance(leaf, RowCount):
-        return RowCount(names.get(leaf.symbol, leaf.symbol))
+        return replace(leaf, symbol=names.get(leaf.symbol, leaf.symbol))
     if not isinstance(leaf, TensorSpec):
         return leaf
     source, target = (names.get(end, end) for end in leaf.ends)

@@ -15,7 +15,6 @@ class Refusal:
 
 FIXED = Refusal("an adjacency matrix or a kernel per node fixes the number of nodes", r"expected \[(any, 3, )?9")
 POINTS = Refusal("what an index points to is guessed, and here wrongly", "does not accept inputs of shapes")
-SPARSE = Refusal("the graph is a sparse matrix", "is sparse")
 
 REFUSED = {
     "GraphDTA gcn on two-molecules": POINTS,
@@ -25,9 +24,6 @@ REFUSED = {
     "RGCN bases-hetero": POINTS,
     "STGCN-temporal": FIXED,
     "ASTGCN-temporal": FIXED,
-    "GCN on adj_t-sparse adjacency": SPARSE,
-    "SAGE on adj_t-sparse adjacency": SPARSE,
-    "Kipf's GCN-sparse adjacency": SPARSE,
 }
 
 

@@ -9,7 +9,16 @@ from typing import Any
 
 from torch_geometric.data.data import BaseData
 
-from upscale_fx.compiled.objects.kinds import Kind, attribute, attributes_of, is_named_tuple, is_object, made
+from upscale_fx.compiled.objects.kinds import (
+    Kind,
+    attribute,
+    attributes_of,
+    is_named_tuple,
+    is_object,
+    kind_of,
+    made,
+)
+from upscale_fx.compiled.objects.matrices import EDGES, NODES, edges_given_instead, parts_of, refused_kind
 from upscale_fx.compiled.objects.reads import Place, current_reads
 from upscale_fx.errors import InputError
 
@@ -42,6 +51,14 @@ class ObjectParts:
             else:
                 yield from part.names()
 
+    def matrices(self) -> Iterator[ObjectParts]:
+        """The parts of every sparse matrix, and of every dictionary of these."""
+        if self.kind.layout:
+            yield self
+        for part in self.parts.values():
+            if not isinstance(part, str):
+                yield from part.matrices()
+
     def build(self, arguments: Mapping[str, Any], place: Place) -> Any:
         """Make the object from arguments by name; attributes without one are left out."""
         values = {
@@ -57,6 +74,8 @@ class ObjectParts:
         Raises:
             InputError: it lacks an attribute, or has one that was missing when the graph was traced.
         """
+        if self.kind.layout:
+            return self._taken_edges(value, text, wanted)
         if not is_object(value) and not isinstance(value, Sequence | Mapping):
             raise InputError(
                 f"{text} must be a {self.kind.name}, as when this graph was traced, got {type(value).__name__}"
@@ -84,6 +103,20 @@ class ObjectParts:
                     f"it with such objects, trace again with one as example"
                 )
         return taken
+
+    def _taken_edges(self, value: Any, text: str, wanted: Collection[str]) -> dict[str, Any]:
+        """Return the edges of a sparse matrix; an ``edge_index`` is taken in its place."""
+        given = edges_given_instead(value, self.kind.cls)
+        if given is None:
+            if (
+                not is_object(value)
+                or not kind_of(value).layout
+                or isinstance(value, Mapping) != (self.kind.cls is dict)
+            ):
+                what = refused_kind(value) or f"is a {type(value).__name__}"
+                raise InputError(f"argument '{text}' must be a {self.kind.name} or an edge_index, and {what}")
+            given = parts_of(value, self.kind.layout, NODES in self.parts)
+        return {str(part): given[key] for key, part in self.parts.items() if part in wanted and key in given}
 
     def _check_listed(self, value: Any, text: str) -> None:
         """Raise an InputError if a model that lists the attributes would find others, or another number of items."""
@@ -114,6 +147,12 @@ def _is_plain_count(value: Any, key: str) -> bool:
 
 def _member(text: str, key: str) -> str:
     return f"{text}[{key}]" if key.isdigit() else f"{text}.{key}"
+
+
+def implied(objects: Mapping[str, ObjectParts]) -> set[str]:
+    """The arguments of a graph that a call with an ``edge_index`` may leave out: weights and numbers of nodes."""
+    found = [matrix for parts in objects.values() for matrix in parts.matrices()]
+    return {str(part) for matrix in found for key, part in matrix.parts.items() if key != EDGES}
 
 
 def built(objects: Mapping[str, ObjectParts], arguments: Mapping[str, Any]) -> dict[str, Any]:

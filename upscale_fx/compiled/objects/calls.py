@@ -12,6 +12,7 @@ from torch import fx
 from upscale_fx.compiled.layers.calls import called_layers, graph_with_calls
 from upscale_fx.compiled.missing_types import Missing, missing_types, text_of, without_types
 from upscale_fx.compiled.objects.arguments import built, has_objects, taken_apart
+from upscale_fx.compiled.objects.implied import with_implied
 from upscale_fx.compiled.objects.results import packed
 from upscale_fx.compiled.record import GraphRecord
 from upscale_fx.compiled.record.graph import RECORD
@@ -42,6 +43,8 @@ def with_objects(forward: Callable[..., Any]) -> Callable[..., Any]:
             kwargs, given = taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)
             args = ()
         named = {**dict(zip(inputs.order, args, strict=False)), **kwargs}
+        if inputs.objects and (more := with_implied(inputs, named)):
+            kwargs, named = {**kwargs, **more}, {**named, **more}
         missing = missing_types(inputs, named, record.any_order) & record.typed
         result = run_without_types(self, missing, named) if missing else forward(self, *args, **kwargs)
         if record.results is None:

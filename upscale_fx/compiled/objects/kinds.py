@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.data import BaseData
 
+from upscale_fx.compiled.objects.matrices import holds_matrices, is_matrix, layout_of, matrix_of, parts_of
 from upscale_fx.compiled.objects.reads import Place, Reads, watched
 
 #: Packages whose objects are no bags of attributes: sparse matrices, arrays, streams of batches.
@@ -30,24 +31,31 @@ class Kind:
         types: for ``HeteroData``, the types of nodes and of edges, in order.
         strict: a pickle needs the very class, as for results; otherwise the nearest base class that can be imported
             stands in for it, since the class of an argument is only needed to call the model itself.
+        layout: of a sparse matrix, or a dictionary of these, how entries are stored; otherwise empty.
     """
 
     cls: type
     batched: bool = False
     types: tuple[Any, ...] = ()
     strict: bool = False
+    layout: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Kind, (self.cls if self.strict else _importable(self.cls), self.batched, self.types, self.strict)
+        cls = self.cls if self.strict else _importable(self.cls)
+        return Kind, (cls, self.batched, self.types, self.strict, self.layout)
 
     @property
     def name(self) -> str:
         """The name of its class, as users know it."""
+        if self.layout:
+            return "dictionary of sparse matrices" if self.cls is dict else "sparse matrix"
         return f"{self.cls.__name__}Batch" if self.batched else self.cls.__name__
 
 
 def is_object(value: Any) -> bool:
-    """Whether a value is an object with attributes, or a list or tuple that holds one."""
+    """Whether a value is an object with attributes, or a list or tuple that holds one; a sparse matrix has edges."""
+    if is_matrix(value):
+        return True
     if isinstance(value, BaseData | types.SimpleNamespace | argparse.Namespace) or is_named_tuple(value):
         return True
     if isinstance(value, type | nn.Module | Tensor):
@@ -57,7 +65,7 @@ def is_object(value: Any) -> bool:
     if dataclasses.is_dataclass(value):
         return type(value).__module__.split(".")[0] not in _OPAQUE
     if isinstance(value, Mapping):
-        return _is_graph(value)
+        return _is_graph(value) or holds_matrices(value)
     opaque = type(value).__module__.split(".")[0] in _OPAQUE
     return not opaque and any(isinstance(part, Tensor | BaseData) for part in getattr(value, "__dict__", {}).values())
 
@@ -74,6 +82,8 @@ def is_named_tuple(value: Any) -> bool:
 
 def kind_of(value: Any, strict: bool = False) -> Kind:
     """Return how an object is made."""
+    if is_matrix(value) or holds_matrices(value):
+        return Kind(dict if isinstance(value, Mapping) else Tensor, strict=strict, layout=layout_of(value))
     cls = getattr(type(value), "watched_class", type(value))
     batched = isinstance(value, Batch)
     cls = cls.__bases__[-1] if batched else cls
@@ -84,8 +94,11 @@ def kind_of(value: Any, strict: bool = False) -> Kind:
 def attributes_of(value: Any) -> dict[str, Any]:
     """Return the attributes that an object stores, by name; ``x_dict`` is that of every type of a ``HeteroData``.
 
-    Items of lists and tuples have their number as a name. A ``Batch`` has its number of graphs as ``num_graphs``.
+    Items of lists and tuples have their number as a name. A ``Batch`` has its number of graphs as ``num_graphs``. A
+    sparse matrix has edges, weights and numbers of nodes.
     """
+    if is_matrix(value) or holds_matrices(value):
+        return parts_of(value)
     if isinstance(value, BaseData):
         found = _hetero_attributes(value) if isinstance(value, HeteroData) else dict(value._store.items())
         count = getattr(value, "_num_graphs", None) if isinstance(value, Batch) else None
@@ -129,6 +142,8 @@ def attribute(value: Any, name: str) -> Any:
 
 def made(kind: Kind, values: Mapping[str, Any], reads: Reads | None = None, place: Place = ()) -> Any:
     """Make an object of a kind with these attributes; ``reads`` records which of them are read, under ``place``."""
+    if kind.layout:
+        return matrix_of(kind.layout, values)
     if issubclass(kind.cls, BaseData):
         return _made_data(kind, values, reads, place)
     if issubclass(kind.cls, tuple) and hasattr(kind.cls, "_fields"):

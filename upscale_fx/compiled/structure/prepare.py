@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from upscale_fx.compiled.inputs import RowCount, TensorSpec
+from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
+from upscale_fx.compiled.objects.matrices import EDGES, holds_matrices, is_matrix
 from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.compiled.structure.arguments import GraphArguments, listed
 from upscale_fx.compiled.structure.modules import StructureModule, StructurePart, plain_tensors, structure_of
@@ -31,7 +32,8 @@ def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, 
     Args:
         compiled: the result of ``optimize`` or ``prune``, or ``torch.compile`` of it.
         edge_index: the graph: a tensor, a ``torch_geometric.EdgeIndex``, or the dictionary that the model takes. The
-            model's argument may have another name (``edge_index_dict``, ``adj_index``, ...).
+            model's argument may have another name (``edge_index_dict``, ``adj_index``, ...). A sparse matrix, if the
+            model was traced with one.
         num_nodes: number of nodes; for several types a tuple (source, target) or a dictionary by node type or argument.
         others: further arguments that belong to the graph, by name: ``edge_weight``, ``edge_type``, ``batch``, ...
             Those that the model combines with ``edge_index`` must be given. Calls leave out the arguments given here,
@@ -48,6 +50,7 @@ def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, 
             f"prepare() takes what optimize() or prune() returned for a model that computes something from its graph "
             f"alone; {type(compiled).__name__} has no such structure half"
         )
+    edge_index, others = _of_matrix(inputs_of(compiled), structure, edge_index, others)
     arguments = GraphArguments(inputs_of(compiled))
     if num_nodes is not None:
         arguments.count_nodes(num_nodes)
@@ -58,6 +61,17 @@ def prepare(compiled: nn.Module, edge_index: Any = None, num_nodes: Any = None, 
     device = _device(compiled, arguments)
     arguments.check_indices()
     return _compute(compiled, structure, parts, arguments, device)
+
+
+def _of_matrix(
+    inputs: ModelInputs, structure: StructureModule, edge_index: Any, others: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the edges of a sparse matrix, and its weights and sizes among the other arguments."""
+    matrices = [matrix for parts in inputs.objects.values() for matrix in parts.matrices()]
+    if len(matrices) != 1 or not (is_matrix(edge_index) or holds_matrices(edge_index)):
+        return edge_index, dict(others)
+    taken = matrices[0].take(edge_index, "edge_index", structure.arguments)
+    return taken.pop(str(matrices[0].parts[EDGES]), None), {**taken, **others}
 
 
 def _by_name(structure: StructureModule, edge_index: Any, num_nodes: Any, others: Mapping[str, Any]) -> dict[str, Any]:

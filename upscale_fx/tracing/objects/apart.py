@@ -10,10 +10,12 @@ from typing import Any
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
-from upscale_fx.compiled.objects.arguments import ObjectParts
+from upscale_fx.compiled.objects.arguments import ObjectParts, implied
 from upscale_fx.compiled.objects.kinds import attributes_of, is_object, kind_of
+from upscale_fx.compiled.objects.matrices import is_matrix
 from upscale_fx.compiled.objects.reads import Place, Reads
 from upscale_fx.errors import InputError
+from upscale_fx.tracing.argument_names import NODE_ARGUMENTS
 
 Leaf = tuple[Place, str, Any]
 
@@ -39,7 +41,7 @@ def take_examples_apart(arguments: Mapping[str, Any], order: tuple[str, ...]) ->
     An attribute keeps its name. If several objects have one of that name, or ``forward()`` has an argument of that
     name, the place is appended: ``x_left``, ``x_right``.
     """
-    held = {name: value for name, value in arguments.items() if is_object(value)}
+    held = {name: value for name, value in arguments.items() if _has_parts(name, value)}
     if not held:
         return Apart(dict(arguments), order)
     leaves = [leaf for name, value in held.items() for leaf in _leaves(value, (name,))]
@@ -48,6 +50,7 @@ def take_examples_apart(arguments: Mapping[str, Any], order: tuple[str, ...]) ->
     values = {names[place, key]: value for place, key, value in leaves}
     flat: dict[str, Any] = {}
     new_order: list[str] = []
+    optional = implied(objects)
     for name in order:
         inner = list(objects[name].names()) if name in objects else [name]
         flat |= {
@@ -55,13 +58,19 @@ def take_examples_apart(arguments: Mapping[str, Any], order: tuple[str, ...]) ->
             for part in inner
             if part in values or part in arguments
         }
-        new_order += inner
+        new_order += [part for part in inner if part not in optional]
+    new_order += [part for parts in objects.values() for part in parts.names() if part in optional]
     return Apart(flat, tuple(new_order), objects)
+
+
+def _has_parts(name: Any, value: Any) -> bool:
+    """Whether a value is taken apart: objects are, and sparse matrices that are no features."""
+    return is_object(value) and not (is_matrix(value) and name in NODE_ARGUMENTS)
 
 
 def _leaves(value: Any, place: Place) -> Iterator[Leaf]:
     for key, item in attributes_of(value).items():
-        if is_object(item):
+        if _has_parts(key, item):
             yield from _leaves(item, (*place, key))
         elif item is not None:
             yield place, key, item
@@ -85,7 +94,7 @@ def _parts(value: Any, place: Place, names: Mapping[tuple[Place, str], str]) -> 
     parts: dict[str, str | ObjectParts] = {}
     absent = []
     for key, item in attributes_of(value).items():
-        if is_object(item):
+        if _has_parts(key, item):
             parts[key] = _parts(item, (*place, key), names)
         elif item is None:
             absent.append(key)
