@@ -6,7 +6,8 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.channels.relations.statistics import Normalisation, Statistic, new_share
-from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.rewriter import Rewriter
 
 
 def emit_statistic(rw: Rewriter, node: fx.Node, relation: Statistic | Normalisation) -> fx.Node:

@@ -7,7 +7,8 @@ from torch import fx
 
 from upscale_fx.channels.positions import Positions
 from upscale_fx.channels.relations.convolutions import Convolution
-from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.rewriter import Rewriter
 
 
 def emit_convolution(rw: Rewriter, node: fx.Node, relation: Convolution) -> fx.Node:

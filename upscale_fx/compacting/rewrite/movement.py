@@ -11,7 +11,8 @@ from torch import fx
 from upscale_fx.channels.positions import Positions
 from upscale_fx.channels.relations import Movement
 from upscale_fx.channels.rules.registry import operation_of
-from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.rewriter import Rewriter
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 
 #: A concatenation copies anyway; up to this many pieces it may also reorder.

@@ -7,7 +7,8 @@ from torch import fx
 
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations.products import Lookup, Product, Recurrence, table_layout
-from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.rewriter import Rewriter
 
 
 def emit_product(rw: Rewriter, node: fx.Node, relation: Product) -> fx.Node:

@@ -6,8 +6,9 @@ import numpy as np
 from torch import fx
 
 from upscale_fx.channels.relations.regrouping import Neighbours, Regrouping
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
 from upscale_fx.compacting.rewrite.movement import reshape_to
-from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.rewriter import Rewriter
 
 
 def emit_regrouping(rw: Rewriter, node: fx.Node, relation: Regrouping) -> fx.Node:

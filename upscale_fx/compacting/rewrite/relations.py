@@ -11,7 +11,8 @@ from upscale_fx.channels.positions import Flow, Mask, Positions
 from upscale_fx.channels.relations import Barrier, Contraction, Pointwise, Reduction, Relation
 from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compacting.order.ranking import read_costs
-from upscale_fx.compacting.rewrite.rewriter import Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.rewriter import Rewriter
 
 
 def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | None:

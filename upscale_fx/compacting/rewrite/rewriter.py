@@ -16,6 +16,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations.products import reads_parameter
 from upscale_fx.channels.rules.registry import call_of
+from upscale_fx.compacting.rewrite.misaligned import Misaligned
 from upscale_fx.compacting.rewrite.origins import cut_origins, reads_digest
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, places_in, selection
@@ -23,21 +24,6 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, stored_tensors
 from upscale_fx.errors import PassError
-
-
-class Misaligned(Exception):
-    """The layouts of these values cannot be expressed; ``certain``: as long as they hold what they hold, in any order.
-
-    A rewrite goes on after the first one, as if it could be expressed: ``later`` are those that it met after it.
-    """
-
-    def __init__(self, *nodes: fx.Node, certain: bool = False) -> None:
-        super().__init__(", ".join(node.name for node in nodes))
-        self.nodes = nodes
-        self.certain = certain
-        self.reader: fx.Node | None = None  # the node that was being emitted
-        self.later: list[Misaligned] = []
-
 
 #: Emits one node in its layout; None for what is made where it is read.
 Emitter = Callable[["Rewriter", fx.Node, Any], fx.Node | None]
