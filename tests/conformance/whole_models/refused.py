@@ -18,10 +18,6 @@ POINTS = Refusal("what an index points to is guessed, and here wrongly", "does n
 
 REFUSED = {
     "GraphDTA gcn on two-molecules": POINTS,
-    "RGCN DistMult-links": POINTS,
-    "RGCN TransE-links": POINTS,
-    "RGCN-hetero": POINTS,
-    "RGCN bases-hetero": POINTS,
     "STGCN-temporal": FIXED,
     "ASTGCN-temporal": FIXED,
 }
