@@ -121,7 +121,7 @@ def group_channels(flow: Dataflow) -> Groups:
     ids = {node: channels for node, channels in channel_ids(flow).items() if _is_floating(flow, node)}
     component = components(ids)
     sizes = Counter(component.tolist())
-    names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
+    names = {site: consumer.name for consumer in reversed(find_consumers(flow)) for site in consumer.sites}
     tied: dict[int, TiedGroup] = {}
     graph = Groups()
     for node, channels in ids.items():
