@@ -158,8 +158,11 @@ class Normed(Over):
     """A layer norm reads all last states: they stay, and the norm is the barrier."""
 
     def __init__(self):
-        super().__init__(nn.GRU(WIDTH, STATES, batch_first=True), lambda out, last: self.norm(out[:, -1]))
+        super().__init__(nn.GRU(WIDTH, STATES, batch_first=True))
         self.norm = nn.LayerNorm(STATES)
+
+    def forward(self, x, edge_index):
+        return self.head(self.norm(self.rnn(self.sequence(x, edge_index))[0][:, -1]))
 
 
 class ReadElsewhere(Over):

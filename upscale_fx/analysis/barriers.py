@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -51,7 +50,7 @@ def _read_by_layers(flow: Dataflow) -> set[fx.Node]:
     return read
 
 
-def holds_channels(flow: Dataflow, relation: Relation) -> TypeGuard[Barrier | Recurrence]:
+def holds_channels(flow: Dataflow, relation: Relation) -> bool:
     """Whether a barrier keeps channels: an operand is floating-point, has several channels and is no parameter.
 
     A recurrent module keeps those of its states where they cannot be removed.

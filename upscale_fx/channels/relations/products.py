@@ -116,8 +116,8 @@ class Recurrence(Relation):
     """A recurrent module (LSTM, GRU, RNN) on ``x [.., I]``: columns of its input weights may go.
 
     Its states go before a graph is rewritten, by a smaller module (``compacting.states``); a rewrite keeps them all.
-    State ``(layer * D + direction) * H + unit`` of a module with ``D`` directions and ``H`` units is the same channel in all
-    results and initial states.
+    State ``(layer * D + direction) * H + unit`` of a module with ``D`` directions and ``H`` units is one channel in
+    all results and initial states.
 
     Attributes:
         x: the sequence.
