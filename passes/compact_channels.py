@@ -23,6 +23,7 @@ from upscale_fx.compacting.independence import independent
 from upscale_fx.compacting.layout import layout_of
 from upscale_fx.compacting.order.ranking import Known, Ranking, rank_channels
 from upscale_fx.compacting.rewrite import Misaligned, rewrite
+from upscale_fx.compacting.states import without_dead_states
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, note, record_of, stored_tensors
@@ -35,8 +36,9 @@ class CompactChannels:
 
     def __call__(self, gm: CompiledGNN) -> PassResult:
         """Run the pass."""
-        flow = analysed_with_entries(gm)
-        if record_of(gm).compacted and keeps_everything(flow):
+        narrowed = without_dead_states(gm)
+        flow = analysed_with_entries(narrowed)
+        if narrowed is gm and record_of(gm).compacted and keeps_everything(flow):
             return PassResult(gm, False)  # another order would do as well, but a compacted graph stays as it is
         # Where wider reads leave nothing to remove, copies may; a compacted graph has made that choice.
         for widen in (True,) if record_of(gm).compacted else (True, False):
@@ -49,8 +51,9 @@ class CompactChannels:
 def _settled(gm: CompiledGNN) -> CompiledGNN:
     """Compact again while that removes something: what padded a rectangle may be dead once the rectangle is smaller."""
     note(gm, compacted=True)
-    flow = analysed_with_entries(gm)
-    if keeps_everything(flow):
+    narrowed = without_dead_states(gm)
+    flow = analysed_with_entries(narrowed)
+    if narrowed is gm and keeps_everything(flow):
         return gm
     new = compact_channels(flow)
     return _settled(new) if _shapes(new) != _shapes(gm) else gm

@@ -104,7 +104,7 @@ def needed(
         if axes is None:
             if node in present:
                 present.update(node.all_input_nodes)
-                for source in _read_by_value(node, flow):
+                for source in read_by_value(node, flow):
                     asked[source] = np.ones(flow.axes[source].count, dtype=bool)
             continue
         mask = asked.get(node, np.zeros(axes.count, dtype=bool))
@@ -125,7 +125,7 @@ def reads_sizes(node: fx.Node) -> bool:
     return (node.op == "call_method" and node.target == "size") or node.target is getattr
 
 
-def _read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
+def read_by_value(node: fx.Node, flow: Dataflow) -> list[fx.Node]:
     """Return the tensors that a result other than one tensor reads: all operands, unless it reads sizes only.
 
     A tuple whose elements are tensors needs nothing itself, because their getitem nodes are described.

@@ -10,6 +10,7 @@ from torch import fx
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Positions
 from upscale_fx.channels.relations import Movement, Reduction
+from upscale_fx.channels.relations.products import Recurrence
 
 
 class DisjointSets:
@@ -53,7 +54,9 @@ class DisjointSets:
 def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Positions]:
     """Return the channel of every position of every value that is not a parameter.
 
-    ``through_cat`` also follows channels through cat and entry, which keep channels but not their order.
+    ``through_cat`` also follows channels through cat and entry, which keep channels but not their order, and through
+    recurrent modules: a state is one channel in all results of a call, at all steps. The call itself, a tuple, then has
+    the channels of all its states.
     """
     channels = DisjointSets()
     found: dict[fx.Node, Positions] = {}
@@ -62,8 +65,11 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
         if axes is None or node.op in ("get_attr", "output"):
             continue
         relation = flow.relations[node]
+        if through_cat and isinstance(relation, Recurrence) and relation.states is not None:
+            found[node] = _state_ids(flow, relation, found, channels)
+            continue
         flows = list(relation.ties())
-        if through_cat and isinstance(relation, Movement) and relation.how in ("cat", "entry"):
+        if through_cat and isinstance(relation, Movement) and relation.how in ("cat", "entry", "place"):
             flows = list(relation.flows)
         ids = np.full(axes.count, -1, dtype=np.int64)
         for f in flows:
@@ -80,6 +86,21 @@ def channel_ids(flow: Dataflow, through_cat: bool = False) -> dict[fx.Node, Posi
             channels.unite(found[relation.source], ids[relation.index])
     settled = channels.representatives()
     return {node: settled[ids] for node, ids in found.items()}
+
+
+def _state_ids(
+    flow: Dataflow, relation: Recurrence, found: dict[fx.Node, Positions], channels: DisjointSets
+) -> Positions:
+    """The channels of a result of a recurrent module: those of its states, which its initial states have too."""
+    if relation.call not in found:
+        module = flow.module.get_submodule(relation.module)
+        lines = module.num_layers * (2 if module.bidirectional else 1)  # type: ignore[operator]
+        found[relation.call] = channels.add(int(lines * module.hidden_size))  # type: ignore[operator]
+        for source, states in zip(relation.others, relation.initial, strict=True):
+            if source in found:
+                channels.unite(found[source], found[relation.call][states])
+    assert relation.states is not None
+    return found[relation.call][relation.states]
 
 
 def components(ids: Mapping[fx.Node, Positions]) -> Positions:

@@ -125,6 +125,12 @@ def inverse_order(order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
 
 
+def place_channels(x: Tensor, index: tuple[int, ...]) -> Tensor:
+    """Return ``[.., len(index)]`` of ``x [.., C]``: channel ``index[i]`` at place ``i``, zeros where that is -1."""
+    padded = nn.functional.pad(x, (0, 1))
+    return padded.index_select(-1, torch.tensor(index, device=x.device) % padded.size(-1))
+
+
 def gather_channels(x: Tensor, index: Tensor, start: int, shape: Sequence[int]) -> Tensor:
     """Flatten the axes from ``start`` on, select the channels at ``index``, and unflatten them to ``shape``."""
     return torch.unflatten(x.flatten(start).index_select(start, index), start, shape)

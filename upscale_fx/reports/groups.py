@@ -121,7 +121,8 @@ def group_channels(flow: Dataflow) -> Groups:
     ids = {node: channels for node, channels in channel_ids(flow).items() if _is_floating(flow, node)}
     component = components(ids)
     sizes = Counter(component.tolist())
-    names = {site: consumer.name for consumer in find_consumers(flow) for site in consumer.sites}
+    consumers = find_consumers(flow)
+    names = {site: consumer.name for consumer in reversed(consumers) for site in consumer.sites}
     tied: dict[int, TiedGroup] = {}
     graph = Groups()
     for node, channels in ids.items():
@@ -140,6 +141,13 @@ def group_channels(flow: Dataflow) -> Groups:
             if source in ids:
                 graph.add_edge(source.name, node.name)
                 _add_reader(tied.get(int(component[ids[source][0]])), flow, node, names)
+    for consumer in consumers:
+        for value in {
+            value for reading in consumer.readings if reading.node in reading.values for value in reading.values
+        }:
+            own = tied.get(int(component[ids[value][0]]))  # a recurrent module reads its states itself
+            if own is not None:
+                own.consumers.append(consumer.name)
     graph.tied = list(tied.values())
     return graph
 

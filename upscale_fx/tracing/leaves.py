@@ -21,7 +21,7 @@ from torch_geometric.nn.aggr import QuantileAggregation
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import num_nodes
 
-from upscale_fx.tracing.proxy import CannotTrace
+from upscale_fx.tracing.proxy import CannotTrace, is_proxy
 
 #: PyG's functions on graph structure, and row-wise functions that treat every channel alike.
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
@@ -176,3 +176,16 @@ def patched(
             space.update(before)
             for key in absent:
                 del space[key]
+
+
+def initial_states_apart(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a module; initial states of an LSTM that another call made as one tuple become two."""
+    if not isinstance(module, nn.LSTM):
+        return args, kwargs
+
+    def apart(states: Any) -> Any:
+        return (states[0], states[1]) if is_proxy(states) and isinstance(states.pair[0], tuple) else states
+
+    return (*args[:1], *map(apart, args[1:])), {name: apart(value) for name, value in kwargs.items()}

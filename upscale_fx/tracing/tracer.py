@@ -36,6 +36,7 @@ from upscale_fx.tracing.leaves import (
     FUNCTIONS,
     MODULES,
     calls_go_to,
+    initial_states_apart,
     patched,
 )
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
@@ -139,7 +140,10 @@ class GraphTracer(InPlaceTracer):
             if path is None:
                 return original_call(module, *args, **kwargs)
             if path and isinstance(module, (*MODULES, *OPAQUE_MODULES)):
-                leaf = lambda *args, **kwargs: self.create_proxy("call_module", path, args, kwargs)  # noqa: E731
+
+                def leaf(*args: Any, **kwargs: Any) -> Any:
+                    return self.create_proxy("call_module", path, *initial_states_apart(module, args, kwargs))
+
                 return call_with_hooks(module, leaf, original_call, args, kwargs)
             lowered = lowered_module(module)
             self.path.append(path)

@@ -95,7 +95,7 @@ class Pointwise(Relation):
         return (flow for flow in self.flows if flow.is_one_to_one)
 
 
-Move = Literal["reshape", "same", "rows", "pick", "cat", "stack", "entry"]
+Move = Literal["reshape", "same", "rows", "pick", "cat", "stack", "entry", "place"]
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Movement(Relation):
             yield flow.source, hit(flow.index[needed & (flow.index >= 0)], len(nonzero[flow.source]))
 
     def ties(self) -> Iterator[Flow]:
-        # cat copies in any case, so it reorders at no cost; an entry gather exists to reorder.
-        if self.how in ("cat", "entry"):
+        # cat copies in any case, so it reorders at no cost; entries and placings exist to reorder.
+        if self.how in ("cat", "entry", "place"):
             return iter(())
         return (flow for flow in self.flows if flow.is_one_to_one)
 

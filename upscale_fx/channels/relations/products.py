@@ -113,7 +113,11 @@ class Lookup(OneOfSeveral):
 
 @dataclass(frozen=True)
 class Recurrence(Relation):
-    """A recurrent module (LSTM, GRU, RNN) on ``x [.., I]``: columns of its input weights may go, its states all stay.
+    """A recurrent module (LSTM, GRU, RNN) on ``x [.., I]``: columns of its input weights may go.
+
+    Its states go before a graph is rewritten, by a smaller module (``compacting.states``); a rewrite keeps them all.
+    State ``(layer * D + direction) * H + unit`` of a module with ``D`` directions and ``H`` units is one channel in
+    all results and initial states.
 
     Attributes:
         x: the sequence.
@@ -121,6 +125,11 @@ class Recurrence(Relation):
         module: path of the module.
         weights: names of the parameters ``[gates * H, I]`` that multiply ``x``.
         columns: which columns of these may differ from zero.
+        call: the call of the module.
+        states: the number of the state at every position of the result; None where they are unknown.
+        initial: for each of ``others`` the number of the state at every position.
+        reason: why all states stay; empty where they may go.
+        live: which states are read; None: all.
     """
 
     x: fx.Node
@@ -128,7 +137,11 @@ class Recurrence(Relation):
     module: str
     weights: tuple[str, ...]
     columns: Mask
-    reason = "the states of a recurrent module all stay"
+    call: fx.Node
+    states: Positions | None = None
+    initial: tuple[Positions, ...] = ()
+    reason: str = ""
+    live: Mask | None = None
 
     @property
     def reads(self) -> tuple[fx.Node, ...]:
@@ -144,8 +157,11 @@ class Recurrence(Relation):
         # Including columns where x is zero: other calls of the module may have other inputs, and it has one width.
         reads = hit(self.read_columns, len(self.columns))
         yield self.x, np.tile(reads, len(nonzero[self.x]) // len(reads))
-        for other in self.others:
-            yield other, np.ones(len(nonzero[other]), dtype=bool)
+        for place, other in enumerate(self.others):
+            yield (
+                other,
+                np.ones(len(nonzero[other]), dtype=bool) if self.live is None else self.live[self.initial[place]],
+            )
 
 
 def reads_parameter(flow: Analysed, node: fx.Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -51,6 +52,18 @@ def squeezed_rows(op: Operation) -> Relation | None:
     """Rule for dropping row axes where a graph has one row: channels stay as they are."""
     relation = _single(op, "rows")
     return relation if isinstance(relation, Movement) and relation.flows[0].is_identity else None
+
+
+@register(functions.place_channels)
+def placed(op: Operation) -> Relation | None:
+    """Rule for channels put at places of the last axis; places of no channel are zero."""
+    source = op.argument(0, "x")
+    operand = op.axes_of(source)
+    if operand is None or operand.sizes[-1] is None:
+        return None
+    index = np.asarray(op.argument(1, "index"), dtype=np.int64)
+    lines = operand.everything()[..., np.maximum(index, 0)]
+    return Movement((Flow(source, np.where(index >= 0, lines, -1).reshape(-1)),), "place")
 
 
 # torch_geometric replaces torch.index_select and torch.select by functions that call torch's own.

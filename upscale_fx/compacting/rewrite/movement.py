@@ -28,6 +28,15 @@ def _move_entry(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     return rw.read(relation.flows[0].source, rw.layouts[node])
 
 
+def _move_place(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
+    """Channels that stand elsewhere: a reading; places without a channel need the call itself."""
+    flow = relation.flows[0]
+    wanted = flow.index[rw.layouts[node]]
+    if np.any(wanted < 0):
+        raise Misaligned(node)
+    return rw.read(flow.source, wanted)
+
+
 def _source_layout(rw: Rewriter, source: fx.Node, fallback: Positions) -> Positions:
     """The layout a source has; a parameter has whichever is asked."""
     return fallback if source.op == "get_attr" else rw.layouts[source]
@@ -225,5 +234,5 @@ def _move_stack(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
 
 _MOVE = {
     "entry": _move_entry, "reshape": _move_reshape, "same": _move_same, "rows": _move_rows, "pick": _move_pick,
-    "cat": _move_cat, "stack": _move_stack,
+    "cat": _move_cat, "stack": _move_stack, "place": _move_place,
 }  # fmt: skip

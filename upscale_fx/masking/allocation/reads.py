@@ -188,16 +188,25 @@ def _needing(
     ids: Mapping[fx.Node, Positions], consumers: Sequence[Consumer], outputs: Sequence[Positions]
 ) -> list[set[int]]:
     """For each consumer the consumers that read its output channels, followed from value to value."""
-    owner = {site: number for number, consumer in enumerate(consumers) for site in consumer.sites}
+    owner: dict[fx.Node, list[int]] = {}
+    inside: dict[
+        fx.Node, set[int]
+    ] = {}  # readers inside of a recurrent module, by the result that shows what they read
+    for number, consumer in enumerate(consumers):
+        for site in consumer.sites:
+            owner.setdefault(site, []).append(number)
+        for reading in consumer.readings:
+            if reading.node in reading.values:
+                inside.setdefault(reading.node, set()).add(number)
     needing: list[set[int]] = []
     for consumer, made in zip(consumers, outputs, strict=True):
         seen: set[fx.Node] = set()
-        reached: set[int] = set()
+        reached: set[int] = set().union(*(inside.get(site, set()) for site in consumer.sites))
         stack = [user for site in consumer.sites for user in site.users]
         while stack:
             node = stack.pop()
             if node in owner:
-                reached.add(owner[node])
+                reached.update(owner[node])
             elif node not in seen and node in ids and np.isin(ids[node], made).any():
                 stack += node.users
             seen.add(node)

@@ -27,7 +27,8 @@ class Consumer:
         blocks: the head of each channel, if its tensor has heads.
         channels: the identity of each channel, shared with other consumers that read it.
         homes: the number of the tensor that each channel belongs to.
-        readings: the reading of every call, in the order of ``sites``.
+        readings: the reading of every call, in the order of ``sites``; empty if no value shows what is read.
+        unfitted: why its weights are never refitted; empty if they may be.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Consumer:
     channels: Positions
     homes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     readings: list[Reading] = field(default_factory=list)
+    unfitted: str = ""
 
     @property
     def count(self) -> int:
@@ -115,6 +117,7 @@ def merged(calls: Sequence[Consumer]) -> Consumer:
         channels,
         homes,
         [r.placed(place, total) for call, place in zip(calls, places, strict=True) for r in call.readings],
+        first.unfitted,
     )
 
 

@@ -7,7 +7,7 @@ readers. A pool has one block per head; all heads of a pool lose equally many.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,12 +52,18 @@ class Pool:
 
 
 def own_pools(removals: Sequence[Removal], scores: Sequence[Scores]) -> list[Pool]:
-    """One pool per consumer: unconstrained."""
-    pools = []
+    """One pool per consumer: unconstrained.
+
+    States of recurrent modules go only if nothing reads them: their readers share one set.
+    """
+    states = {i for removal in removals if removal.consumer.unfitted for i in removal.consumer.channels.tolist()}
+    pools = shared_pools(removals, scores, only=states) if states else []
     for number, removal in enumerate(removals):
         blocks = removal.consumer.blocks
         by_block: dict[int, list[Unit]] = {}
         for channel in np.flatnonzero(removal.eligible).tolist():
+            if int(removal.consumer.channels[channel]) in states:
+                continue
             block = int(blocks[channel]) if blocks is not None else 0
             by_block.setdefault(block, []).append(Unit(float(scores[number][channel]), [(number, channel)]))
         if by_block:
@@ -65,10 +71,13 @@ def own_pools(removals: Sequence[Removal], scores: Sequence[Scores]) -> list[Poo
     return pools
 
 
-def shared_pools(removals: Sequence[Removal], scores: Sequence[Scores], partly: bool = False) -> list[Pool]:
+def shared_pools(
+    removals: Sequence[Removal], scores: Sequence[Scores], partly: bool = False, only: Collection[int] | None = None
+) -> list[Pool]:
     """One pool per tensor: all its consumers share one set, without the channels that one of them must keep.
 
     With ``partly`` there are also units of channels that only some readers can lose: of those readers.
+    ``only`` are the identities of the channels that are looked at; None: all.
     """
     readers: dict[int, list[tuple[int, int]]] = {}
     place: dict[int, tuple[int, int]] = {}
@@ -83,6 +92,8 @@ def shared_pools(removals: Sequence[Removal], scores: Sequence[Scores], partly: 
     pools: dict[int, dict[int, list[Unit]]] = {}
     amounts: dict[int, float] = {}
     for identity, reading in readers.items():
+        if only is not None and identity not in only:
+            continue
         members = [(number, channel) for number, channel in reading if removals[number].eligible[channel]]
         if not members or (len(members) < len(reading) and not partly):
             continue

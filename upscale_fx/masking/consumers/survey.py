@@ -27,6 +27,7 @@ from upscale_fx.channels.relations.convolutions import Convolution
 from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.masking.consumers.consumer import Consumer, merged
 from upscale_fx.masking.consumers.readings import Operand, Reading, multiplications, operands_of, reading_of
+from upscale_fx.masking.consumers.states import state_consumers
 from upscale_fx.masking.consumers.tables import table_cuts
 
 
@@ -84,7 +85,12 @@ def survey(flow: Dataflow) -> Survey:
             continue
         made.homes = homes[made.channels]
         calls.setdefault(made.name, []).append(made)
-    return Survey([merged(same) for same in calls.values()], refused)
+    layers = folded.union(*(one.sites for same in calls.values() for one in same))
+    for made in state_consumers(flow, ids, homes, layers):
+        calls.setdefault(made.name, []).append(made)
+    place = {node: number for number, node in enumerate(flow.nodes)}
+    found = sorted(calls.values(), key=lambda same: place[same[0].sites[0]])
+    return Survey([merged(same) for same in found], refused)
 
 
 def _inputs(flow: Dataflow, node: fx.Node) -> int:
@@ -225,6 +231,6 @@ def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> Positions:
     component = components(local)
     homes = np.full(1 + max((int(own.max(initial=-1)) for own in ids.values()), default=-1), -1, dtype=np.int64)
     for node in flow.nodes:
-        if node in ids:
+        if node in local:
             first_seen(ids[node], component[local[node]], homes)
     return homes

@@ -25,14 +25,16 @@ def single_problems(flow: Dataflow, consumers: Sequence[Consumer], joint: Collec
     """One problem for each consumer that is not in ``joint``, the numbers of consumers in joint problems."""
     counts = ReadCounts(flow)
     for number, consumer in enumerate(consumers):
-        if number not in joint:
+        if number not in joint and consumer.readings:
             one = consumer.kind in ("vector", "product") and len(consumer.sites) == 1
             softmax = softmax_of(flow, consumer.sites[0]) if one else None
             yield replace(_single(flow, number, consumer, counts), softmax=softmax)
 
 
 def _single(flow: Dataflow, number: int, consumer: Consumer, counts: ReadCounts) -> SingleProblem:
-    problem = SingleProblem(consumer, number, _blocks(flow, consumer))
+    problem = SingleProblem(consumer, number, _blocks(flow, consumer), reason=consumer.unfitted)
+    if consumer.unfitted:
+        return problem
     if consumer.kind == "product":
         scaled = _layers_of_one_operand(flow, consumer)
         return replace(problem, scaled=scaled, reason="" if scaled else "several calls read its layers")

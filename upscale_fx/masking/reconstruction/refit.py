@@ -69,6 +69,8 @@ class Refit:
         for number, mask in enumerate(self.removed):
             if mask.any():  # consumers without a problem too
                 self._zero(number)
+                if self.study.consumers[number].unfitted:
+                    self.reasons[number] = self.study.consumers[number].unfitted
         self.study.warn_of_few_rows()
         return {name: self.working.get_parameter(name).detach() for name in sorted(self.names)}
 
