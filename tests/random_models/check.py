@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 import upscale_fx
@@ -111,7 +112,7 @@ def equal_in_training(program: Program, model: nn.Module, other: nn.Module) -> N
     fresh = copy.deepcopy((model, other))
     with torch.no_grad(), steady_dropout():
         same(model(*copy.deepcopy(graph)), other(*copy.deepcopy(graph)), "in train()")
-        if calls_a_norm_twice(program):  # a dead call of one, which a graph leaves out, counts in its statistics
+        if calls_a_norm_twice(program, model):  # a dead call of one, which a graph leaves out, counts in its statistics
             model, other = fresh
         parts = [name for name, part in model.named_children()]
         for name in [name for number, name in enumerate(parts) if program.draw >> number % 16 & 1]:
@@ -120,10 +121,10 @@ def equal_in_training(program: Program, model: nn.Module, other: nn.Module) -> N
         same(model(*copy.deepcopy(graph)), other(*copy.deepcopy(graph)), "with parts in eval()")
 
 
-def calls_a_norm_twice(program: Program) -> bool:
-    """Whether several calls share a batch norm."""
-    norms = [name for name, made in program.parts.items() if "BatchNorm" in made]
-    return any(sum(line.count(f"self.{name}(") for line in program.lines) > 1 for name in norms)
+def calls_a_norm_twice(program: Program, model: nn.Module) -> bool:
+    """Whether several calls share a batch norm, or a part with one."""
+    parts = [name for name, part in model.named_children() if any(isinstance(p, _BatchNorm) for p in part.modules())]
+    return any(sum(line.count(f"self.{name}(") for line in program.lines) > 1 for name in parts)
 
 
 def equal_gradients(program: Program, model: nn.Module, other: nn.Module, what: str) -> None:
