@@ -31,7 +31,7 @@ from upscale_fx.compacting.rewrite.relations import (
     emit_reduction,
     emit_source,
 )
-from upscale_fx.compacting.rewrite.rewriter import Emitter, Misaligned, Rewriter
+from upscale_fx.compacting.rewrite.rewriter import Emitter, Misaligned, Rewriter, raise_first
 from upscale_fx.compiled.module import CompiledGNN
 
 _EMIT: dict[type, Emitter] = {
@@ -59,4 +59,4 @@ def rewrite(
     return rewriter.module()
 
 
-__all__ = ["Misaligned", "Rewriter", "rewrite"]
+__all__ = ["Misaligned", "Rewriter", "raise_first", "rewrite"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from upscale_fx.errors import PassError
 
 
 class Misaligned(Exception):
-    """The layouts of these values cannot be expressed; ``certain``: as long as they hold what they hold, in any order.
+    """The layouts of these values cannot be expressed; ``certain``: in no order of what they keep.
 
     A rewrite goes on after the first one, as if it could be expressed: ``later`` are those that it met after it.
     """
@@ -37,6 +37,13 @@ class Misaligned(Exception):
         self.certain = certain
         self.reader: fx.Node | None = None  # the node that was being emitted
         self.later: list[Misaligned] = []
+
+
+def raise_first(misaligned: Sequence[Misaligned]) -> None:
+    """Raise the first of these, which has the later ones with it, if there are any."""
+    if misaligned:
+        first, *first.later = misaligned
+        raise first
 
 
 #: Emits one node in its layout; None for what is made where it is read.
@@ -182,9 +189,7 @@ class Rewriter:
             except Exception as error:
                 at_node(error, node)
                 raise
-        if self.misaligned:
-            first, *first.later = self.misaligned
-            raise first
+        raise_first(self.misaligned)
 
     def _run(self, node: fx.Node) -> None:
         if node.op == "output":
