@@ -22,7 +22,7 @@ from upscale_fx.channels.relations import Barrier, Source
 from upscale_fx.compacting.independence import independent
 from upscale_fx.compacting.layout import layout_of
 from upscale_fx.compacting.order.ranking import Known, Ranking, rank_channels
-from upscale_fx.compacting.rewrite import Misaligned, rewrite
+from upscale_fx.compacting.rewrite import Misaligned, raise_first, rewrite
 from upscale_fx.compacting.states import without_dead_states
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
@@ -136,12 +136,15 @@ def layouts(
         Misaligned: a value's kept positions are not rectangular.
     """
     found: dict[fx.Node, Positions] = {}
+    misaligned: list[Misaligned] = []
     for node, mask in kept.items():
         if node.op == "get_attr":
             continue
         axes = flow.axes[node]
         layout = layout_of(axes, mask, ranking.of(node, axes.count), levels.get(node, Level.RAGGED), blocks.get(node))
         if layout is None:
-            raise Misaligned(node)
-        found[node] = layout.copy()
+            misaligned.append(Misaligned(node, certain=True))
+        else:
+            found[node] = layout.copy()
+    raise_first(misaligned)
     return found

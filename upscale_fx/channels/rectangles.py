@@ -47,8 +47,11 @@ def _level_out(mask: Mask, blocks: Positions) -> Mask:
     widest = counts.max(initial=0)
     if np.all((counts == 0) | (counts == widest)):
         return mask
+    lacks = np.where(counts > 0, widest - counts, 0)
+    free = np.flatnonzero(~mask & (lacks[blocks] > 0))
+    free = free[np.argsort(blocks[free], kind="stable")]
+    held = blocks[free]
+    place = np.arange(len(free)) - np.searchsorted(held, held)  # among the free positions of its block
     mask = mask.copy()
-    for block in np.flatnonzero((counts > 0) & (counts < widest)):
-        free = np.flatnonzero((blocks == block) & ~mask)
-        mask[free[: widest - counts[block]]] = True
+    mask[free[place < lacks[held]]] = True
     return mask

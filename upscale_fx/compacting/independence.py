@@ -1,10 +1,10 @@
 """Which values whose layouts cannot be expressed have nothing to do with one another.
 
 Less freedom for one value changes what its sources keep, and their sources, and with it the order of all channels that
-are tied to any of these. A later value that could not be expressed is none of these, nor does what it reads belong to
-them: then it cannot be expressed after that either, and both lose freedom at once. So a network of many equal blocks is
-rewritten as often as one block. Where no order of its channels could help a value, only what it keeps counts: and that
-is not changed by what comes before it.
+are tied to any of these. Another value that could not be expressed is none of these, nor is what it reads tied to them:
+then it cannot be expressed after that either, and both lose freedom at once. Where no order of its channels could help
+a value, it is enough that it is not among these sources, so that it keeps the same. So a network of many equal blocks
+is rewritten as often as one block.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ def independent(first: Misaligned, flow: Dataflow, ids: Mapping[fx.Node, Positio
     touch(first)
     for problem in first.later:
         concerned = [node for node in _concerned(problem, flow) if node in ids]
-        if problem.certain or not any(touched[component[ids[node]]].any() for node in concerned):
+        if problem.certain:
+            apart = seen.isdisjoint(problem.nodes)
+        else:
+            apart = not any(touched[component[ids[node]]].any() for node in concerned)
+        if apart:
             yield problem
             touch(problem)
 

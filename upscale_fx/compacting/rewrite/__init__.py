@@ -21,7 +21,7 @@ from upscale_fx.channels.relations.regrouping import Neighbours, Regrouping
 from upscale_fx.channels.relations.statistics import Normalisation, Statistic
 from upscale_fx.compacting.rewrite.approximate import emit_statistic
 from upscale_fx.compacting.rewrite.convolution import emit_convolution
-from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.misaligned import Misaligned, raise_first
 from upscale_fx.compacting.rewrite.movement import emit_movement
 from upscale_fx.compacting.rewrite.products import emit_lookup, emit_product, emit_recurrence
 from upscale_fx.compacting.rewrite.regrouping import emit_neighbours, emit_regrouping
@@ -60,4 +60,4 @@ def rewrite(
     return rewriter.module()
 
 
-__all__ = ["Misaligned", "Rewriter", "rewrite"]
+__all__ = ["Misaligned", "Rewriter", "raise_first", "rewrite"]

@@ -15,7 +15,8 @@ from upscale_fx.compacting.rewrite.misaligned import Misaligned
 from upscale_fx.compacting.rewrite.rewriter import Rewriter
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 
-#: A concatenation copies anyway; up to this many pieces it may also reorder.
+#: A concatenation copies anyway; up to this many pieces of one operand it may also reorder. With as many more than
+#: two of each operand, all of them are reordered at once, after it.
 _MOST_PIECES = 16
 
 
@@ -56,7 +57,7 @@ def _move_reshape(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
         return reshape_to(rw, node, source, rw.read(source, asked), layout.shape)
     wide = rw.flow.axes[node].wide
     if len(wide) > 1:
-        raise Misaligned(node, source)
+        raise Misaligned(node, source, certain=not np.array_equal(np.sort(have, axis=None), np.sort(layout, axis=None)))
     natural = _as_shape(rw.flow.axes[node].shape, wide, have.reshape(-1))
     new = reshape_to(rw, node, source, rw.read(source, have), natural.shape)
     return rw.reorder(new, natural, layout, node)
@@ -188,10 +189,16 @@ def _move_cat(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
             lines, axis=0
         )  # where lines differ in how many channels they take of which part, no order helps
         raise Misaligned(node, certain=bool(np.any(shares != shares[:, :1])))
-    pieces = []
+    parts: list[tuple[fx.Node, Positions]] = []
     for k, columns in _runs(lines[:, 0]):
-        part = relation.flows[k].index[np.take(layout, columns, axis=axis)]
-        pieces += _views(rw, relation.flows[k].source, part, axis)
+        source, part = relation.flows[k].source, relation.flows[k].index[np.take(layout, columns, axis=axis)]
+        parts += [(source, np.take(part, run, axis=axis)) for run in _views(rw, source, part, axis)]
+    if len(parts) > _MOST_PIECES + 2 * len(relation.flows):
+        return _joined_then_reordered(rw, node, relation, lines[:, 0])
+    return _joined(rw, node, [rw.read(*part) for part in parts], axis)
+
+
+def _joined(rw: Rewriter, node: fx.Node, pieces: list[fx.Node], axis: int) -> fx.Node:
     if len(pieces) == 1:
         return pieces[0]
     new = rw.graph.create_node("call_function", torch.cat, (pieces, axis), {}, node.name)
@@ -199,23 +206,38 @@ def _move_cat(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
     return new
 
 
+def _joined_then_reordered(rw: Rewriter, node: fx.Node, relation: Movement, owner: Positions) -> fx.Node:
+    """Every operand is read once, in its own order, and the result is reordered at once: few calls, not hundreds."""
+    layout, axis = rw.layouts[node], relation.axis
+    pieces, held = [], []
+    for k in np.unique(owner).tolist():
+        source = relation.flows[k].source
+        columns = np.flatnonzero(owner == k)
+        part = relation.flows[k].index[np.take(layout, columns, axis=axis)]
+        picks = None if source.op == "get_attr" else selection(rw.layouts[source], part)
+        if picks is not None:
+            in_place = np.argsort(picks[axis], kind="stable")
+            columns, part = columns[in_place], np.take(part, in_place, axis=axis)
+        pieces.append(rw.read(source, part))
+        held.append(np.take(layout, columns, axis=axis))
+    return rw.reorder(_joined(rw, node, pieces, axis), np.concatenate(held, axis=axis), layout, node)
+
+
 def _runs(owner: Positions) -> list[tuple[int, Positions]]:
     cuts = np.flatnonzero(np.diff(owner)) + 1
     return [(int(owner[run[0]]), run) for run in np.split(np.arange(len(owner)), cuts)]
 
 
-def _views(rw: Rewriter, source: fx.Node, part: Positions, axis: int) -> list[fx.Node]:
-    """Read part of a value as few views where that is possible, else as one copy."""
+def _views(rw: Rewriter, source: fx.Node, part: Positions, axis: int) -> list[Positions]:
+    """The columns of a part of a value, cut into few runs that are views where that is possible, else one copy."""
+    columns = np.arange(part.shape[axis])
     if source.op != "get_attr":
         picks = selection(rw.layouts[source], part)
         if picks is not None:
             cuts = np.flatnonzero(np.diff(picks[axis]) != 1) + 1
             if len(cuts) < _MOST_PIECES:
-                return [
-                    rw.read(source, np.take(part, run, axis=axis))
-                    for run in np.split(np.arange(part.shape[axis]), cuts)
-                ]
-    return [rw.read(source, part)]
+                return np.split(columns, cuts)
+    return [columns]
 
 
 def _move_stack(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:

@@ -16,7 +16,7 @@ from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations.products import reads_parameter
 from upscale_fx.channels.rules.registry import call_of
-from upscale_fx.compacting.rewrite.misaligned import Misaligned
+from upscale_fx.compacting.rewrite.misaligned import Misaligned, raise_first
 from upscale_fx.compacting.rewrite.origins import cut_origins, reads_digest
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, places_in, selection
@@ -168,9 +168,7 @@ class Rewriter:
             except Exception as error:
                 at_node(error, node)
                 raise
-        if self.misaligned:
-            first, *first.later = self.misaligned
-            raise first
+        raise_first(self.misaligned)
 
     def _run(self, node: fx.Node) -> None:
         if node.op == "output":
