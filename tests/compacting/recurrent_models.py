@@ -35,6 +35,14 @@ class Twice(Over):
         return self.head(out[:, -1]) + self.head(self.rnn(steps.flip(1), states)[0].amax(1))
 
 
+class FromItsInput(Over):
+    """The sequence, one step long, is the initial state too, as in message passing with a GRU that updates nodes."""
+
+    def forward(self, x, edge_index):
+        h = self.start(self.conv(x, edge_index)).relu()[None]
+        return self.head(self.rnn(h, (h, h) if isinstance(self.rnn, nn.LSTM) else h)[0][0])
+
+
 class EncoderDecoder(Over):
     """A second layer starts with the states of the first, of which nothing else is read."""
 
@@ -135,6 +143,8 @@ MODELS = {
     "states of both layers": lambda: Over(_first(nn.LSTM, num_layers=2), lambda out, last: last[0][0] * last[1][1]),
     "dropout between layers": lambda: Over(_first(nn.GRU, num_layers=2, dropout=0.5)),
     "one layer twice": lambda: Twice(_first(nn.GRU)),
+    "GRU from its own input": lambda: FromItsInput(nn.GRU(STATES, STATES)),
+    "LSTM from its own input": lambda: FromItsInput(nn.LSTM(STATES, STATES)),
     "encoder and decoder": EncoderDecoder,
     "one on the other": Stacked,
     "over nodes": OverNodes,

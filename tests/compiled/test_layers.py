@@ -10,6 +10,7 @@ from torch import nn
 from torch.ao.quantization import quantize_dynamic
 
 import upscale_fx
+from tests.comparison import assert_same
 from tests.compiled.layered import MODELS, WAYS, compiled, taking_hooks
 from tests.selection import every
 
@@ -186,3 +187,24 @@ def test_layers_compile_in_one_graph():
     gm, inputs = compiled("mixed", "prune")
     whole = torch.compile(gm, fullgraph=True, dynamic=True, backend="eager")
     assert torch.allclose(whole(*inputs), gm(*inputs), rtol=1e-12)
+
+
+def test_a_graph_whose_layer_was_wrapped_is_copied_and_saved():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    graph = upscale_fx.prune(model, 0.5, example_inputs=(x := torch.randn(9, 10),))
+    expected = graph(x)
+    graph.add_module("2", nn.Sequential(graph.get_submodule("2"), nn.Identity()))
+    for held in (graph, copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert_same(expected, held(x))
+    with pytest.raises(upscale_fx.EditedGraphError, match="'2.weight', which this compiled graph reads"):
+        upscale_fx.report(graph)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_quantised_layers_of_a_model_are_refused():
+    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    quantised = quantize_dynamic(model, {nn.Linear})
+    for call in (upscale_fx.prune, upscale_fx.mask):
+        with pytest.raises(upscale_fx.InputError, match=r"'0' \(Linear .*is quantised: .* Prune the model first"):
+            call(quantised, 0.5, example_inputs=(torch.randn(9, 10),))

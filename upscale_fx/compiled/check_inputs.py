@@ -77,11 +77,14 @@ def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
         raise InputError(
             f"argument '{name}' must have {len(shape)} dimensions {_shape_text(shape)}, got {list(value.shape)}"
         )
-    for size, expected in zip(value.shape, shape, strict=True):
+    for axis, (size, expected) in enumerate(zip(value.shape, shape, strict=True)):
         if expected is not None and size != expected:
+            inner = axis < len(shape) - 1  # the last axis is the width
+            what = f"axis {axis} is fixed at {expected}" if inner else f"width {expected}"
+            way_out = f". If axis {axis} may vary, name it when tracing: dynamic_axes={{'{name}': {{{axis}: 'T'}}}}"
             raise InputError(
                 f"argument '{name}' has shape {list(value.shape)}, expected {_shape_text(shape)} "
-                f"(width {expected}, got {size})"
+                f"({what}, got {size}){way_out if inner else ''}"
             )
 
 

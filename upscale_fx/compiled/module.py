@@ -16,7 +16,7 @@ from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.layers.additions import copy_additions, without_additions
 from upscale_fx.compiled.layers.calls import with_layers
-from upscale_fx.compiled.layers.copies import copied_fields
+from upscale_fx.compiled.layers.copies import copied_fields, targets_of
 from upscale_fx.compiled.objects.arguments import built
 from upscale_fx.compiled.objects.calls import prepares_calls, with_objects
 from upscale_fx.compiled.parts import Part, Switching, make_parts, set_modes, switch_as_model
@@ -213,7 +213,7 @@ def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
 def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], as_it_was: bool = False) -> CompiledGNN:
     persistent = set(stored_tensors(root))
     with code_when_called():  # until its parts are in place
-        module = CompiledGNN(root, graph, "CompiledGNN")
+        module = CompiledGNN(targets_of(root, graph) if as_it_was else root, graph, "CompiledGNN")
     record: GraphRecord | None = meta.get(RECORD)  # the structure half of a graph has none of its own
     for node in _reads(record):
         if missing_target(root, [node.target]) is None:

@@ -37,12 +37,23 @@ def check_model(model: object) -> None:
                          f"expected a torch.nn.Module, got a {type(model).__name__}")  # fmt: skip
 
 
+#: Modules of torch whose layers hold packed integers.
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
 def own_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy of the model, with re-parametrisations of torch.nn.utils.prune made permanent.
 
     Raises:
-        InputError: a lazy module has not seen data yet, or the model cannot be copied.
+        InputError: a lazy module has not seen data yet, a layer is quantised, or the model cannot be copied.
     """
+    for path, part in model.named_modules():
+        if type(part).__module__.startswith(_QUANTISED):
+            raise InputError(
+                f"'{path}' ({type(part).__name__} of {type(part).__module__.rpartition('.')[0]}) is quantised: its "
+                f"weights are packed integers without channels to remove. Prune the model first, and quantise what "
+                f"compact() or prune() returns"
+            )
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(parameter):
             raise InputError(

@@ -181,11 +181,20 @@ def patched(
 def initial_states_apart(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a module; initial states of an LSTM that another call made as one tuple become two."""
-    if not isinstance(module, nn.LSTM):
+    """Return the arguments of a module, with initial states of a recurrent one that are values of their own.
+
+    States of an LSTM that another call made as one tuple become two, and a state that is the sequence itself a copy of
+    it: the module may lose other channels of the one than of the other.
+    """
+    if not isinstance(module, nn.RNNBase):
         return args, kwargs
+    sequence = args[0] if args else kwargs.get("input")
 
     def apart(states: Any) -> Any:
-        return (states[0], states[1]) if is_proxy(states) and isinstance(states.pair[0], tuple) else states
+        if is_proxy(states) and isinstance(states.pair[0], tuple):
+            states = states[0], states[1]
+        if isinstance(states, tuple | list):
+            return tuple(map(apart, states))
+        return states.clone() if is_proxy(states) and is_proxy(sequence) and states.node is sequence.node else states
 
-    return (*args[:1], *map(apart, args[1:])), {name: apart(value) for name, value in kwargs.items()}
+    return (*args[:1], *map(apart, args[1:])), {k: v if k == "input" else apart(v) for k, v in kwargs.items()}

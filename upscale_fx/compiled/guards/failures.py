@@ -30,7 +30,10 @@ def named_failures(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        signature.bind(*args, **kwargs)  # a wrong call is a user's mistake
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as mistake:  # the user's
+            raise TypeError(f"{function.__name__}() {mistake}") from None
         try:
             return function(*args, **kwargs)
         except Exception as error:
