@@ -188,7 +188,7 @@ def initial_states_apart(
     """
     if not isinstance(module, nn.RNNBase):
         return args, kwargs
-    sequence = args[0] if args else kwargs.get("input")
+    sequence: Any = args[0] if args else kwargs.get("input")
 
     def apart(states: Any) -> Any:
         if is_proxy(states) and isinstance(states.pair[0], tuple):
