@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import compress
 from types import BuiltinFunctionType
 from typing import Any
@@ -70,14 +70,20 @@ Listener = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 _listeners: list[Listener] = []
 
 
-@cache
+#: By its id, every function and what stands for it; functions that torch knows by two names are equal, but not one.
+_recorders: dict[int, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+
 def recorder(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return what stands for a function during traces; there is one for all traces, since functions are many."""
+    if (known := _recorders.get(id(function))) is not None:
+        return known[1]
 
     def record(*args: Any, **kwargs: Any) -> Any:
         # Other threads may still call it when the trace is over.
         return _listeners[0](function, args, kwargs) if _listeners else function(*args, **kwargs)
 
+    _recorders[id(function)] = function, record
     return record
 
 
