@@ -197,7 +197,7 @@ def test_a_graph_whose_layer_was_wrapped_is_copied_and_saved():
     graph.add_module("2", nn.Sequential(graph.get_submodule("2"), nn.Identity()))
     for held in (graph, copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
         assert_same(expected, held(x))
-    with pytest.raises(upscale_fx.EditedGraphError, match="'2.weight', which this compiled graph reads"):
+    with pytest.raises(upscale_fx.EditedGraphError, match=r"'2\.weight', which this compiled graph reads"):
         upscale_fx.report(graph)
 
 
