@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from upscale_fx.channels.positions import Mask, Numbers, Positions
 
 #: Low-rank terms that are gathered before they are applied.
 PENDING = 64
+#: The matrices shrink when less than this share of their variables is left: copying them takes long.
+CROWDED = 0.75
 
 
 class QuadraticError:
@@ -35,14 +38,14 @@ class QuadraticError:
     def __init__(self, left: Numbers, right: Numbers, units: Positions, scale: float = 1.0) -> None:
         # Scaled so that the diagonal of the Hessian is 1: the costs are the same, and rounding errors are least.
         unit: Numbers = np.sqrt(np.diagonal(left))
-        scaled: Numbers = left / unit / unit[:, None]
-        self.inverse: Numbers = np.linalg.inv(scaled).astype(np.float64, copy=False)
+        self.inverse = _inverse(left / unit / unit[:, None])
         self.right: Numbers = right / unit[:, None]
         weight: Numbers = self.inverse @ self.right
         self.weights: Numbers = weight @ weight.T
         self.units = units
         self.scale = scale
-        self._low = np.zeros((3, len(left), 0))
+        self._low = np.empty((3, len(left), PENDING))
+        self._pending = 0
         self._place = np.arange(len(left))
         self._dropped = np.empty(0, dtype=np.int64)
         self._a = self._blocks(self.inverse, 1.0)
@@ -68,8 +71,9 @@ class QuadraticError:
     def drop(self, unit: int) -> None:
         """Drop a unit."""
         variables = self.units[unit][self.units[unit] >= 0]
+        self._make_room(len(variables))
         at = self._place[variables]
-        u, p, n = self._low
+        u, p, n = self._low[:, :, : self._pending]
         columns = self.inverse[:, at] - u @ u[at].T
         moments = self.weights[:, at] - p @ n[at].T - n @ p[at].T
         block = np.linalg.inv(columns[at])
@@ -77,42 +81,65 @@ class QuadraticError:
         self._change(columns @ np.linalg.cholesky((block + block.T) / 2), step, moments - 0.5 * step @ moments[at])
         # The cost of a dropped unit is never read again; these values keep its block regular.
         self._a[unit], self._m[unit] = np.eye(self.units.shape[1]), 0.0
-        self._apply_pending(variables)
+        self._dropped = np.concatenate([self._dropped, variables])
 
     def drop_outputs(self, outputs: Positions) -> None:
         """Remove outputs from the error, when nothing reads them any more."""
-        u = self._low[0]
+        self._make_room(len(outputs))
+        u = self._low[0, :, : self._pending]
         right = self.right[:, outputs]
         weight = self.inverse @ right - u @ (u.T @ right)
         self._change(np.zeros_like(weight), weight, 0.5 * weight)
-        self._apply_pending(np.empty(0, dtype=np.int64))
 
     def _change(self, u: Numbers, p: Numbers, n: Numbers) -> None:
         """Subtract ``u u'`` from the inverse and ``p n' + n p'`` from the products of weights."""
-        self._low = np.concatenate([self._low, np.stack([u, p, n])], axis=2)
+        stop = self._pending + u.shape[1]
+        self._low[:, :, self._pending : stop] = u, p, n
+        self._pending = stop
         here = (self.units >= 0)[:, :, None]
         unit_u, unit_p, unit_n = (part[self._place[self.units]] * here for part in (u, p, n))
         self._a -= unit_u @ unit_u.transpose(0, 2, 1)
         crossed = unit_p @ unit_n.transpose(0, 2, 1)
         self._m -= crossed + crossed.transpose(0, 2, 1)
 
-    def _apply_pending(self, variables: Positions) -> None:
-        """Record dropped variables; if many low-rank terms are pending, apply them and shrink the matrices."""
-        self._dropped = np.concatenate([self._dropped, variables])
-        if self._low.shape[2] < PENDING:
-            return
-        u, p, n = self._low
-        self.inverse -= u @ u.T
-        crossed = p @ n.T
-        self.weights -= crossed + crossed.T
+    def _make_room(self, terms: int) -> None:
+        """Apply the pending low-rank terms if so many more have no room."""
+        if self._pending + terms > self._low.shape[2]:
+            self._apply()
+        if terms > self._low.shape[2]:
+            self._low = np.empty((3, len(self.inverse), terms))
+
+    def _apply(self) -> None:
+        u, p, n = self._low[:, :, : self._pending]
+        _subtract(self.inverse, u, u)
+        _subtract(self.weights, p, n)
+        _subtract(self.weights, n, p)
+        self._pending = 0
         stay = np.ones(len(self._place), dtype=bool)
         stay[self._dropped] = False
+        if stay.sum() < CROWDED * len(self.inverse):
+            self._shrink(stay)
+
+    def _shrink(self, stay: Mask) -> None:
+        """Take the dropped variables out of the matrices."""
         here = np.zeros(len(self.inverse), dtype=bool)
         here[self._place[stay]] = True
         self.inverse, self.weights = self.inverse[np.ix_(here, here)], self.weights[np.ix_(here, here)]
         self.right = self.right[here]
         self._place = np.where(stay, np.cumsum(here)[np.minimum(self._place, len(here) - 1)] - 1, 0)
-        self._low = np.zeros((3, int(here.sum()), 0))
+        self._low = np.empty((3, len(self.inverse), self._low.shape[2]))
+
+
+def _inverse(matrix: Numbers) -> Numbers:
+    """The inverse of a symmetric matrix, in a third of the general one's time where it is positive definite."""
+    lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix).double())
+    inverse: Numbers = (torch.linalg.inv(torch.from_numpy(matrix)) if failed else torch.cholesky_inverse(lower)).numpy()
+    return inverse
+
+
+def _subtract(matrix: Numbers, a: Numbers, b: Numbers) -> None:
+    """Subtract ``a b'`` in place. NumPy would make the product first, and first touches of memory are slow."""
+    torch.from_numpy(matrix).addmm_(torch.from_numpy(a), torch.from_numpy(b).mT, alpha=-1)
 
 
 @dataclass(frozen=True)
