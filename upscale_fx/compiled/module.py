@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.deferred_code import DeferredCode, code_when_called
 from upscale_fx.compiled.guards.edits import check_unedited, is_read
 from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
 from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
+from upscale_fx.compiled.guards.transforms import FOLLOWED, with_transforms
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.layers.additions import copy_additions, without_additions
 from upscale_fx.compiled.layers.calls import with_layers
@@ -28,7 +31,7 @@ from upscale_fx.errors import ModeError
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
             "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded", "_layers_in_code",
-            "_graphs_without_types")  # fmt: skip
+            "_graphs_without_types", FOLLOWED)  # fmt: skip
 
 
 class CompiledGNN(Switching, DeferredCode):
@@ -93,11 +96,20 @@ class CompiledGNN(Switching, DeferredCode):
     def write_code(self) -> Any:
         """Write the code of the graph, and take objects apart before it if the traced model took any."""
         code = super().write_code()
-        self.__dict__.pop("_graphs_without_types", None)  # made of the graph as it was
+        for made in ("_graphs_without_types", FOLLOWED):  # of the graph as it was
+            self.__dict__.pop(made, None)
         record = self.__dict__.get("meta", {}).get(RECORD)
+        if record is not None and record.plain is not None:
+            type(self).forward = with_transforms(type(self).forward)
         if record is not None and prepares_calls(record):
             type(self).forward = with_objects(type(self).forward)
         return code
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        # The call under torch.jit.trace, whose warnings of the checks of arguments say nothing of what is computed.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=check_inputs.__module__)
+            return super()._slow_forward(*args, **kwargs)
 
     def graph_of_code(self) -> fx.Graph:
         """The graph, with calls of modules in the place of functions that read their tensors."""
