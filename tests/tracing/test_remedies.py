@@ -151,6 +151,7 @@ def leaves(value):
 
 
 @pytest.mark.parametrize("what", CASES)
+@pytest.mark.filterwarnings("ignore:coroutine")  # nobody waits for it
 def test_the_refusal_names_line_and_remedy(what):
     model, reason, _, _ = CASES[what]
     given = (X, EDGES, BATCH) if isinstance(model, Batched) else (X, EDGES)
