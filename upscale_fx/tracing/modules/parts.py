@@ -71,7 +71,7 @@ def eval_parts(root: nn.Module, modes: Modes) -> tuple[str, ...]:
     warn(
         f"{what} is in train(), but the graph made of it is for eval() only: {modes.reason}. So compiled models of it "
         f"are in eval() and cannot be trained, while mask() returns the model itself, still in train(). To train after "
-        f"pruning, let forward() do the same in both modes, and do what only training needs (auxiliary heads, noise) in "
+        f"pruning, let forward() do the same in both modes, and do what only training needs (other heads, noise) in "
         f"another module or method; or train before pruning, and prune model.eval()"
     )
     return ()
