@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.deferred_code import DeferredCode, code_when_called
 from upscale_fx.compiled.guards.edits import check_unedited, is_read
 from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
+from upscale_fx.compiled.guards.part_state import compare_states_of_parts
 from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
 from upscale_fx.compiled.guards.transforms import FOLLOWED, with_transforms
 from upscale_fx.compiled.inputs import ModelInputs
@@ -104,12 +103,6 @@ class CompiledGNN(Switching, DeferredCode):
         if record is not None and prepares_calls(record):
             type(self).forward = with_objects(type(self).forward)
         return code
-
-    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
-        # The call under torch.jit.trace, whose warnings of the checks of arguments say nothing of what is computed.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=check_inputs.__module__)
-            return super()._slow_forward(*args, **kwargs)
 
     def graph_of_code(self) -> fx.Graph:
         """The graph, with calls of modules in the place of functions that read their tensors."""
@@ -238,6 +231,7 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], as_it_was: 
     module.meta = dict(meta)
     if record is not None:
         make_parts(module, record.parts)
+        compare_states_of_parts(module, record)
         for path, after in record.after_switch.items():
             part = module.get_submodule(path) if path else None
             if isinstance(part, Part):
