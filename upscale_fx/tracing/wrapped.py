@@ -73,7 +73,7 @@ def wrappers_opened() -> Iterator[None]:
 
         return call
 
-    replacements = {
+    replacements: dict[tuple[Any, str], Any] = {
         (scripted, "__call__"): call_function, (method, "__call__"): call_method,
         (torch.utils.checkpoint, "checkpoint"): checkpoint,
         (apis, "vmap_impl"): opaque(apis, "vmap_impl"),

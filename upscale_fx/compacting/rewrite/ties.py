@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from upscale_fx.analysis.dataflow import Dataflow, nonzero
 from upscale_fx.channels.relations import Barrier
+from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compiled.record.origin import Origin
 
@@ -35,13 +36,20 @@ def owner_of(target: str, modules: Collection[str]) -> str | None:
 
 
 def with_read_modules_whole(flow: Dataflow) -> Dataflow:
-    """The same graph in which called modules are barriers if the graph reads a tensor of theirs besides."""
+    """The same graph in which called modules are barriers if the graph reads a tensor besides that they would lose.
+
+    Of recurrent modules only the input weights lose something in a rewrite.
+    """
     called = {str(node.target) for node in flow.nodes if node.op == "call_module"}
-    read = {owner_of(str(node.target), called) for node in flow.nodes if node.op == "get_attr"} - {None}
+    tensors = {str(node.target) for node in flow.nodes if node.op == "get_attr"}
+    read = {owner_of(tensor, called) for tensor in tensors} - {None}
     if not read:
         return flow
 
     def is_read(node: fx.Node) -> bool:
+        relation = flow.relations[node]
+        if isinstance(relation, Recurrence):
+            return any(f"{relation.module}.{name}" in tensors for name in relation.weights)
         call, _ = call_of(node, flow.values)
         return call.op == "call_module" and str(call.target) in read
 

@@ -47,7 +47,7 @@ def _tool() -> str:
         return "torch.func and torch.vmap"
     if forward_ad._current_level >= 0:
         return "Forward-mode derivatives"
-    return "torch.jit.trace" if torch.jit.is_tracing() else ""  # type: ignore[no-untyped-call]
+    return "torch.jit.trace" if torch._C._is_tracing() else ""
 
 
 def _run_unfused(
