@@ -23,6 +23,7 @@ from upscale_fx.compacting.independence import independent
 from upscale_fx.compacting.layout import layout_of
 from upscale_fx.compacting.order.ranking import Known, Ranking, rank_channels
 from upscale_fx.compacting.rewrite import Misaligned, raise_first, rewrite
+from upscale_fx.compacting.rewrite.ties import with_read_modules_whole
 from upscale_fx.compacting.states import without_dead_states
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
@@ -75,6 +76,7 @@ def compact_channels(flow: Dataflow, widen: bool = True) -> CompiledGNN:
 
     ``widen`` allows contractions to read more than they need where that is cheaper than a copy.
     """
+    flow = with_read_modules_whole(flow)
     levels = initial_levels(flow)
     blocks = head_blocks(flow)
     known = Known(channel_ids(flow))

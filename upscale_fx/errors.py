@@ -58,6 +58,10 @@ class PartError(UpscaleError, RuntimeError):
     """A module of a compiled graph is asked for what only a module can do that the graph calls; names the way out."""
 
 
+class UnsupportedError(UpscaleError, NotImplementedError):
+    """A tool of torch cannot take a compiled graph, or a part of one; names the tool and the way out."""
+
+
 class EditedGraphError(UpscaleError, RuntimeError):
     """A graph was changed by hand, and the call needs the graph from before; names the nodes and the way out."""
 

@@ -13,4 +13,5 @@ KINDS = {
     "Compiled, scripted, checkpointed, wrapped parts; hooks; parametrisations": "tests/tracing/test_wrapped.py",
     "Squeezes, in-place calls, attention, complex numbers, gathers, assertions": "tests/tracing/test_rewrites.py",
     "Bugs of upscale_fx: an InternalError with the place and the way out": "tests/errors/test_internal.py",
+    "branches, numbers, generators: refused with a remedy that works (19)": "tests/tracing/test_remedies.py",
 }

@@ -31,4 +31,24 @@ USAGES = [
         "`FlopCounterMode` counts fused operators forward and backward, by module",
         "tests/operators/test_flops.py",
     ),
+    (
+        "states of parts",
+        "a state of a list, a layer, a norm or a recurrent layer loads into the same channels only",
+        "tests/compiled/test_part_state.py",
+    ),
+    (
+        "`torch.func`, `torch.jit`",
+        "transforms, `functional_call` and `torch.jit.trace` give what the model gives; `torch.jit.script` is refused",
+        "tests/compiled/test_transforms.py",
+    ),
+    (
+        "forces",
+        "gradients of a compiled energy, first and second order; inside `forward` refused with the way out",
+        "tests/whole/test_forces.py",
+    ),
+    (
+        "tied parameters",
+        "stay one through pruning, copies and states (10 models), or are named; tensors of layers read besides (7)",
+        "tests/compacting/test_ties.py",
+    ),
 ]

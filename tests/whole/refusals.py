@@ -27,6 +27,7 @@ from upscale_fx import (
     StateError,
     TargetError,
     TraceError,
+    UnsupportedError,
     UpscaleError,
     VerificationError,
 )
@@ -48,6 +49,7 @@ BUILT_IN = {
     InternalError: RuntimeError,
     EvaluationError: ValueError,
     TargetError: ValueError,
+    UnsupportedError: NotImplementedError,
 }
 DRAW = torch.Generator().manual_seed(0)
 X, EDGES = torch.randn(9, 6, generator=DRAW), torch.randint(9, (2, 20), generator=DRAW)

@@ -41,6 +41,60 @@ def test_a_model_that_trains_otherwise_is_compiled_for_evaluation_only(call, tra
     assert torch.equal(compiled.train(False)(X, EDGES), result)
 
 
+class WithHead(OtherInTraining):
+    """Training returns a second output."""
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index).relu()
+        out = self.head(h, edge_index)
+        return (out, self.noise(h)) if self.training else out
+
+
+class WithNoise(OtherInTraining):
+    """Training adds noise."""
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index).relu()
+        return self.head(h + torch.randn_like(h) if self.training else h, edge_index)
+
+
+class WithMixing(OtherInTraining):
+    """Training mixes rows."""
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index).relu()
+        return self.head((h + h.flip(0)) / 2 if self.training else h, edge_index)
+
+
+class Inner(OtherInTraining):
+    """A part trains otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = OtherInTraining()
+
+    def forward(self, x, edge_index):
+        return self.part(x, edge_index)
+
+
+@pytest.mark.parametrize("build", [OtherInTraining, WithHead, WithNoise, WithMixing, Inner])
+def test_the_warning_says_what_becomes_of_each_call_and_mask_agrees_with_prune(build):
+    torch.manual_seed(0)
+    model = build().double().train()
+    text = (
+        r"compiled models of it are in eval\(\).*mask\(\) returns the model itself, still in train\(\).*or train before"
+    )
+    with pytest.warns(UpscaleWarning, match=text):
+        masked = upscale_fx.mask(model, 0.5)
+    with pytest.warns(UpscaleWarning, match=text):
+        pruned = upscale_fx.prune(model, 0.5)
+    assert (masked.training, pruned.training, model.training) == (True, False, True)
+    x = X.double()
+    torch.testing.assert_close(pruned(x, EDGES), masked.eval()(x, EDGES), rtol=1e-10, atol=1e-12)
+    with refused(pruned, ModeError, r"eval\(\) only"):
+        pruned.train()
+
+
 def test_the_refusal_to_train_survives_a_copy_and_another_pruning():
     compiled = upscale_fx.prune(OtherInTraining().eval(), 0.25)
     for other in (copy.deepcopy(compiled), upscale_fx.prune(compiled, 0.5)):

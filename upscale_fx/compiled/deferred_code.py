@@ -6,13 +6,16 @@ Under :func:`code_when_called` this waits until the module is called or its code
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from torch import fx
+from torch.jit._trace import TracerWarning
 
+from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.guards.listed_nodes import ListedNode, changes, list_nodes
 
 _waiting: ContextVar[bool] = ContextVar("waiting", default=False)
@@ -37,6 +40,12 @@ class DeferredCode(fx.GraphModule):
             return self.write_code()
         type(self).forward = _first_call
         return None
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        # The call under torch.jit.trace, whose warnings of the checks of arguments say nothing of what is computed.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=TracerWarning, module=check_inputs.__module__)
+            return super()._slow_forward(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def changes_without_code(self) -> str:
         """Say what was changed in the graph since its code was made; empty if it does what the graph says."""

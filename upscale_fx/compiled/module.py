@@ -12,7 +12,9 @@ from torch import Tensor, fx, nn
 from upscale_fx.compiled.deferred_code import DeferredCode, code_when_called
 from upscale_fx.compiled.guards.edits import check_unedited, is_read
 from upscale_fx.compiled.guards.listed_nodes import list_all_nodes, missing_target
+from upscale_fx.compiled.guards.part_state import compare_states_of_parts
 from upscale_fx.compiled.guards.state import KEY, check_fingerprint, check_state, fingerprint
+from upscale_fx.compiled.guards.transforms import FOLLOWED, with_transforms
 from upscale_fx.compiled.inputs import ModelInputs
 from upscale_fx.compiled.layers.additions import copy_additions, without_additions
 from upscale_fx.compiled.layers.calls import with_layers
@@ -28,7 +30,7 @@ from upscale_fx.errors import ModeError
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
             "_erase_node_hooks", "_deepcopy_hooks", "_wrapped_call", "_coded", "_layers_in_code",
-            "_graphs_without_types")  # fmt: skip
+            "_graphs_without_types", FOLLOWED)  # fmt: skip
 
 
 class CompiledGNN(Switching, DeferredCode):
@@ -93,8 +95,11 @@ class CompiledGNN(Switching, DeferredCode):
     def write_code(self) -> Any:
         """Write the code of the graph, and take objects apart before it if the traced model took any."""
         code = super().write_code()
-        self.__dict__.pop("_graphs_without_types", None)  # made of the graph as it was
+        for made in ("_graphs_without_types", FOLLOWED):  # of the graph as it was
+            self.__dict__.pop(made, None)
         record = self.__dict__.get("meta", {}).get(RECORD)
+        if record is not None and record.plain is not None:
+            type(self).forward = with_transforms(type(self).forward)
         if record is not None and prepares_calls(record):
             type(self).forward = with_objects(type(self).forward)
         return code
@@ -226,6 +231,7 @@ def _made_of(root: nn.Module, graph: fx.Graph, meta: dict[str, Any], as_it_was: 
     module.meta = dict(meta)
     if record is not None:
         make_parts(module, record.parts)
+        compare_states_of_parts(module, record)
         for path, after in record.after_switch.items():
             part = module.get_submodule(path) if path else None
             if isinstance(part, Part):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -17,7 +17,21 @@ from upscale_fx.compiled.layers.computed import ComputedOnRead, computes_paramet
 from upscale_fx.compiled.layers.kinds import LAYERS
 from upscale_fx.compiled.layers.place import Place
 from upscale_fx.compiled.undisturbed import is_in
-from upscale_fx.errors import ModeError, PartError
+from upscale_fx.errors import ModeError, PartError, UnsupportedError
+
+
+def refuse_script() -> NoReturn:
+    """Raise an UnsupportedError: there is no Python code that ``torch.jit.script`` could compile.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    raise UnsupportedError(
+        "torch.jit.script cannot compile a compiled graph, nor parts of one: their code is generated, and TorchScript "
+        "reads source files. torch.export.export(compiled, inputs) makes a program of the whole graph, torch.jit.trace "
+        "follows a call of it, torch.compile(compiled) makes it faster, and torch.save(compiled, path) saves it, to be "
+        "read by torch.load(path, weights_only=False)"
+    )
 
 
 class Switching(nn.Module):
@@ -34,6 +48,10 @@ class Switching(nn.Module):
 
     def check_can_train(self) -> None:
         """Raise a ModeError if ``train()`` is refused."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Raise an UnsupportedError: ``torch.jit.script`` asks for what it is to compile."""
+        refuse_script()
 
 
 class Part(ComputedOnRead, Switching):
@@ -134,6 +152,10 @@ class SharedPart(nn.Module):
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Raise a PartError: masks and norms belong to the one module."""
         raise PartError(f"this is a second path of a module: add '{name}' under its first path")
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Raise an UnsupportedError, as any part does."""
+        refuse_script()
 
     def extra_repr(self) -> str:
         """Say what it is."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import FrameType
+from typing import Any
 
 # Frames of this package and of torch are skipped. Those of PyG are not: a model is made of its layers.
 _PACKAGES = (__package__.partition(".")[0] + ".", "torch.")
@@ -29,3 +31,9 @@ def line_of(error: BaseException) -> str:
             line = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
         frame = frame.tb_next
     return line
+
+
+def line_of_forward(module: Any) -> str:
+    """Return the line at which the ``forward`` of a module begins."""
+    code = getattr(inspect.unwrap(module.forward), "__code__", None)
+    return "unknown line" if code is None else f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}"

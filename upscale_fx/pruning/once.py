@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from upscale_fx.analysis.dataflow import analyse
+from upscale_fx.compacting.rewrite.ties import untied
 from upscale_fx.compiled.module import CompiledGNN, note, stored_tensors, unfused
 from upscale_fx.compiled.record import PruningRecord
-from upscale_fx.errors import NothingToPruneError
+from upscale_fx.errors import NothingToPruneError, warn
 from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.masking.plan import Plan, make_plan
@@ -48,9 +49,19 @@ def compact_recorded(traced: CompiledGNN, history: PruningRecord, options: Compa
     """Compact a traced graph and attach ``history``; warns of channels that it could not remove."""
     compact = compacted(traced, options.callback, options.approximate_norms)
     note(compact, pruning=history)
+    _warn_of_untied(traced, compact)
     recheck_types(traced, compact)
     warn_of_leftovers(report(compact))
     return compact
+
+
+def _warn_of_untied(traced: CompiledGNN, compact: CompiledGNN) -> None:
+    for names in untied(traced, compact):
+        warn(
+            f"{' and '.join(names)} are one parameter in the model, but not in the compiled one, because other entries "
+            f"of it are kept in each place: outputs are those of the masked model, but training changes them apart. "
+            f"To keep them one, name the layers that read them in ignore="
+        )
 
 
 def prune_once(model: nn.Module, options: MaskOptions, compact_options: CompactOptions) -> CompiledGNN:

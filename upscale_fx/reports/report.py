@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -13,7 +14,7 @@ from upscale_fx.analysis.barriers import barriers
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.analysis.size import size_of
 from upscale_fx.compiled.guards.failures import named_failures
-from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, record_of, unfused
 from upscale_fx.compiled.record import ConsumerRecord, PruningRecord, UnmaskableRecord
 from upscale_fx.compiled.record.size import Size
@@ -169,9 +170,20 @@ def report(compiled: nn.Module, *, degree: float | None = None, fanouts: Sequenc
 
 
 def _fixed_sizes(inputs: ModelInputs) -> str:
-    """Which sizes of the example every graph must have, besides widths of features; empty if none."""
+    """Which sizes of the example every graph must have, besides widths on the last axis; empty if none."""
     nodes = [f"graphs of {inputs.fixed_text} only: the model refused others ({inputs.why})"] if inputs.fixed else []
-    return "; ".join([*nodes, *(f"{held}, as in the example" for held in inputs.held)])
+    inner = [text for name, spec in inputs.arguments.items() for text in _inner_axes(name, spec)]
+    return "; ".join([*nodes, *(f"{held}, as in the example" for held in dict.fromkeys((*inputs.held, *inner)))])
+
+
+def _inner_axes(name: str, spec: Any) -> list[str]:
+    """The axes between the first and the last that have a fixed size: time steps, channels of vectors and images."""
+    if isinstance(spec, Mapping):
+        return [text for key, item in spec.items() for text in _inner_axes(f"{name}[{key!r}]", item)]
+    if not isinstance(spec, TensorSpec) or not spec.dtype.is_floating_point or not isinstance(spec.axes[0], str):
+        return []
+    inner = list(enumerate(spec.axes))[1:-1]
+    return [f"axis {place} of '{name}' is {size}" for place, size in inner if not isinstance(size, str)]
 
 
 def _inference(compiled: CompiledGNN, degree: float | None, fanouts: Sequence[int] | None) -> InferenceCost | None:

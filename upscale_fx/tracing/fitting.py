@@ -16,6 +16,7 @@ from upscale_fx.compiled.objects.reads import recorded
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError
+from upscale_fx.tracing.modules.gradients import refusal_of_gradients
 from upscale_fx.tracing.modules.state import State
 from upscale_fx.tracing.objects.apart import refused_attribute
 from upscale_fx.tracing.variants import variants
@@ -28,6 +29,7 @@ def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: Sta
 
     Raises:
         InputError: the model refuses all of them; the message says what the first was, and why it was refused.
+        TraceError: the model takes gradients itself.
     """
     candidates = list(described)
     failure: Exception | None = None
@@ -36,6 +38,8 @@ def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: Sta
             refusal = refusal_of(root, inputs, state)
         if refusal is not None and (attribute := refused_attribute(inputs, reads)):
             raise InputError(attribute) from refusal
+        if refusal is not None and (gradients := refusal_of_gradients(root, refusal)):
+            raise gradients from refusal
         if refusal is None:
             return replace(inputs, why=_reason(failure)) if failure is not None and inputs.fixed else inputs
         failure = failure or refusal

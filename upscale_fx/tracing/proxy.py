@@ -19,6 +19,13 @@ from torch import Tensor, fx
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.assertions import passes_assertion
+from upscale_fx.tracing.modules.remedies import (
+    BRANCH_ON_SIZE,
+    BRANCH_ON_VALUES,
+    CONTAINED,
+    FIXED_INTEGER,
+    VALUES_IN_PYTHON,
+)
 
 #: Attributes of a tensor that need no computation.
 _FACTS = frozenset({
@@ -28,10 +35,15 @@ _FACTS = frozenset({
 })  # fmt: skip
 #: Attributes that compute a tensor, and the method that does the same.
 _PROPERTIES = {"T": "t"}
+#: Calls that compare values and return a bool.
+_COMPARE_VALUES = (torch.equal, torch.allclose, "equal", "allclose", torch.is_nonzero, "is_nonzero")
 
 
 class CannotTrace(Exception):
-    """Tracing cannot go on; the message says why. Not a RuntimeError: PyG catches those around gathers and scatters."""
+    """Tracing cannot go on; the message says why and, after a semicolon, what to do instead.
+
+    Not a RuntimeError: PyG catches those around gathers and scatters.
+    """
 
 
 class ProxyTracer(fx.Tracer, ABC):
@@ -127,7 +139,7 @@ class ExampleProxy(fx.Proxy):
                 return known
 
             def refuse(*_: Any, **__: Any) -> Any:
-                raise CannotTrace(f"'.{name}()' turns tensor values into Python values")
+                raise CannotTrace(f"'.{name}()' turns tensor values into Python values; {VALUES_IN_PYTHON}")
 
             return refuse
 
@@ -164,13 +176,15 @@ class ExampleProxy(fx.Proxy):
             self.tracer.skipped_assertions.append(source_line())
             return passes
         if isinstance(self.pair[0], Tensor):
-            raise CannotTrace("a branch depends on tensor values")
+            raise CannotTrace(f"a branch depends on tensor values; {BRANCH_ON_VALUES}")
         if type(self.pair[0]) is int and all(self.pair):
             return True  # like a comparison with 0, which the check of the trace covers
-        raise CannotTrace("a branch depends on the number of nodes, edges or graphs")
+        if self.node.target in _COMPARE_VALUES:
+            raise CannotTrace(f"a branch depends on tensor values; {BRANCH_ON_VALUES}")
+        raise CannotTrace(f"a branch depends on the number of nodes, edges or graphs; {BRANCH_ON_SIZE}")
 
     def __contains__(self, item: Any) -> bool:
-        raise CannotTrace("'in' looks at tensor values")
+        raise CannotTrace(f"'in' looks at tensor values; {CONTAINED}")
 
     def __index__(self) -> int:
         if self._known() is not None:
@@ -210,10 +224,10 @@ class SizeTuple(tuple[Any, ...]):
 
 def _python_number(pair: Pair) -> str:
     if isinstance(pair[0], Tensor):
-        return "a tensor's value is turned into a Python number"
+        return f"a tensor's value is turned into a Python number; {VALUES_IN_PYTHON}"
     return (
         "a row count (nodes, edges or graphs), or a number read off a tensor, is used where Python needs a "
-        "fixed integer, as in range() or indexing"
+        f"fixed integer, as in range() or indexing; {FIXED_INTEGER}"
     )
 
 

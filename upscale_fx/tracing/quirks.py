@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,7 @@ from torch_geometric.nn.aggr import Aggregation
 
 from upscale_fx.compiled.undisturbed import attributes_replaced
 from upscale_fx.tracing.leaves import recorder
+from upscale_fx.tracing.modules.gradients import TAKE_GRADIENTS
 from upscale_fx.tracing.mutation import INTO_CONSTANT
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy, is_proxy
 
@@ -48,21 +50,16 @@ class _TracedInt(type):
 def tracing_quirks() -> Iterator[None]:
     """Choose the paths through PyG that do not read values, and refuse calls that would pass proxies to C++."""
     function, backend, aggregation = torch.autograd.Function, torch_geometric.backend, Aggregation
-    original_apply, original_grad = function.__dict__["apply"], torch.autograd.grad
+    original_apply = function.__dict__["apply"]
 
     def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
         if any_proxy((args, kwargs)):
             raise CannotTrace(f"the autograd function '{cls.__name__}' is opaque; call tensor operations instead")
         return original_apply.__get__(None, cls)(*args, **kwargs)
 
-    def grad(*args: Any, **kwargs: Any) -> Any:
-        if any_proxy((args, kwargs)):
-            raise CannotTrace("forward() takes gradients (torch.autograd.grad), which no graph of tensors can hold")
-        return original_grad(*args, **kwargs)
-
     replacements = {
         (function, "apply"): classmethod(apply),
-        (torch.autograd, "grad"): grad,
+        **{(sys.modules[taken.__module__], taken.__name__): recorder(taken) for taken in TAKE_GRADIENTS},
         (backend, "use_segment_matmul"): False,
         # PyG requires a sorted index here; a graph does not repeat the check in every call.
         (aggregation, "assert_sorted_index"): lambda self, index: None,

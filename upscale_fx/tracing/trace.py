@@ -29,7 +29,7 @@ from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.record.graph import RECORD
 from upscale_fx.compiled.signatures import signature_of, with_entry
-from upscale_fx.compiled.source_lines import line_of
+from upscale_fx.compiled.source_lines import line_of, line_of_forward
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.check_trace import check_trace, note_types, run_with
@@ -216,11 +216,12 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
     owners = [root.get_submodule(path.rsplit(".", level)[0]) for level in range(1, path.count(".") + 1)]
     within = [type(owner).__name__ for owner in owners if not isinstance(owner, _CONTAINERS)]
     where = " within ".join([f"{path or '(model)'} ({type(root.get_submodule(path)).__name__})", *within])
-    text = str(reason) if isinstance(reason, CannotTrace) else f"{type(reason).__name__} in {tracer.place}: {reason}"
-    return (
-        f"cannot trace {type(root).__name__}: in {where}, {line_of(reason)}: {text}. Rewrite that line with tensor "
-        f"operations, or pass example_inputs / example_kwargs that avoid it"
-    )
+    known = isinstance(reason, CannotTrace | TraceError)
+    text = str(reason) if known else f"{type(reason).__name__} in {tracer.place}: {reason}"
+    told = isinstance(reason, TraceError) or (known and "; " in text)  # the message says itself what to do
+    remedy = "Rewrite that line with tensor operations, or pass example_inputs / example_kwargs that avoid it"
+    line = line_of_forward(root) if isinstance(reason, TraceError) else line_of(reason)
+    return f"cannot trace {type(root).__name__}: in {where}, {line}: {text}{'' if told else f'. {remedy}'}"
 
 
 def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:

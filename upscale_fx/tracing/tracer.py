@@ -42,6 +42,7 @@ from upscale_fx.tracing.leaves import (
 from upscale_fx.tracing.lower import LOWERED, is_largest_index, lowered_module
 from upscale_fx.tracing.matrices.calls import matrix_call
 from upscale_fx.tracing.matrices.proxy import MatrixProxy, matrix_of_parts
+from upscale_fx.tracing.modules.gradients import TAKE_GRADIENTS, gradients_text
 from upscale_fx.tracing.modules.hooks import call_with_hooks, compute
 from upscale_fx.tracing.modules.watched_modes import WatchedModes
 from upscale_fx.tracing.mutation import ZEROED, pure_form, selected_rows, shares_storage
@@ -80,7 +81,7 @@ class GraphTracer(InPlaceTracer):
             self._names.setdefault(id(value), name)
         self._paths = {id(module): path for path, module in root.named_modules()}
         arguments = self._placeholders(inputs)
-        recorded = (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *OPAQUE_FUNCTIONS)
+        recorded = (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *TAKE_GRADIENTS, *OPAQUE_FUNCTIONS)
         spaces = {cls.__module__ for module in root.modules() for cls in type(module).__mro__} - BUILT_IN_SPACES
         spaces |= {function.__module__ for function in OPAQUE_FUNCTIONS}
         extended = spaces if self.replace_builtins else set()
@@ -203,6 +204,8 @@ class GraphTracer(InPlaceTracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any, **__: Any
     ) -> Any:
         """Record one operation, unless its result is a constant of the model."""
+        if target == "backward" or target in TAKE_GRADIENTS:
+            raise CannotTrace(gradients_text(target))
         result = matrix_call(self, target, args, kwargs)
         if result is not NotImplemented:
             return result

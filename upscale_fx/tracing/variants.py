@@ -31,7 +31,7 @@ def variants(inputs: ModelInputs) -> Iterator[ModelInputs]:
 
 def less_dynamic(inputs: ModelInputs) -> Iterator[ModelInputs]:
     """Yield the descriptions to try if a model runs with this one, but cannot be traced: unknown axes are fixed."""
-    for change in (_with_inner_axes_held, _with_unknown_axes_held):
+    for change in (_with_inner_axes_held, _with_unknown_axes_held, _with_steps_held):
         yield from _changed(inputs, (change,))
 
 
@@ -53,12 +53,19 @@ def _with_unknown_axes_held(inputs: ModelInputs) -> ModelInputs | None:
     return _with_held_axes(inputs, 0)
 
 
-def _with_held_axes(inputs: ModelInputs, first: int) -> ModelInputs | None:
+def _with_steps_held(inputs: ModelInputs) -> ModelInputs | None:
+    """Take ``[B, N, F]`` for ``[N, T, F]``, with a fixed number of time steps, where nothing says what nodes are."""
+    specs = _specs(inputs)
+    known = any(leaf.role == "edges" or "N" in (*leaf.into, *leaf.axes[:1]) for leaf in specs)
+    return None if known else _with_held_axes(inputs, 1, "NR")
+
+
+def _with_held_axes(inputs: ModelInputs, first: int, unknown: str = "R") -> ModelInputs | None:
     """Fix the axes of unknown kind from axis ``first`` on; the other axes of the same kind too."""
     kinds: dict[str, int] = {}
     for leaf in _specs(inputs):
         for axis, size in list(zip(leaf.axes, leaf.sizes, strict=False))[first:]:
-            if len(leaf.axes) > 2 and isinstance(axis, str) and axis[0] == "R" and axis not in inputs.stated:
+            if len(leaf.axes) > 2 and isinstance(axis, str) and axis[0] in unknown and axis not in inputs.stated:
                 kinds[axis] = size
     if not kinds:
         return None

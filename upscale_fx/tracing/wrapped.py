@@ -16,7 +16,11 @@ import torch.utils.checkpoint
 from torch._functorch import apis, eager_transforms
 
 from upscale_fx.compiled.undisturbed import attributes_replaced
+from upscale_fx.tracing.modules.gradients import gradients_text
 from upscale_fx.tracing.proxy import CannotTrace, any_proxy
+
+#: The functions behind torch.func.grad, grad_and_value, vjp, jacrev, jvp and jacfwd.
+_TAKE_GRADIENTS = ("grad_impl", "grad_and_value_impl", "_vjp_with_argnums", "_jvp_with_argnums")
 
 
 def checkpoint(
@@ -40,7 +44,7 @@ def wrappers_opened() -> Iterator[None]:
     scripted, method = torch.jit.ScriptFunction, torch._C.ScriptMethod
     replaced = (
         (scripted, "__call__"), (method, "__call__"), (torch.utils.checkpoint, "checkpoint"),
-        (apis, "vmap_impl"), (eager_transforms, "grad_impl"),
+        (apis, "vmap_impl"), *((eager_transforms, name) for name in _TAKE_GRADIENTS),
     )  # fmt: skip
     original = {(owner, name): vars(owner)[name] for owner, name in replaced if name in vars(owner)}
 
@@ -62,16 +66,18 @@ def wrappers_opened() -> Iterator[None]:
     def opaque(owner: Any, name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if any_proxy((args, kwargs)):
-                raise CannotTrace("torch.vmap and torch.func.grad are opaque; call the function on whole tensors")
+                if name == "vmap_impl":
+                    raise CannotTrace("torch.vmap is opaque; call the function on whole tensors")
+                raise CannotTrace(gradients_text("torch.func.grad and the like"))
             return original[owner, name](*args, **kwargs)
 
         return call
 
-    replacements = {
+    replacements: dict[tuple[Any, str], Any] = {
         (scripted, "__call__"): call_function, (method, "__call__"): call_method,
         (torch.utils.checkpoint, "checkpoint"): checkpoint,
         (apis, "vmap_impl"): opaque(apis, "vmap_impl"),
-        (eager_transforms, "grad_impl"): opaque(eager_transforms, "grad_impl"),
+        **{(eager_transforms, name): opaque(eager_transforms, name) for name in _TAKE_GRADIENTS},
     }  # fmt: skip
     with attributes_replaced({place: replacements[place] for place in original}):
         yield

@@ -9,6 +9,7 @@ from upscale_fx.channels.positions import Mask, Positions
 from upscale_fx.channels.relations.products import Lookup, Product, Recurrence, table_layout
 from upscale_fx.compacting.rewrite.misaligned import Misaligned
 from upscale_fx.compacting.rewrite.rewriter import Rewriter
+from upscale_fx.compacting.rewrite.ties import mates_of
 
 
 def emit_product(rw: Rewriter, node: fx.Node, relation: Product) -> fx.Node:
@@ -119,6 +120,8 @@ def emit_recurrence(rw: Rewriter, node: fx.Node, relation: Recurrence) -> fx.Nod
     columns = relation.read_columns
     if relation.module in rw.narrowed:
         columns = rw.narrowed[relation.module][1]
+    elif (order := _order_of_mate(rw, relation)) is not None:
+        columns = order
     elif relation.x.op != "get_attr":
         have = rw.layouts[relation.x]
         line = have.reshape(-1, have.shape[-1])[0] % inputs
@@ -126,3 +129,12 @@ def emit_recurrence(rw: Rewriter, node: fx.Node, relation: Recurrence) -> fx.Nod
     rw.narrowed[relation.module] = (relation.weights, columns)
     lead = rw.flow.axes[relation.x].everything()[..., :1]
     return rw.call(node, {relation.x: rw.read(relation.x, lead + columns)})
+
+
+def _order_of_mate(rw: Rewriter, relation: Recurrence) -> Positions | None:
+    """The order in which a module that shares weights with this one reads the same columns; None if there is none."""
+    for mate in mates_of(rw.flow.module, relation.module, rw.narrowed):
+        columns = rw.narrowed[mate][1]
+        if np.array_equal(np.sort(columns), relation.read_columns):
+            return columns
+    return None

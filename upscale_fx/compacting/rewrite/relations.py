@@ -13,6 +13,7 @@ from upscale_fx.channels.rules.registry import call_of
 from upscale_fx.compacting.order.ranking import read_costs
 from upscale_fx.compacting.rewrite.misaligned import Misaligned
 from upscale_fx.compacting.rewrite.rewriter import Rewriter
+from upscale_fx.compacting.rewrite.ties import mates_of
 
 
 def emit_source(rw: Rewriter, node: fx.Node, relation: Relation) -> fx.Node | None:
@@ -72,6 +73,10 @@ def _register_module(rw: Rewriter, node: fx.Node, target: str, layout: Positions
     whole = known is None and other is not node and not in_place
     if whole or (known is not None and not np.array_equal(known, channels)):
         raise Misaligned(node, other)  # one module, two layouts
+    for mate in mates_of(rw.flow.module, target, rw.modules):
+        others, last = rw.modules[mate]
+        if not (in_place if others is None else np.array_equal(others, channels)):
+            raise Misaligned(node, last)  # one weight in two modules
     rw.modules[target] = (channels, node)
 
 

@@ -20,6 +20,7 @@ from upscale_fx.compacting.rewrite.misaligned import Misaligned, raise_first
 from upscale_fx.compacting.rewrite.origins import cut_origins, reads_digest
 from upscale_fx.compacting.rewrite.parameters import cut_module, cut_tensor, lookup, narrow_inputs, place
 from upscale_fx.compacting.rewrite.selection import grid_around, places_in, selection
+from upscale_fx.compacting.rewrite.ties import owner_of, tie
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, stored_tensors
@@ -256,11 +257,13 @@ class Rewriter:
     # Finishing ---------------------------------------------------------------------------------------------------
 
     def shared_storage(self) -> dict[str, Positions]:
-        """For every parameter read in more than one layout, one that holds all it needs."""
+        """For every parameter read in more than one layout, one that holds all it needs; those of modules are whole."""
         found = {}
         for target, reads in self.parameters.items():
-            if len(reads) > 1:
-                shape = tuple(lookup(self.flow.module, target).shape)
+            shape = tuple(lookup(self.flow.module, target).shape)
+            if owner_of(target, self.modules) is not None:
+                found[target] = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
+            elif len(reads) > 1:
                 found[target] = grid_around(shape, np.concatenate([wanted.reshape(-1) for wanted in reads]))
         return found
 
@@ -287,5 +290,7 @@ class Rewriter:
             root.register_buffer(name, pick.to(device), persistent=False)
         self.graph.lint()
         modules = {target: channels for target, (channels, _) in self.modules.items()}
-        meta = meta_with(old, origins=cut_origins(old, layouts, modules, self.narrowed), reads=self._reads_apart())
+        origins = cut_origins(old, layouts, modules, self.narrowed)
+        tie(root, old, origins)
+        meta = meta_with(old, origins=origins, reads=self._reads_apart())
         return make_module(root, self.graph, meta, old.training, like=old)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Coroutine, Iterator, Mapping, MappingView
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,8 +127,19 @@ _CONSTANTS = (str, bytes, bool, int, float, complex, type(None), torch.dtype, to
 def _check_leaf(value: Any) -> None:
     if isinstance(value, (Tensor, tuple, list, dict, *_CONSTANTS)):
         return
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    if isinstance(value, Awaitable):
+        if isinstance(value, Coroutine):
+            value.close()  # nobody will wait for it
+        raise TraceError(f"forward() is asynchronous and returns a {kind}; define it without async, and return tensors")
+    if isinstance(value, Iterator | MappingView):
+        raise TraceError(
+            f"forward() returns a {kind}, which gives its values later and once, and a graph returns all of them at "
+            f"once; return tuple(...) of it, and where forward() has yield, collect the values in a list and return "
+            f"tuple(values)"
+        )
     raise TraceError(
-        f"forward() returns a {type(value).__module__}.{type(value).__name__}, in which no tensors can be found: "
+        f"forward() returns a {kind}, in which no tensors can be found: "
         f"return tensors, or tuples, lists, dictionaries, dataclasses, named tuples, SimpleNamespace or Data of them"
     )
 

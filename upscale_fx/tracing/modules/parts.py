@@ -68,7 +68,12 @@ def eval_parts(root: nn.Module, modes: Modes) -> tuple[str, ...]:
         return modes.eval_parts
     name = type(root).__name__
     what = name if root.training else f"{name}: {trained[0]}"
-    warn(f"{what} is in train(), but the graph made of it is for eval() only: {modes.reason}")
+    warn(
+        f"{what} is in train(), but the graph made of it is for eval() only: {modes.reason}. So compiled models of it "
+        f"are in eval() and cannot be trained, while mask() returns the model itself, still in train(). To train after "
+        f"pruning, let forward() do the same in both modes, and do what only training needs (other heads, noise) in "
+        f"another module or method; or train before pruning, and prune model.eval()"
+    )
     return ()
 
 
