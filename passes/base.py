@@ -12,6 +12,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from upscale_fx.analysis.dataflow import Dataflow, analyse
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.module import CompiledGNN, make_module, stored_tensors
+from upscale_fx.compiled.progress import stage
 from upscale_fx.errors import PassError
 
 
@@ -38,6 +39,7 @@ class Pipeline:
         """Run all passes; raises PassError where one breaks an invariant."""
         modified = False
         for step in self.passes:
+            stage(type(step).__name__)
             result = step(gm)
             check_invariants(step, gm, result.graph_module)
             if self.callback is not None:

@@ -112,7 +112,7 @@ def mask(
         refit: with calibration, fit the kept weights and biases to the outputs of the dense model.
         transform: makes of a calibration batch the arguments of a call: a tuple or a dictionary.
         seed: seed of ``"random"``, and of the edges drawn where a layer reads more than 65,536 of them in a batch.
-        progress: show progress bars, where standard error is a terminal.
+        progress: show progress bars, where standard error is a terminal; of short calls none.
         example_inputs: positional arguments of one call; see :func:`trace`. By default a calibration batch.
         example_kwargs: keyword arguments of one call.
         dynamic_axes: which axes of the examples count rows; see :func:`trace`.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.progress import stage
 from upscale_fx.masking.allocation.cost import Measured
 from upscale_fx.masking.budgeted import spend_budget
 from upscale_fx.masking.calibrated import Calibrated
@@ -58,6 +59,7 @@ def make_plan(flow: Dataflow, found: Survey, options: MaskOptions, measured: Mea
         InputError: the calibration data is empty, does not fit the model, or gives activations that are not finite.
         AmountError, PatternError, NothingToPruneError: see :func:`upscale_fx.mask`.
     """
+    stage("choosing channels")
     root = flow.module
     assert isinstance(root, CompiledGNN)
     data = None if options.calibration is None else CalibrationData(options.calibration, options.transform, root)

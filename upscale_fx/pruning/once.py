@@ -10,6 +10,7 @@ from torch import nn
 from upscale_fx.analysis.dataflow import analyse
 from upscale_fx.compacting.rewrite.ties import untied
 from upscale_fx.compiled.module import CompiledGNN, note, stored_tensors, unfused
+from upscale_fx.compiled.progress import stage, stages
 from upscale_fx.compiled.record import PruningRecord
 from upscale_fx.errors import NothingToPruneError, warn
 from upscale_fx.masking.consumers.survey import survey
@@ -70,7 +71,13 @@ def prune_once(model: nn.Module, options: MaskOptions, compact_options: CompactO
     Raises:
         NothingToPruneError: masks remove channels, and the result is as large as before.
     """
-    traced = copy.deepcopy(unfused(model)) if isinstance(model, CompiledGNN) else trace_model(model)
+    with stages("prune", shown=options.progress):
+        traced = copy.deepcopy(unfused(model)) if isinstance(model, CompiledGNN) else trace_model(model)
+        return _pruned(traced, options, compact_options)
+
+
+def _pruned(traced: CompiledGNN, options: MaskOptions, compact_options: CompactOptions) -> CompiledGNN:
+    stage("analysing")
     before = {name: value.shape for name, value in stored_tensors(traced).items()}
     flow = analyse(traced)
     consumers = survey(flow)

@@ -12,6 +12,7 @@ from torch import nn
 
 from upscale_fx.compiled.module import CompiledGNN, note, record_of, unfused
 from upscale_fx.compiled.ownership import empty_caches, own_copy
+from upscale_fx.compiled.progress import stages
 from upscale_fx.errors import AmountError
 from upscale_fx.masking.options import Amount, MaskOptions, check_one_goal
 from upscale_fx.passes.base import Callback
@@ -39,20 +40,27 @@ class Example:
 def mask_model(model: Model, options: MaskOptions, example: Example) -> Model:
     """A copy of the model with masked weights; see :func:`upscale_fx.mask`."""
     check_one_goal(options)
-    traced = trace_like(
-        model, example.inputs, example.kwargs, options.calibration, options.transform, example.stated, example.method
-    )
-    masked = cast(Model, own_copy(model))
-    empty_caches(masked)  # they hold what the dense model computed for one graph
-    plan_of(traced, options).apply(masked)
+    with stages("mask", shown=options.progress):
+        traced = trace_like(
+            model,
+            example.inputs,
+            example.kwargs,
+            options.calibration,
+            options.transform,
+            example.stated,
+            example.method,
+        )
+        masked = cast(Model, own_copy(model))
+        empty_caches(masked)  # they hold what the dense model computed for one graph
+        plan_of(traced, options).apply(masked)
     return masked
 
 
 def compact_model(model: nn.Module, options: CompactOptions, example: Example) -> CompiledGNN:
     """A smaller graph of a model with zeros in it; see :func:`upscale_fx.compact`."""
-    return compact_once(
-        trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method), options
-    )
+    with stages("compact"):
+        traced = trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method)
+        return compact_once(traced, options)
 
 
 def optimize_model(
@@ -64,11 +72,12 @@ def optimize_model(
     fuse: bool = True,
 ) -> CompiledGNN:
     """A faster graph; see :func:`upscale_fx.optimize`."""
-    if isinstance(model, CompiledGNN):
-        graph = copy.deepcopy(unfused(model))
-    else:
-        graph = trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method)
-    return optimized(graph, callback, inference, dtype, fuse)
+    with stages("optimize"):
+        if isinstance(model, CompiledGNN):
+            graph = copy.deepcopy(unfused(model))
+        else:
+            graph = trace_model(model, example.inputs, example.kwargs, stated=example.stated, method=example.method)
+        return optimized(graph, callback, inference, dtype, fuse)
 
 
 @dataclass(frozen=True)
@@ -144,13 +153,14 @@ def prune_model(model: nn.Module, options: PruneOptions) -> CompiledGNN:
         NothingToPruneError, TraceError, InputError, TargetError, EvaluationError: see :func:`upscale_fx.prune`.
     """
     mask, example = options.mask, options.example
-    traced = trace_like(
-        model, example.inputs, example.kwargs, mask.calibration, mask.transform, example.stated, example.method
-    )
+    with stages("prune", shown=mask.progress):
+        traced = trace_like(
+            model, example.inputs, example.kwargs, mask.calibration, mask.transform, example.stated, example.method
+        )
+        if options.target is None and options.steps.steps == 1:
+            return prune_once(traced, mask, options.compact)
     if options.target is not None:
         return _prune_to_target(model, traced, mask, options.compact, options.target)
-    if options.steps.steps == 1:
-        return prune_once(traced, mask, options.compact)
     in_steps = replace(mask, ignore=())  # ignored consumers have an amount of 0 in every step
 
     def prune_at(current: nn.Module, shares: Amount) -> CompiledGNN:

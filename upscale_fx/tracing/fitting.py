@@ -13,6 +13,7 @@ from torch import fx, nn
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import call_by_name
 from upscale_fx.compiled.objects.reads import recorded
+from upscale_fx.compiled.progress import advance, stage
 from upscale_fx.compiled.source_lines import line_of
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError
@@ -31,6 +32,7 @@ def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: Sta
         InputError: the model refuses all of them; the message says what the first was, and why it was refused.
         TraceError: the model takes gradients itself.
     """
+    stage("running examples")
     candidates = list(described)
     failure: Exception | None = None
     for inputs in chain(candidates, *map(variants, islice(candidates, 3))):
@@ -58,6 +60,7 @@ def refusal_of(root: nn.Module, inputs: ModelInputs, state: State) -> Exception 
     """
     try:
         for rows in (SMALL, LARGE):
+            advance()
             run_example(root, inputs, rows, quiet=isinstance(root, fx.GraphModule), state=state)
     except Exception as error:
         return error

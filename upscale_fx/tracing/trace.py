@@ -26,6 +26,7 @@ from upscale_fx.compiled.module import (
 from upscale_fx.compiled.objects.reads import recorded
 from upscale_fx.compiled.objects.results import RESULTS
 from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
+from upscale_fx.compiled.progress import stage, stages
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.record.graph import RECORD
 from upscale_fx.compiled.signatures import signature_of, with_entry
@@ -66,6 +67,18 @@ def trace_model(
         InputError: example inputs are missing or do not fit.
         TraceError: the model cannot be traced.
     """
+    with stages("trace"):
+        return _trace_model(model, example_inputs, example_kwargs, inputs, stated, method)
+
+
+def _trace_model(
+    model: nn.Module,
+    example_inputs: Any,
+    example_kwargs: Mapping[str, Any] | None,
+    inputs: ModelInputs | None,
+    stated: StatedAxes | None,
+    method: str,
+) -> CompiledGNN:
     check_model(model)
     if isinstance(model, CompiledGNN):
         if stated:
@@ -110,6 +123,7 @@ def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs, method: str) -> 
 
 def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str, state: State) -> CompiledGNN:
     """Trace ``root``, a copy of the model in ``state``, with arguments as described."""
+    stage("tracing")
     drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
     with recorded() as reads:
         graph, read, skipped = traced_with(root, inputs, (), state)

@@ -23,6 +23,7 @@ from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs
 from upscale_fx.compiled.objects.arguments import implied
 from upscale_fx.compiled.objects.results import RESULTS, originals, unpacked
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
+from upscale_fx.compiled.progress import advance
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.constants import is_constant, values_equal
@@ -244,6 +245,7 @@ class GraphTracer(InPlaceTracer):
         node.meta["module"] = self.path[-1] if self.path else ""
         node.meta["source"] = source_line()
         self.modes.note_reads(node)
+        advance()
         return node
 
     def _evaluate(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:

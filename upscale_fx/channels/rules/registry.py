@@ -19,6 +19,7 @@ from upscale_fx.compiled import functions
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
+from upscale_fx.compiled.progress import advance
 from upscale_fx.errors import InputError, UpscaleError
 
 #: Operation (a function, the name of a tensor method, or a module type) -> rule.
@@ -78,12 +79,14 @@ def relations_of(
 ) -> dict[fx.Node, Relation]:
     """Return the relation of every node of a graph but its output; ``axes`` are those of all tensor values."""
     described: dict[fx.Node, Any] = {}
-    return {
-        # Structure is a size, a flag, or a tuple; for elements of a tuple, their getitem nodes are described.
-        node: _relation(node, values, root, described) if node in axes or node.op in _GIVEN else Structure()
-        for node in values
-        if node.op != "output"
-    }
+    relations: dict[fx.Node, Relation] = {}
+    for node in values:
+        if node.op != "output":
+            # Structure is a size, a flag, or a tuple; for elements of a tuple, their getitem nodes are described.
+            known = node in axes or node.op in _GIVEN
+            relations[node] = _relation(node, values, root, described) if known else Structure()
+            advance()
+    return relations
 
 
 def relation_of(node: fx.Node, values: Mapping[fx.Node, Pair], root: nn.Module) -> Relation:

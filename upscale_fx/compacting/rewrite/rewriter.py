@@ -24,6 +24,7 @@ from upscale_fx.compacting.rewrite.ties import owner_of, tie
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.guards.failures import at_node
 from upscale_fx.compiled.module import CompiledGNN, make_module, meta_with, stored_tensors
+from upscale_fx.compiled.progress import advance
 from upscale_fx.errors import PassError
 
 #: Emits one node in its layout; None for what is made where it is read.
@@ -160,6 +161,7 @@ class Rewriter:
         """
         self.emitters = emitters
         for node in self.flow.nodes:
+            advance()
             try:
                 self._run(node)
             except Misaligned as problem:

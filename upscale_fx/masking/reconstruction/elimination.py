@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from upscale_fx.channels.positions import Mask, Numbers, Positions
+from upscale_fx.compiled.progress import advance, stage
 
 #: Low-rank terms that are gathered before they are applied.
 PENDING = 64
@@ -179,9 +180,13 @@ def eliminate(
     open_units: Mask = (pools >= 0) & (left[np.maximum(pools, 0)] > 0)
     places = [{unit: k for k, unit in enumerate(problem.units.tolist())} for problem in problems]
     order: list[tuple[int, float]] = []
+    stage(
+        "eliminating channels", total=int(np.minimum(np.bincount(pools[pools >= 0], minlength=len(left)), left).sum())
+    )
     while open_units.any():
         unit = int(np.argmin(np.where(open_units, total, np.inf)))
         order.append((unit, float(total[unit])))
+        advance()
         open_units[unit] = False
         left[pools[unit]] -= 1
         if not left[pools[unit]]:
