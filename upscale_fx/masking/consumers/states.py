@@ -83,7 +83,10 @@ def _consumer(
     node, readings = _readings(found, line * hidden + units)
     blocks = np.full(len(units), line, dtype=np.int64) if line_count(module) > 1 else None
     every = np.ones(len(units), dtype=bool)
-    return Consumer(cuts[0].target, "weight", [node], cuts, every, blocks, units, readings=readings, unfitted=_UNFITTED)
+    return Consumer(
+        cuts[0].target, "weight", [node], cuts, every, blocks, units,
+        readings=readings, unfitted=_UNFITTED, recurrent=True,
+    )  # fmt: skip
 
 
 def _readings(found: list[tuple[fx.Node, Recurrence]], wanted: Positions) -> tuple[fx.Node, list[Reading]]:
