@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import upscale_fx
-from tests.compacting.recurrent_models import MODELS, STATES, STAY, WIDTH, Over
+from tests.compacting.recurrent_models import MODELS, STATES, STAY, WIDTH, FromItsInput, Over
 from tests.comparison import assert_same, assert_same_outputs
 
 
@@ -159,3 +159,20 @@ def test_an_optimizer_follows_the_states():
     rows = torch.cat([gate * STATES + kept for gate in range(3)])
     old = optimizer.state[model.rnn.weight_hh_l0]["exp_avg"]
     assert torch.equal(moved.state[pruned.rnn.weight_hh_l0]["exp_avg"], old[rows][:, kept])
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_one_value_as_sequence_and_initial_state_keeps_its_channels(kind):
+    """Traces make a copy of the value; without it, as in a graph changed by hand, no channel goes of one use alone."""
+    model = made(lambda: FromItsInput(kind(STATES, STATES)))
+    masked = upscale_fx.mask(model, 0.5, example_inputs=graph(9))
+    edited = upscale_fx.trace(masked, example_inputs=graph(9))
+    copies = [node for node in edited.graph.nodes if node.target == "clone"]
+    assert copies
+    for node in copies:
+        node.replace_all_uses_with(node.args[0])
+        edited.graph.erase_node(node)
+    edited.recompile()
+    compacted = upscale_fx.compact(edited)
+    assert widths(compacted) == [STATES]
+    assert_same_outputs(masked, compacted, [graph(5), graph(14)])

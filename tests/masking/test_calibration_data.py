@@ -25,6 +25,7 @@ from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.masking.plan import make_plan
 from upscale_fx.models import JKNet
+from upscale_fx.tracing.trace import trace_like
 
 # Calibration graphs of the zoo are small: what that means is a test of its own.
 few_rows = pytest.mark.filterwarnings("ignore:calibration. fewer rows:upscale_fx.UpscaleWarning")
@@ -87,6 +88,25 @@ def test_all_kinds_of_streams_are_one():
     assert same_state(expected, state(transformed))
     one = upscale_fx.mask(model, 0.5, calibration=data[0])
     close_states(one, upscale_fx.mask(model, 0.5, calibration=parts[0]))
+
+
+class Renamed(nn.Module):
+    """A model whose arguments have names that say nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = chain()
+
+    def forward(self, a, b):
+        return self.inner(a, b)
+
+
+@pytest.mark.parametrize("make", [chain, Renamed])
+def test_a_batch_is_transformed_once_to_trace_with_it(make):
+    """Whether names of arguments suffice to trace or not: a transform may draw random numbers."""
+    seen = []
+    trace_like(make(), None, None, batches(2), lambda batch: seen.append(batch) or batch)
+    assert len(seen) == 1
 
 
 class Counted:

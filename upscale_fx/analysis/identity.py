@@ -9,6 +9,7 @@ from torch import fx
 
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.channels.positions import Positions
+from upscale_fx.channels.recurrent import recurrent_module, state_count
 from upscale_fx.channels.relations import Movement, Reduction
 from upscale_fx.channels.relations.products import Recurrence
 
@@ -93,9 +94,7 @@ def _state_ids(
 ) -> Positions:
     """The channels of a result of a recurrent module: those of its states, which its initial states have too."""
     if relation.call not in found:
-        module = flow.module.get_submodule(relation.module)
-        lines = module.num_layers * (2 if module.bidirectional else 1)  # type: ignore[operator]
-        found[relation.call] = channels.add(int(lines * module.hidden_size))  # type: ignore[operator]
+        found[relation.call] = channels.add(state_count(recurrent_module(flow.module, relation.module)))
         for source, states in zip(relation.others, relation.initial, strict=True):
             if source in found:
                 channels.unite(found[source], found[relation.call][states])

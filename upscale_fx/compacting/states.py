@@ -22,6 +22,7 @@ from upscale_fx.analysis.dataflow import Dataflow, needed, read_by_value
 from upscale_fx.analysis.entries import analysed_with_entries, initial_levels
 from upscale_fx.analysis.heads import head_blocks
 from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.recurrent import endings, line_count, recurrent_module
 from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.compacting.rewrite.origins import origin_of
 from upscale_fx.compiled import functions
@@ -71,8 +72,8 @@ def _live_states(flow: Dataflow) -> dict[str, Mask]:
     results = {
         node: r for node, r in flow.relations.items() if isinstance(r, Recurrence) and not why_states_stay(flow, r)
     }
-    modules = {relation.module: _recurrent(flow.module, relation.module) for relation in results.values()}
-    live = {path: np.zeros((_lines(module), module.hidden_size), dtype=bool) for path, module in modules.items()}
+    modules = {relation.module: recurrent_module(flow.module, relation.module) for relation in results.values()}
+    live = {path: np.zeros((line_count(module), module.hidden_size), dtype=bool) for path, module in modules.items()}
     levels = {node: level for node, level in initial_levels(flow).items() if node not in results}
     blocks, grown = head_blocks(flow), bool(results)
     while grown:
@@ -113,24 +114,9 @@ def _asked(flow: Dataflow, node: fx.Node, kept: Mapping[fx.Node, Mask]) -> Mask:
 def _columns(module: nn.RNNBase, live: Mask) -> Mask:
     """Which columns of the input weights live states of the first layer read."""
     columns = np.zeros(module.input_size, dtype=bool)
-    for line, end in zip(live, _directions(module), strict=False):
+    for line, end in zip(live, endings(module), strict=False):
         columns |= _nonzero(module, f"weight_ih_l0{end}")[np.tile(line, _gates(module))].any(axis=0)
     return columns
-
-
-def _recurrent(root: nn.Module, path: str) -> nn.RNNBase:
-    module = root.get_submodule(path)
-    assert isinstance(module, nn.RNNBase)
-    return module
-
-
-def _directions(module: nn.RNNBase) -> tuple[str, ...]:
-    """What the names of the parameters of each direction end in."""
-    return ("", "_reverse") if module.bidirectional else ("",)
-
-
-def _lines(module: nn.RNNBase) -> int:
-    return module.num_layers * len(_directions(module))
 
 
 def _gates(module: nn.RNNBase) -> int:
@@ -139,7 +125,7 @@ def _gates(module: nn.RNNBase) -> int:
 
 def _closure(module: nn.RNNBase, asked: Mask) -> Mask:
     """The states ``[layers * directions, H]`` that the asked ones read, over all steps, with themselves."""
-    live, ends = asked.copy(), _directions(module)
+    live, ends = asked.copy(), endings(module)
     for layer in reversed(range(module.num_layers)):
         below = np.zeros(len(ends) * module.hidden_size, dtype=bool)
         for direction, end in enumerate(ends):
@@ -185,8 +171,8 @@ def _narrowed(gm: CompiledGNN, flow: Dataflow, found: dict[str, _Narrowing]) -> 
 
 def _cut_module(gm: CompiledGNN, path: str, kept: Positions) -> None:
     """Cut a recurrent module, in place, to some states, and note where its entries come from."""
-    module = _recurrent(gm, path)
-    ends, gates, hidden = _directions(module), _gates(module), module.hidden_size
+    module = recurrent_module(gm, path)
+    ends, gates, hidden = endings(module), _gates(module), module.hidden_size
     origins = dict(record_of(gm).origins)
     for line, units in enumerate(kept):
         layer, direction = divmod(line, len(ends))

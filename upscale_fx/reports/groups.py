@@ -142,12 +142,10 @@ def group_channels(flow: Dataflow) -> Groups:
                 graph.add_edge(source.name, node.name)
                 _add_reader(tied.get(int(component[ids[source][0]])), flow, node, names)
     for consumer in consumers:
-        for value in {
-            value for reading in consumer.readings if reading.node in reading.values for value in reading.values
-        }:
-            own = tied.get(int(component[ids[value][0]]))  # a recurrent module reads its states itself
-            if own is not None:
-                own.consumers.append(consumer.name)
+        if consumer.recurrent:  # it reads states inside of the module, where no node shows it
+            shown = [value for reading in consumer.readings for value in reading.values]
+            for root in {int(component[ids[value][0]]) for value in shown} & tied.keys():
+                tied[root].consumers.append(consumer.name)
     graph.tied = list(tied.values())
     return graph
 

@@ -222,21 +222,23 @@ _TOLERATED = 0.1
 
 
 def warn_of_leftovers(result: Report) -> None:
-    """Warn if more than a tenth of the channels to remove, or not one of many rows of zeros, could be removed."""
+    """Warn if many channels to remove could not be removed, or none at all where weights have rows of zeros."""
     if result.zero_rows and all(entry.kept == entry.before for entry in result.entries):
-        shown = "; ".join(result.zero_rows[:3]) + (
-            f"; and {rest} more" if (rest := len(result.zero_rows) - 3) > 0 else ""
-        )
-        warn(f"no channel could be removed: {shown}. {_ROWS_STAY[0].upper()}{_ROWS_STAY[1:]}")
+        warn(f"no channel could be removed: {_first(result.zero_rows)}. {_ROWS_STAY[0].upper()}{_ROWS_STAY[1:]}")
     if result.leftover <= _TOLERATED * result.asked:
         return
     worst = sorted((entry for entry in result.entries if entry.leftover), key=lambda entry: -entry.leftover)
-    named = "; ".join(f"{entry.name} ({entry.leftover} of {entry.asked}: {entry.reason})" for entry in worst[:3])
-    more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
+    named = [f"{entry.name} ({entry.leftover} of {entry.asked}: {entry.reason})" for entry in worst]
     warn(
-        f"{result.leftover} of {result.asked} channels to remove could not be removed: {named}{more}. "
+        f"{result.leftover} of {result.asked} channels to remove could not be removed: {_first(named)}. "
         f"print(upscale_fx.report(compiled)) shows every consumer"
     )
+
+
+def _first(texts: Sequence[str]) -> str:
+    """The first three of some texts, and how many more there are."""
+    more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
+    return "; ".join([*texts[:3], *more])
 
 
 def record_pruning(

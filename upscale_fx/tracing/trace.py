@@ -163,7 +163,12 @@ def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str,
 def _traced_alike(
     root: nn.Module, inputs: ModelInputs, trained: Collection[str], results: Any, state: State
 ) -> tuple[fx.Graph, Collection[str]]:
-    """Trace as :func:`traced_with`; raises DifferentGraphs if forward() then returns another type."""
+    """Trace as :func:`traced_with`, with some modules in ``train()``.
+
+    Raises:
+        TraceError: the model cannot be traced so, or does not run so.
+        DifferentGraphs: forward() then returns another type.
+    """
     try:
         graph, read, _ = traced_with(root, inputs, trained, state)
     except TraceError:
@@ -279,10 +284,10 @@ def trace_like(
     entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
     if has_example or calibration is None:
         return trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
-    first = next(iter(calibration))
-    names = signature_of(entry).parameters
-    if not takes_objects(entry) and not gives_matrices(first if transform is None else transform(first), names):
+    batch = next(iter(calibration))
+    batch = batch if transform is None else transform(batch)
+    if not takes_objects(entry) and not gives_matrices(batch, signature_of(entry).parameters):
         with suppress(InputError, TraceError):  # of objects and matrices, the data says what they hold
             return trace_model(model, stated=stated, method=method)
-    arguments = arguments_of(first, entry, transform)
+    arguments = arguments_of(batch, entry)
     return trace_model(model, *arguments, stated=stated, method=method)

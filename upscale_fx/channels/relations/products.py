@@ -116,12 +116,11 @@ class Recurrence(Relation):
     """A recurrent module (LSTM, GRU, RNN) on ``x [.., I]``: columns of its input weights may go.
 
     Its states go before a graph is rewritten, by a smaller module (``compacting.states``); a rewrite keeps them all.
-    State ``(layer * D + direction) * H + unit`` of a module with ``D`` directions and ``H`` units is one channel in
-    all results and initial states.
+    States are numbered as in ``channels.recurrent``.
 
     Attributes:
         x: the sequence.
-        others: initial states; all their channels are read.
+        others: initial states, of which the channels of live states are read.
         module: path of the module.
         weights: names of the parameters ``[gates * H, I]`` that multiply ``x``.
         columns: which columns of these may differ from zero.
@@ -158,10 +157,8 @@ class Recurrence(Relation):
         reads = hit(self.read_columns, len(self.columns))
         yield self.x, np.tile(reads, len(nonzero[self.x]) // len(reads))
         for place, other in enumerate(self.others):
-            yield (
-                other,
-                np.ones(len(nonzero[other]), dtype=bool) if self.live is None else self.live[self.initial[place]],
-            )
+            every = np.ones(len(nonzero[other]), dtype=bool)
+            yield other, every if self.live is None else self.live[self.initial[place]]
 
 
 def reads_parameter(flow: Analysed, node: fx.Node) -> bool:

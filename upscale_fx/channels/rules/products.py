@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from upscale_fx.channels.positions import Axes, Positions
+from upscale_fx.channels.recurrent import endings, line_count
 from upscale_fx.channels.relations import Relation
 from upscale_fx.channels.relations.products import Lookup, Product, Recurrence
 from upscale_fx.channels.rules.linear import contraction
@@ -121,31 +122,31 @@ def lookup(op: Operation, source: Any, axis: int) -> Relation | None:
 @register(nn.RNNBase)
 def recurrence(op: Operation) -> Relation | None:
     """``LSTM(x [T, B, I], (h, c))``, described at the getitem of its outputs and last states."""
-    module, x = op.module, op.argument(0, "input")
+    module, x, given = op.module, op.argument(0, "input"), op.argument(1, "hx")
     sequence = op.axes_of(x)
     assert isinstance(module, nn.RNNBase)
     if sequence is None or module.input_size != sequence.shape[-1] or sequence.sizes[-1] is None:
         return None
-    weights = tuple(f"weight_ih_l0{end}" for end in ("", "_reverse") if hasattr(module, f"weight_ih_l0{end}"))
+    if given is x or (isinstance(given, tuple | list) and x in given):
+        return None  # no channel can go of one use alone; a trace makes a copy, a change by hand may not
+    weights = tuple(f"weight_ih_l0{end}" for end in endings(module))
     columns = torch.stack([(getattr(module, name) != 0).any(dim=0) for name in weights]).any(dim=0)
     others = tuple(node for node in op.tensors if node is not x)
     relation = Recurrence(x, others, str(op.call.target), weights, columns.cpu().numpy(), op.call)
-    reason = _why_states_stay(op, module, x)
-    if reason:
+    if reason := _why_states_stay(op, module, given):
         return replace(relation, reason=reason)
     _, path = call_of(op.node, op.values)
-    lines = module.num_layers * (2 if module.bidirectional else 1)
     states = _states_of(module, op.axes, path == [0])
     initial = [_states_of(module, axes, False) for axes in map(op.axes_of, others) if axes is not None]
     known = [one for one in initial if one is not None]
     if states is None or len(known) < len(others):
-        return replace(relation, reason=f"its states do not have the shape [{lines}, .., {module.hidden_size}]")
+        shape = f"[{line_count(module)}, .., {module.hidden_size}]"
+        return replace(relation, reason=f"its states do not have the shape {shape}")
     return replace(relation, states=states, initial=tuple(known))
 
 
-def _why_states_stay(op: Operation, module: nn.RNNBase, x: Any) -> str:
+def _why_states_stay(op: Operation, module: nn.RNNBase, given: Any) -> str:
     """Why the states of a recurrent module all stay, as far as module and arguments show; empty if they may go."""
-    given = op.argument(1, "hx")
     if type(module) not in (nn.RNN, nn.LSTM, nn.GRU):
         return f"{type(module).__name__} is a class of its own, which may use its states in other ways"
     if module.proj_size:
@@ -154,15 +155,12 @@ def _why_states_stay(op: Operation, module: nn.RNNBase, x: Any) -> str:
         return "its weights are computed from other parameters"
     if isinstance(given, fx.Node) and op.axes_of(given) is None:
         return "its initial states are passed as a tuple that something else made"
-    if isinstance(given, tuple | list) and x in given:
-        return "its sequence is its initial state too"
     return ""
 
 
 def _states_of(module: nn.RNNBase, axes: Axes, sequence: bool) -> Positions | None:
     """The state at every position of a sequence of outputs, or of initial or last states; None: unknown."""
-    directions = 2 if module.bidirectional else 1
-    lines, units, shape = module.num_layers * directions, module.hidden_size, axes.shape
+    directions, lines, units, shape = len(endings(module)), line_count(module), module.hidden_size, axes.shape
     numbers = np.arange(lines * units, dtype=np.int64).reshape(lines, units)
     last, every = numbers[-directions:].reshape(-1), numbers.reshape(lines, *[1] * (len(shape) - 2), units)
     shown = last if sequence else every

@@ -15,8 +15,8 @@ from upscale_fx.compacting.rewrite.misaligned import Misaligned
 from upscale_fx.compacting.rewrite.rewriter import Rewriter
 from upscale_fx.compacting.rewrite.selection import grid_around, selection
 
-#: A concatenation copies anyway; up to this many pieces of one operand it may also reorder. With as many more than
-#: two of each operand, all of them are reordered at once, after it.
+#: A concatenation copies anyway, so up to this many pieces of one operand may also reorder it. If all pieces are more
+#: than this many beside two of each operand, operands are read in their own orders, and the result is reordered once.
 _MOST_PIECES = 16
 
 
@@ -185,9 +185,8 @@ def _move_cat(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
         owner[flow.index[layout] >= 0] = k
     lines = np.moveaxis(owner, axis, 0).reshape(layout.shape[axis], -1)
     if np.any(lines != lines[:, :1]):
-        shares = np.sort(
-            lines, axis=0
-        )  # where lines differ in how many channels they take of which part, no order helps
+        # Where lines differ in how many channels they take of which part, no order helps.
+        shares = np.sort(lines, axis=0)
         raise Misaligned(node, certain=bool(np.any(shares != shares[:, :1])))
     parts: list[tuple[fx.Node, Positions]] = []
     for k, columns in _runs(lines[:, 0]):

@@ -189,15 +189,13 @@ def _needing(
 ) -> list[set[int]]:
     """For each consumer the consumers that read its output channels, followed from value to value."""
     owner: dict[fx.Node, list[int]] = {}
-    inside: dict[
-        fx.Node, set[int]
-    ] = {}  # readers inside of a recurrent module, by the result that shows what they read
+    # Readers inside of recurrent modules, by the result that shows what they read.
+    inside: dict[fx.Node, set[int]] = {}
     for number, consumer in enumerate(consumers):
         for site in consumer.sites:
             owner.setdefault(site, []).append(number)
-        for reading in consumer.readings:
-            if reading.node in reading.values:
-                inside.setdefault(reading.node, set()).add(number)
+        for reading in consumer.readings if consumer.recurrent else ():
+            inside.setdefault(reading.node, set()).add(number)
     needing: list[set[int]] = []
     for consumer, made in zip(consumers, outputs, strict=True):
         seen: set[fx.Node] = set()

@@ -29,6 +29,7 @@ class Consumer:
         homes: the number of the tensor that each channel belongs to.
         readings: the reading of every call, in the order of ``sites``; empty if no value shows what is read.
         unfitted: why its weights are never refitted; empty if they may be.
+        recurrent: whether it reads states inside of a recurrent module; its sites are results that show these states.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Consumer:
     homes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     readings: list[Reading] = field(default_factory=list)
     unfitted: str = ""
+    recurrent: bool = False
 
     @property
     def count(self) -> int:
@@ -118,6 +120,7 @@ def merged(calls: Sequence[Consumer]) -> Consumer:
         homes,
         [r.placed(place, total) for call, place in zip(calls, places, strict=True) for r in call.readings],
         first.unfitted,
+        first.recurrent,
     )
 
 

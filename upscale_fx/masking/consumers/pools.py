@@ -56,7 +56,7 @@ def own_pools(removals: Sequence[Removal], scores: Sequence[Scores]) -> list[Poo
 
     States of recurrent modules go only if nothing reads them: their readers share one set.
     """
-    states = {i for removal in removals if removal.consumer.unfitted for i in removal.consumer.channels.tolist()}
+    states = {i for removal in removals if removal.consumer.recurrent for i in removal.consumer.channels.tolist()}
     pools = shared_pools(removals, scores, only=states) if states else []
     for number, removal in enumerate(removals):
         blocks = removal.consumer.blocks

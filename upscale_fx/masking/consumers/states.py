@@ -11,6 +11,7 @@ from upscale_fx.analysis.barriers import held, why_states_stay
 from upscale_fx.analysis.dataflow import Dataflow
 from upscale_fx.analysis.stored import Cut
 from upscale_fx.channels.positions import Mask, Positions
+from upscale_fx.channels.recurrent import endings, line_count, recurrent_module
 from upscale_fx.channels.relations.products import Recurrence
 from upscale_fx.masking.consumers.consumer import Consumer
 from upscale_fx.masking.consumers.readings import Operand, Reading
@@ -45,8 +46,7 @@ def state_consumers(
     for call, found in results.items():
         path = found[0][1].module
         free = ~np.logical_or.reduce([held_states[c] for c in results if c.target == call.target])
-        module = flow.module.get_submodule(path)
-        assert isinstance(module, nn.RNNBase)
+        module = recurrent_module(flow.module, path)
         lines = free.reshape(-1, module.hidden_size)
         if stays[call] or not lines.any(axis=1).all():
             continue
@@ -70,9 +70,8 @@ def _consumer(
     path: str, module: nn.RNNBase, found: list[tuple[fx.Node, Recurrence]], line: int, units: Positions
 ) -> Consumer:
     """The consumer of some states of one layer and direction."""
-    directions, hidden = 2 if module.bidirectional else 1, module.hidden_size
-    layer, direction = divmod(line, directions)
-    ends = ("", "_reverse")[:directions]
+    ends, hidden = endings(module), module.hidden_size
+    layer, direction = divmod(line, len(ends))
     columns = [(f"weight_hh_l{layer}{ends[direction]}", units)]
     if layer + 1 < module.num_layers:
         columns += [(f"weight_ih_l{layer + 1}{end}", direction * hidden + units) for end in ends]
@@ -82,9 +81,12 @@ def _consumer(
         entries = (np.arange(rows, dtype=np.int64) * inputs)[None] + read[:, None]
         cuts.append(Cut(f"{path}.{name}" if path else name, entries, (rows, inputs)))
     node, readings = _readings(found, line * hidden + units)
-    blocks = np.full(len(units), line, dtype=np.int64) if directions * module.num_layers > 1 else None
+    blocks = np.full(len(units), line, dtype=np.int64) if line_count(module) > 1 else None
     every = np.ones(len(units), dtype=bool)
-    return Consumer(cuts[0].target, "weight", [node], cuts, every, blocks, units, readings=readings, unfitted=_UNFITTED)
+    return Consumer(
+        cuts[0].target, "weight", [node], cuts, every, blocks, units,
+        readings=readings, unfitted=_UNFITTED, recurrent=True,
+    )  # fmt: skip
 
 
 def _readings(found: list[tuple[fx.Node, Recurrence]], wanted: Positions) -> tuple[fx.Node, list[Reading]]:
