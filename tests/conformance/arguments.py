@@ -8,6 +8,12 @@ ARGUMENTS = [
         "permutations; numbers of edges (triplets); faces `[3, F]`",
         "`tracing/test_indices.py`, `test_axes.py`",
     ),
+    (
+        "embedding tables read whole",
+        "`conv(emb.weight, edge_index)`: LightGCN, GCN, GAT, SAGE, RGCN with DistMult; tables one below the other; "
+        "normalised, with dropout; returned besides",
+        "`tracing/test_node_tables.py`, `masking/test_tables.py`",
+    ),
     ("k of the nodes", "`topk` and k-NN up to 137 (examples grow)", "`tracing/test_indices.py`"),
     (
         "a fixed number of nodes",

@@ -64,6 +64,11 @@ def entry(x: Tensor) -> Tensor:
     return x
 
 
+def rows_of(table: Tensor) -> Tensor:
+    """Return a parameter whose first axis numbers nodes; its example values have different numbers of rows."""
+    return table
+
+
 def _may_overwrite(x: Tensor) -> bool:
     """Whether no gradient needs the old values, and autocast cannot change the dtype of the result."""
     return not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)

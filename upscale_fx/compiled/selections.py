@@ -1,5 +1,7 @@
 """Rows that are selected by value (``nonzero``): their number depends on the data, so it must differ between examples.
 
+So must that of a parameter with a row per node (``rows_of``), whose rows are no channels.
+
 ``nonzero`` may select as many rows in both example graphs, for instance 0; then the row axis looks like a fixed width.
 In this case the second example gets one more row. It stays legal, because a row may be selected twice.
 """
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from upscale_fx.compiled.calls import target_name
 
-_SELECTING = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
+_SELECTING = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "rows_of")
 
 
 def selects_rows(target: Any) -> bool:

@@ -17,12 +17,13 @@ from upscale_fx.errors import AmountError
 from upscale_fx.masking.options import Amount, MaskOptions, check_one_goal
 from upscale_fx.passes.base import Callback
 from upscale_fx.pruning.evaluation import Evaluate
+from upscale_fx.pruning.first_batch import trace_like
 from upscale_fx.pruning.once import CompactOptions, compact_once, plan_of, prune_once
 from upscale_fx.pruning.optimization import optimized
 from upscale_fx.pruning.steps import Between, StepOptions, check_in_steps, prune_in_steps
 from upscale_fx.pruning.target import TargetOptions, prune_to_target, target_of
 from upscale_fx.tracing.stated_axes import StatedAxes
-from upscale_fx.tracing.trace import trace_like, trace_model
+from upscale_fx.tracing.trace import trace_model
 
 Model = TypeVar("Model", bound=nn.Module)
 

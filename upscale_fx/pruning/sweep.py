@@ -26,13 +26,13 @@ from upscale_fx.masking.allocation.budget import Budget
 from upscale_fx.masking.allocation.call_rows import CallRows, rows_in_call
 from upscale_fx.masking.options import check_amount
 from upscale_fx.pruning.evaluation import Evaluate, score_of
+from upscale_fx.pruning.first_batch import trace_like
 from upscale_fx.pruning.prune import Example, PruneOptions, optimize_model, prune_model
 from upscale_fx.reports.latency import latencies
 from upscale_fx.reports.sweep_row import SweepRow
 from upscale_fx.reports.sweep_table import Sweep
 from upscale_fx.tracing.describe import bind_examples
 from upscale_fx.tracing.stated_axes import StatedAxes
-from upscale_fx.tracing.trace import trace_like
 
 __all__ = ["Sweep", "SweepRow", "sweep"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import fx, nn
 
-from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
@@ -29,20 +28,20 @@ from upscale_fx.compiled.ownership import check_model, own_copy, without_caches
 from upscale_fx.compiled.progress import stage, stages
 from upscale_fx.compiled.record import GraphRecord, TracedModel
 from upscale_fx.compiled.record.graph import RECORD
-from upscale_fx.compiled.signatures import signature_of, with_entry
+from upscale_fx.compiled.signatures import with_entry
 from upscale_fx.compiled.source_lines import line_of, line_of_forward
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.check_trace import check_trace, note_types, run_with
-from upscale_fx.tracing.describe import describe_inputs, takes_objects
+from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modules.hooks import drop_observers, without_traced_hooks
 from upscale_fx.tracing.modules.modes import DifferentGraphs, merge_modes
 from upscale_fx.tracing.modules.parts import attached, eval_parts, modes_after_switch, part_paths
 from upscale_fx.tracing.modules.state import State, carried_over, dependence
+from upscale_fx.tracing.modules.tables import node_tables
 from upscale_fx.tracing.modules.watched_modes import READ_BEFORE
 from upscale_fx.tracing.objects.apart import refused_attribute
-from upscale_fx.tracing.objects.matrices import gives_matrices
 from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.proxy import CannotTrace
 from upscale_fx.tracing.stated_axes import StatedAxes
@@ -95,6 +94,7 @@ def _trace_model(
         accepted = fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated), state)
     try:
         traced = _traced(model, root, accepted, method, state)
+        traced = _traced_by_rows(model, traced, accepted, method) or traced
     except TraceError:
         other = _traced_less_dynamic(model, accepted, method)
         if other is None:
@@ -121,14 +121,33 @@ def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs, method: str) -> 
     return None
 
 
-def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str, state: State) -> CompiledGNN:
-    """Trace ``root``, a copy of the model in ``state``, with arguments as described."""
+def _traced_by_rows(model: nn.Module, traced: CompiledGNN, inputs: ModelInputs, method: str) -> CompiledGNN | None:
+    """Trace again with parameters that have a row per node as rows; None if there are none, or the model refuses."""
+    tables = node_tables(traced)
+    if tables:
+        root = without_caches(own_copy(with_entry(model, method)))
+        with suppress(TraceError, InputError):
+            again = _traced(model, root, inputs, method, State(root), tables)
+            return None if tables & node_tables(again) else again
+    return None
+
+
+def _traced(
+    model: nn.Module,
+    root: nn.Module,
+    inputs: ModelInputs,
+    method: str,
+    state: State,
+    tables: Collection[str] = (),
+) -> CompiledGNN:
+    """Trace ``root``, a copy of the model in ``state``, with arguments as described; see :func:`traced_with`."""
     stage("tracing")
     drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
     with recorded() as reads:
-        graph, read, skipped = traced_with(root, inputs, (), state)
+        graph, read, skipped = traced_with(root, inputs, (), state, tables)
         results = graph.output_node().meta[RESULTS]
-        modes = merge_modes(graph, read, root, lambda trained: _traced_alike(root, inputs, trained, results, state))
+        alike = partial(_traced_alike, root, inputs, results=results, state=state, tables=tables)
+        modes = merge_modes(graph, read, root, alike)
     for node in graph.nodes:
         node.meta.pop(READ_BEFORE, None)
     if refused := refused_attribute(inputs, reads):
@@ -161,7 +180,12 @@ def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str,
 
 
 def _traced_alike(
-    root: nn.Module, inputs: ModelInputs, trained: Collection[str], results: Any, state: State
+    root: nn.Module,
+    inputs: ModelInputs,
+    trained: Collection[str],
+    results: Any,
+    state: State,
+    tables: Collection[str],
 ) -> tuple[fx.Graph, Collection[str]]:
     """Trace as :func:`traced_with`, with some modules in ``train()``.
 
@@ -170,7 +194,7 @@ def _traced_alike(
         DifferentGraphs: forward() then returns another type.
     """
     try:
-        graph, read, _ = traced_with(root, inputs, trained, state)
+        graph, read, _ = traced_with(root, inputs, trained, state, tables)
     except TraceError:
         raise
     except Exception as error:
@@ -181,9 +205,9 @@ def _traced_alike(
 
 
 def traced_with(
-    root: nn.Module, inputs: ModelInputs, trained: Collection[str], state: State
+    root: nn.Module, inputs: ModelInputs, trained: Collection[str], state: State, tables: Collection[str] = ()
 ) -> tuple[fx.Graph, Collection[str], tuple[str, ...]]:
-    """Trace ``root`` with the modules of some paths in ``train()``, the others in ``eval()``.
+    """Trace ``root`` with the modules of some paths in ``train()``, the others in ``eval()``; ``tables`` as rows.
 
     Afterwards it is put back to ``state``.
 
@@ -205,6 +229,7 @@ def traced_with(
             f"as in out, h = model(x, edge_index, h), or set it anew at the beginning of every forward()"
         )
     tracer = GraphTracer(replace_builtins=False, observed=changed)
+    tracer.tables = tables
     try:
         with in_modes(root, trained), undisturbed(root):
             try:
@@ -212,6 +237,7 @@ def traced_with(
             except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
                 state.restore()
                 tracer = GraphTracer(observed=changed)
+                tracer.tables = tables
                 graph = tracer.trace(root, inputs)
             state.adopt(root, tracer.tensor_attrs.values())  # tensors that forward() makes, and the graph reads
             return graph, tracer.modes.read_by_forward, tuple(dict.fromkeys(tracer.skipped_assertions))
@@ -267,27 +293,3 @@ def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapp
             if isinstance(traced, TensorSpec) and (not isinstance(spec, TensorSpec) or traced.shape != spec.shape):
                 shape = spec.shape if isinstance(spec, TensorSpec) else spec
                 raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
-
-
-def trace_like(
-    model: nn.Module,
-    example_inputs: Any,
-    example_kwargs: Mapping[str, Any] | None,
-    calibration: Batches | None,
-    transform: Callable[[Any], Any] | None,
-    stated: StatedAxes | None = None,
-    method: str = "forward",
-) -> CompiledGNN:
-    """Trace a model; if this needs an example and there is none, take the first calibration batch."""
-    has_example = example_inputs is not None or example_kwargs is not None
-    check_model(model)
-    entry = model if isinstance(model, CompiledGNN) else with_entry(model, method)
-    if has_example or calibration is None:
-        return trace_model(model, example_inputs, example_kwargs, stated=stated, method=method)
-    batch = next(iter(calibration))
-    batch = batch if transform is None else transform(batch)
-    if not takes_objects(entry) and not gives_matrices(batch, signature_of(entry).parameters):
-        with suppress(InputError, TraceError):  # of objects and matrices, the data says what they hold
-            return trace_model(model, stated=stated, method=method)
-    arguments = arguments_of(batch, entry)
-    return trace_model(model, *arguments, stated=stated, method=method)

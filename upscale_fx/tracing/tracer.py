@@ -10,6 +10,7 @@ import operator
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import chain
 from threading import get_ident
 from typing import Any
 
@@ -57,6 +58,8 @@ from upscale_fx.tracing.wrapped import wrappers_opened
 class GraphTracer(InPlaceTracer):
     """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
 
+    tables: Collection[str] = ()  # parameters with a row per node
+
     def __init__(self, replace_builtins: bool = True, observed: Collection[str] = ()) -> None:
         super().__init__(observed)
         self.replace_builtins = replace_builtins  # replace int, len, min and max in the model's own Python modules too
@@ -74,12 +77,8 @@ class GraphTracer(InPlaceTracer):
         self.root, self._thread = root, get_ident()
         self.graph = fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {}
-        self._names: dict[int, str] = {}
-        for name, value in (
-            *root.named_parameters(remove_duplicate=False),
-            *root.named_buffers(remove_duplicate=False),
-        ):
-            self._names.setdefault(id(value), name)
+        stored = chain(root.named_parameters(remove_duplicate=False), root.named_buffers(remove_duplicate=False))
+        self._names = {id(value): name for name, value in reversed(list(stored))}  # the first name of each
         self._paths = {id(module): path for path, module in root.named_modules()}
         arguments = self._placeholders(inputs)
         recorded = (*BUILT_IN, *FUNCTIONS, *CONSTRUCTORS, *TAKE_GRADIENTS, *OPAQUE_FUNCTIONS)
@@ -175,8 +174,11 @@ class GraphTracer(InPlaceTracer):
             return value
         if name not in self._attributes:
             node = self.create_node("get_attr", name, (), {})
-            self._attributes[name] = ExampleProxy(node, self, (value.detach(), value.detach()))
-            self._attributes[name].observed = name in self.observed
+            found = ExampleProxy(node, self, (value.detach(), value.detach()))
+            found.observed = name in self.observed
+            if name in self.tables:
+                found = self.create_proxy("call_function", functions.rows_of, (found,), {})
+            self._attributes[name] = found
         return self._attributes[name]
 
     # Recording ---------------------------------------------------------------------------------------------------

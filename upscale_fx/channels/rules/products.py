@@ -19,6 +19,7 @@ from upscale_fx.channels.relations.products import Lookup, Product, Recurrence
 from upscale_fx.channels.rules.linear import contraction
 from upscale_fx.channels.rules.operation import Operation
 from upscale_fx.channels.rules.registry import call_of, register
+from upscale_fx.compiled import functions
 
 
 @register(torch.matmul, torch.mm, torch.bmm, operator.matmul, "matmul", "mm", "bmm")
@@ -90,6 +91,13 @@ def _product(op: Operation, left: Any, right: Any, a: str, b: str, result: str) 
 def embedding(op: Operation) -> Relation | None:
     """``embedding(index [..], weight [V, C])``: rows of the weight."""
     return lookup(op, op.argument(1, "weight"), 0)
+
+
+@register(functions.rows_of)
+def rows_of(op: Operation) -> Relation | None:
+    """All rows of a table ``[V, C]``."""
+    table = op.axes_of(source := op.argument(0))
+    return None if table is None else Lookup(source, table.everything(), 0)
 
 
 def lookup(op: Operation, source: Any, axis: int) -> Relation | None:
