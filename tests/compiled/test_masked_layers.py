@@ -153,7 +153,7 @@ def test_masks_of_a_shared_module_belong_to_its_first_path():
             return self.head(self.second(self.first(x).relu()).relu())
 
     gm = upscale_fx.trace(Shared().double())
-    with pytest.raises(upscale_fx.PartError, match="second path of a module"):
+    with pytest.raises(upscale_fx.PartError, match="second path of 'first': add 'weight_orig' to that module"):
         prune.l1_unstructured(gm.second, "weight", 0.5)
     prune.l1_unstructured(gm.first, "weight", 0.5)
     x = torch.randn(10, 16, dtype=torch.float64)

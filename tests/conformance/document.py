@@ -64,7 +64,6 @@ def page() -> str:
     parts.append(
         f"## Other modules, and convolutions as users write them\n\n{_table(sorted(set(rows) - known), rows)}\n"
     )
-    parts.append("## Kinds of calls and parts\n\n" + _pairs("kind", "held by", sorted(KINDS.items())) + "\n")
     refused = {(case.module, case.why) for case in CASES if case.expect == "refused"}
     parts.append("## Refused: these cannot be traced\n\n" + _pairs("layer", "reason", sorted(refused)) + "\n")
     parts.append("## Not covered\n\n" + _pairs("module", "reason", sorted(LEFT_OUT.items())) + "\n")

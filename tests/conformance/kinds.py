@@ -12,6 +12,8 @@ KINDS = {
     "State kept on self, caches: harmless, or refused by name": "tests/tracing/test_kept_state.py",
     "Compiled, scripted, checkpointed, wrapped parts; hooks; parametrisations": "tests/tracing/test_wrapped.py",
     "Squeezes, in-place calls, attention, complex numbers, gathers, assertions": "tests/tracing/test_rewrites.py",
+    "States of LSTM, GRU and RNN that nothing reads (24)": "tests/compacting/test_recurrent_states.py",
+    "Weights that are parts of a parameter, by several indices (8)": "tests/compacting/test_indexed_parameters.py",
     "Bugs of upscale_fx: an InternalError with the place and the way out": "tests/errors/test_internal.py",
     "branches, numbers, generators: refused with a remedy that works (19)": "tests/tracing/test_remedies.py",
 }

@@ -183,11 +183,7 @@ def arguments_of(
             return apart
     elif isinstance(value, BaseData):
         return _attributes_of(value, model, signature)
-    elif (
-        (is_object(value) or is_named_tuple(value))
-        and len(signature.parameters) == 1
-        and not (type(value) is tuple and len(value) == 1)
-    ):
+    elif _is_only_argument(value, signature):
         return ((value,), {}) if not isinstance(value, list) else (tuple(value), {})
     if not isinstance(value, tuple | list | Mapping | Tensor):
         raise InputError(
@@ -210,10 +206,17 @@ def arguments_of(
     return args, kwargs
 
 
+def _is_only_argument(value: Any, signature: inspect.Signature) -> bool:
+    """Whether a batch is itself the one argument, an object; ``(data,)`` is a tuple of arguments, as of tensors."""
+    is_argument = is_object(value) or is_named_tuple(value)
+    return is_argument and len(signature.parameters) == 1 and not (type(value) is tuple and len(value) == 1)
+
+
 def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Return the arguments of a graph whose model takes objects; None if the batch holds the graph's own arguments."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
+    # Where matrices are the only objects, a batch holds arguments by name, as for a model of tensors.
     only_matrices = all(parts.kind.layout for parts in inputs.objects.values())
     if isinstance(value, Mapping) and (only_matrices or not is_object(value)):
         kwargs = dict(value)
@@ -236,8 +239,8 @@ def _taken_apart(value: Any, inputs: ModelInputs) -> tuple[tuple[Any, ...], dict
 def _named_in(data: BaseData, inputs: ModelInputs) -> dict[str, Any]:
     """Return the arguments that a Data object has; its ``edge_index`` for a sparse matrix that it lacks."""
     found = {name: data[name] for name in inputs.call if name in data}
-    for name in inputs.objects.keys() - found.keys():
-        found |= {name: data["edge_index"]} if "edge_index" in data else {}
+    if "edge_index" in data:
+        found |= dict.fromkeys(inputs.objects.keys() - found.keys(), data["edge_index"])
     return found
 
 

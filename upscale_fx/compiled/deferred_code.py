@@ -63,7 +63,7 @@ class DeferredCode(fx.GraphModule):
         """Write the code of the graph as it is now."""
         graph = self.__dict__["_graph"]
         self._coded: tuple[ListedNode, ...] = list_nodes(graph)
-        self.__dict__["_graph"] = self.graph_of_code()
+        self.__dict__["_graph"] = self.graph_of_code()  # FX writes the code of the graph that it finds there
         try:
             return super().recompile()
         finally:

@@ -21,11 +21,10 @@ from upscale_fx.compiled.layers.calls import with_layers
 from upscale_fx.compiled.layers.copies import copied_fields, targets_of
 from upscale_fx.compiled.objects.arguments import built
 from upscale_fx.compiled.objects.calls import prepares_calls, with_objects
-from upscale_fx.compiled.parts import Part, Switching, make_parts, set_modes, switch_as_model
+from upscale_fx.compiled.parts import Part, Switching, copy_modes, make_parts, refuse_training, switch_as_model
 from upscale_fx.compiled.record import GraphRecord, NodeRecord
 from upscale_fx.compiled.record.graph import RECORD
 from upscale_fx.compiled.record.nodes import copied_graph, graph_of, record_nodes
-from upscale_fx.errors import ModeError
 
 # Attributes that GraphModule makes from the graph, so that a pickle need not hold them.
 _DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_replace_hooks", "_create_node_hooks",
@@ -42,9 +41,9 @@ class CompiledGNN(Switching, DeferredCode):
 
     def train(self, mode: bool = True) -> CompiledGNN:
         """Switch dropout and batch norm; raises ModeError if the graph is right in ``eval()`` only."""
-        record = self.__dict__.get("meta", {}).get(RECORD)
-        if mode and record is not None and record.eval_only:
-            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
+        record = _record_if_made(self)
+        if mode and record is not None:
+            refuse_training("graph", record.eval_only)
         super().train(mode)
         if record is not None:
             switch_as_model(self, record.after_switch.get("", {}), mode)
@@ -52,14 +51,14 @@ class CompiledGNN(Switching, DeferredCode):
 
     def check_can_train(self) -> None:
         """Raise a ModeError if the graph is right in ``eval()`` only."""
-        record = self.__dict__.get("meta", {}).get(RECORD)
-        if record is not None and record.stays_in_eval(""):
-            raise ModeError(f"this graph was traced for eval() only and cannot be trained: {record.eval_only}")
+        record = _record_if_made(self)
+        if record is not None:
+            refuse_training("graph", record.stays_in_eval(""))
 
     def get_extra_state(self) -> Tensor | None:
         """Return the digest ``[17]`` of the layout of the channels; None if all parameters are whole and in place."""
         names = {name for name, _ in (*self.named_parameters(remove_duplicate=False), *self.named_buffers())}
-        return fingerprint(self.__dict__.get("meta", {}).get(RECORD), names)
+        return fingerprint(_record_if_made(self), names)
 
     def set_extra_state(self, state: Any) -> None:
         """Compare the digest of a state with the graph's own; raises StateError if they differ."""
@@ -97,7 +96,7 @@ class CompiledGNN(Switching, DeferredCode):
         code = super().write_code()
         for made in ("_graphs_without_types", FOLLOWED):  # of the graph as it was
             self.__dict__.pop(made, None)
-        record = self.__dict__.get("meta", {}).get(RECORD)
+        record = _record_if_made(self)
         if record is not None and record.plain is not None:
             type(self).forward = with_transforms(type(self).forward)
         if record is not None and prepares_calls(record):
@@ -106,7 +105,7 @@ class CompiledGNN(Switching, DeferredCode):
 
     def graph_of_code(self) -> fx.Graph:
         """The graph, with calls of modules in the place of functions that read their tensors."""
-        return with_layers(self, self.graph, self.__dict__.get("meta", {}).get(RECORD))
+        return with_layers(self, self.graph, _record_if_made(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # FX's own pickling traces the generated code again, which fails for PyG's functions.
@@ -130,6 +129,12 @@ def _rebuild(records: Sequence[NodeRecord], body: dict[str, Any]) -> CompiledGNN
 def all_nodes(gm: fx.GraphModule) -> list[fx.Node]:
     """Return the nodes of a graph and of the graphs it calls."""
     return [node for part in gm.modules() if isinstance(part, fx.GraphModule) for node in part.graph.nodes]
+
+
+def _record_if_made(gm: CompiledGNN) -> GraphRecord | None:
+    """The record of a graph; None of a structure half, and while FX makes the module."""
+    record: GraphRecord | None = gm.__dict__.get("meta", {}).get(RECORD)
+    return record
 
 
 def record_of(gm: CompiledGNN) -> GraphRecord:
@@ -203,7 +208,7 @@ def make_module(
     module = _made_of(root, graph, meta, as_it_was)
     record: GraphRecord | None = meta.get(RECORD)
     # Set directly: FX makes modules in train mode, and layers keep their own mode.
-    set_modes(module, like or root, record.stays_in_eval if record is not None else lambda path: "")
+    copy_modes(module, like or root, record.stays_in_eval if record is not None else lambda path: "")
     module.__dict__["training"] = training and not (record is not None and record.stays_in_eval(""))
     return module
 
@@ -211,7 +216,7 @@ def make_module(
 def over_same_parameters(gm: CompiledGNN, graph: fx.Graph) -> CompiledGNN:
     """Make a module of another graph that shares the parameters, buffers and modules of ``gm``, only for analysis."""
     module = _made_of(gm, graph, gm.meta)
-    set_modes(module, gm, record_of(gm).stays_in_eval)
+    copy_modes(module, gm, record_of(gm).stays_in_eval)
     return module
 
 

@@ -34,6 +34,12 @@ def refuse_script() -> NoReturn:
     )
 
 
+def refuse_training(what: str, reason: str) -> None:
+    """Raise a ModeError if there is a reason why ``what`` must stay in ``eval()``."""
+    if reason:
+        raise ModeError(f"this {what} was traced for eval() only and cannot be trained: {reason}")
+
+
 class Switching(nn.Module):
     """A module whose own ``training`` is also that of its constants."""
 
@@ -99,8 +105,7 @@ class Part(ComputedOnRead, Switching):
 
     def check_can_train(self) -> None:
         """Raise a ModeError if the graph is right only while this part is in ``eval()``."""
-        if self.eval_only:
-            raise ModeError(f"this part was traced for eval() only and cannot be trained: {self.eval_only}")
+        refuse_training("part", self.eval_only)
 
     def train(self, mode: bool = True) -> Part:
         """Switch the part and all under it; raises ModeError if the graph is right in ``eval()`` only."""
@@ -132,9 +137,11 @@ class SharedPart(nn.Module):
     Modules above it find no parameters in it, so that every parameter keeps one name.
     """
 
-    def __init__(self, target: nn.Module) -> None:
+    def __init__(self, target: nn.Module, first: str) -> None:
+        """Stand for ``target``, whose first path is ``first``."""
         super().__init__()
         self.__dict__["target"] = target
+        self.__dict__["first_path"] = first
 
     def __getattribute__(self, name: str) -> Any:
         own = object.__getattribute__(self, "__dict__")
@@ -151,7 +158,7 @@ class SharedPart(nn.Module):
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Raise a PartError: masks and norms belong to the one module."""
-        raise PartError(f"this is a second path of a module: add '{name}' under its first path")
+        raise PartError(f"this is a second path of '{self.__dict__['first_path']}': add '{name}' to that module")
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Raise an UnsupportedError, as any part does."""
@@ -190,7 +197,7 @@ def make_parts(module: nn.Module, paths: Mapping[str, str]) -> None:
             *above, name = path.split(".")
             owner = _ensure(module, ".".join(above))
             if name not in owner._modules:
-                owner.add_module(name, SharedPart(module.get_submodule(first)))
+                owner.add_module(name, SharedPart(module.get_submodule(first), first))
 
 
 def _ensure(module: nn.Module, path: str) -> nn.Module:
@@ -202,11 +209,11 @@ def _ensure(module: nn.Module, path: str) -> nn.Module:
     return module
 
 
-def set_modes(module: nn.Module, like: nn.Module, eval_only: Callable[[str], str]) -> None:
-    """Put the parts of a graph into the modes that modules of their paths have in ``like``.
+def copy_modes(module: nn.Module, like: nn.Module, eval_only: Callable[[str], str]) -> None:
+    """Put a graph, its parts and the layers that parts became into the modes that their paths have in ``like``.
 
     Args:
-        module: the module of the graph; layers in it keep their own modes.
+        module: the module of the graph; modules that it took over from the model, such as dropouts, keep their modes.
         like: the model, or the graph that this one was made from. A path that it lacks gets the mode of the one above.
         eval_only: by path of a part, why it must stay in ``eval()``; empty if it need not.
     """

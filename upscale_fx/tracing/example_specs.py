@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data.data import BaseData
 
 from upscale_fx.compiled.inputs import SMALL, RowCount, TensorSpec, row_count
-from upscale_fx.compiled.objects.matrices import refused_kind
+from upscale_fx.compiled.objects.matrices import why_refused
 from upscale_fx.errors import InputError
 from upscale_fx.tracing.argument_names import (
     EDGE_INDEX,
@@ -48,7 +48,7 @@ class ExampleSpecs:
                 f"argument '{name}' is a {type(value).__name__}, but a graph takes tensors: give the model a forward "
                 f"of tensors, as in forward(x, edge_index), and call it from one that takes the {type(value).__name__}"
             )
-        if why := refused_kind(value):
+        if why := why_refused(value):
             raise InputError(f"argument '{name}' {why}")
         raise InputError(
             f"argument '{name}' is a {type(value).__name__}, which cannot be traced; pass dense tensors, or the graph "
@@ -70,7 +70,7 @@ class ExampleSpecs:
         return value if symbol is None else RowCount(symbol)
 
     def _tensor_spec(self, name: str, path: Path, value: Tensor) -> TensorSpec:
-        if why := refused_kind(value):
+        if why := why_refused(value):
             raise InputError(f"argument '{name}' {why}")
         row_symbol = next((self.rows.types[key] for key in path if key in self.rows.types), None)
         if is_edge_index(name, value):

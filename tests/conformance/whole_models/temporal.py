@@ -209,14 +209,7 @@ MODELS = [
     Whole("TGCN", SOURCE, lambda: RecurrentGCN(TGCN()), STEP),
     Whole("TGCN unrolled", SOURCE, lambda: Unrolled(TGCN()), UNROLLED),
     Whole("A3TGCN", SOURCE, A3TGCN, SERIES),
-    Whole("DCRNN", SOURCE, lambda: RecurrentGCN(DCRNN()), STEP, below=1, why=STATE),
-    Whole(
-        "DCRNN unrolled",
-        SOURCE,
-        lambda: Unrolled(DCRNN()),
-        UNROLLED,
-        below=1,
-        why="sums of its calls with shared weights hold channels in place",
-    ),
+    Whole("DCRNN", SOURCE, lambda: RecurrentGCN(DCRNN()), STEP),
+    Whole("DCRNN unrolled", SOURCE, lambda: Unrolled(DCRNN()), UNROLLED),
     Whole("LRGCN", SOURCE, lambda: Forecast(LRGCN()), "xs=snapshots edge_index edge_attr=edge_type"),
 ]

@@ -146,16 +146,9 @@ def events(g):
 MODELS = [
     Whole("DyGrEncoder", SOURCE, DyGrEncoder, LSTM),
     Whole("MPNN-LSTM", SOURCE, MPNNLSTM, UNROLLED),
-    Whole(
-        "EvolveGCN-O",
-        SOURCE,
-        EvolveGCN,
-        "x edge_index edge_weight",
-        below=0.9,
-        why="the rows of its weight are the steps of a sequence",
-    ),
+    Whole("EvolveGCN-O", SOURCE, EvolveGCN, "x edge_index edge_weight"),
     Whole("STGCN", SOURCE, STGCN, traffic),
     Whole("ASTGCN", SOURCE, ASTGCN, "X=series A=adj"),
     Whole("TGN embedding", SOURCE, TemporalAttention, events),
-    Whole("GRU before GAT", SOURCE, LateGRU, "x=tokens edge_index", below=0.9, why="states of a GRU keep all channels"),
+    Whole("GRU before GAT", SOURCE, LateGRU, "x=tokens edge_index"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -163,17 +164,18 @@ def _expanded(rw: Rewriter, node: fx.Node, new: fx.Node) -> fx.Node:
 
 
 def _select_of_parameter(rw: Rewriter, node: fx.Node, relation: Movement) -> fx.Node:
-    """One entry along an axis of a parameter (the weight of one relation): the parameter is cut along the others."""
+    """One entry along some axes of a parameter (the weight of a relation): the parameter is cut along the others."""
     flow, layout = relation.flows[0], rw.layouts[node]
-    given = rw.flow.axes[flow.source].shape
+    given, own = rw.flow.axes[flow.source].shape, rw.flow.axes[node].shape
     wanted = flow.index[layout]
     places = np.unravel_index(wanted, given)
-    for axis in range(len(given)):
-        rest = given[:axis] + given[axis + 1 :]
-        if rest == rw.flow.axes[node].shape and len(np.unique(places[axis])) == 1:
-            part = rw.read(flow.source, np.expand_dims(wanted, axis))
-            new = rw.graph.create_node("call_method", "select", (part, axis, 0), {}, node.name)
-            new.meta = dict(node.meta)
+    for axes in combinations(range(len(given)), max(len(given) - len(own), 1)):
+        rest = tuple(size for axis, size in enumerate(given) if axis not in axes)
+        if rest == own and all(len(np.unique(places[axis])) == 1 for axis in axes):
+            new = rw.read(flow.source, np.expand_dims(wanted, axes))
+            for axis in reversed(axes):
+                new = rw.graph.create_node("call_method", "select", (new, axis, 0), {}, node.name)
+                new.meta = dict(node.meta)
             return new
     raise Misaligned(node)
 

@@ -62,8 +62,8 @@ def check_additions(gm: nn.Module, record: GraphRecord) -> None:
                 f"torch.nn.utils.remove_weight_norm()"
             )
     _check_layers(gm)
-    others = [path for path, module in gm.named_modules() if _hooks_beside_masks(module)]
-    if others and _change_values(gm, record):
+    others = [path for path, module in gm.named_modules() if _has_hooks_beside_masks(module)]
+    if others and _hooks_change_values(gm, record):
         raise EditedGraphError(
             f"hooks on modules of this graph ({', '.join(path or 'the graph itself' for path in others[:4])}) change "
             f"what it computes, and graphs are analysed without hooks: remove them, or register them on the model "
@@ -87,16 +87,16 @@ def _check_layers(gm: nn.Module) -> None:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether the graph calls this module; parts cannot be called."""
+    """Whether the graph calls this module; parts, whose classes import this package, cannot be called."""
     return not hasattr(module, "graph_place")
 
 
-def _hooks_beside_masks(module: nn.Module) -> bool:
+def _has_hooks_beside_masks(module: nn.Module) -> bool:
     before = [hook for hook in module._forward_pre_hooks.values() if masked_name(hook) is None]
     return bool(before or module._forward_hooks)
 
 
-def _change_values(gm: nn.Module, record: GraphRecord) -> bool:
+def _hooks_change_values(gm: nn.Module, record: GraphRecord) -> bool:
     """Whether hooks change what a graph computes for an example."""
     arguments = dict(record.inputs.example(SMALL))
     with in_mode(gm, training=False), torch.no_grad(), undisturbed(gm):

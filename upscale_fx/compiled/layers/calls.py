@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.layers.additions import has_hooks
 from upscale_fx.compiled.layers.find import calls_by_owner
-from upscale_fx.compiled.layers.kinds import LAYERS, Call, call_of, made_of
+from upscale_fx.compiled.layers.kinds import LAYERS, Call, layer_call, made_of
 from upscale_fx.compiled.layers.place import REGISTERING, Place, allow_hooks, refuse_hooks
 from upscale_fx.compiled.parts import FusedLinear, Part
 from upscale_fx.compiled.record import GraphRecord
@@ -36,7 +36,7 @@ def with_layers(gm: nn.Module, graph: fx.Graph, record: GraphRecord | None) -> f
     Raises:
         EditedGraphError: the graph called a module with hooks when code was written last, and does not now.
     """
-    layers = called_layers(gm, graph)
+    layers = make_layers(gm, graph)
     _become_parts(gm, gm.__dict__.get("_layers_in_code", frozenset()) - layers.keys())
     gm.__dict__["_layers_in_code"] = frozenset(layers)
     if record is not None and record.plain is not None:
@@ -75,8 +75,8 @@ def _set_places(gm: nn.Module, called: set[str], shown: Sequence[str], record: G
             allow_hooks(taken)
 
 
-def called_layers(gm: nn.Module, graph: fx.Graph) -> dict[str, Call]:
-    """Return the calls of layers by path; parts that can be layers become layers.
+def make_layers(gm: nn.Module, graph: fx.Graph) -> dict[str, Call]:
+    """Turn the parts that a graph can call into layers, and return the calls of all layers by path.
 
     A module that a user put in the place of a layer is one, whatever it is.
     """
@@ -131,7 +131,7 @@ def graph_with_calls(graph: fx.Graph, layers: dict[str, Call]) -> fx.Graph:
     new = copied_graph(graph)
     new._codegen = graph._codegen
     for node in list(new.nodes):
-        call = call_of(node)
+        call = layer_call(node)
         if call is None or call.owner not in layers:
             continue
         if node.target in (memory.linear, functions.add_linear) or call.bias is not None:

@@ -33,6 +33,7 @@ class ComputedOnRead(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            # Users' initialisations ask whether a module can be reset; the parameters must not stay without a word.
             if name == "reset_parameters" and any(value is not None for value in self._parameters.values()):
                 return self._cannot_reset
             if (value := self._computed(name)) is None:

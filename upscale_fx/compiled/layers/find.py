@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from upscale_fx.compiled.layers.kinds import Call, call_of
+from upscale_fx.compiled.layers.kinds import Call, layer_call
 
 
 def calls_by_owner(graph: fx.Graph) -> dict[str, Call]:
@@ -16,7 +16,7 @@ def calls_by_owner(graph: fx.Graph) -> dict[str, Call]:
             continue
         owner = str(node.target).rpartition(".")[0]
         for user in node.users:
-            call = call_of(user)
+            call = layer_call(user)
             if call is None or call.owner != owner or call.x is node or not _alike(found.setdefault(owner, call), call):
                 refused.add(owner)
     return {owner: call for owner, call in found.items() if owner not in refused}

@@ -109,7 +109,7 @@ _KINDS: dict[Any, _Kind] = {
 LAYERS = tuple({kind.module: None for kind in _KINDS.values()})
 
 
-def call_of(node: fx.Node) -> Call | None:
+def layer_call(node: fx.Node) -> Call | None:
     """Return the call of a module that a node is; None if it is none."""
     kind = _KINDS.get(node.target) if node.op == "call_function" else None
     if kind is None or len(node.args) > len(kind.arguments) or not node.kwargs.keys() <= set(kind.arguments):

@@ -71,7 +71,7 @@ class Refusal:
         self.place.refuse(self.what)
 
 
-def hook_text(method: str) -> str:
+def _hook_text(method: str) -> str:
     """What a method registers, for messages."""
     return f"a {method.removeprefix('register_').replace('_', ' ')}"
 
@@ -79,7 +79,7 @@ def hook_text(method: str) -> str:
 def refuse_hooks(module: nn.Module, place: Place) -> None:
     """Let a module that the graph does not call refuse hooks."""
     for method in REGISTERING:
-        module.__dict__[method] = Refusal(place, hook_text(method))
+        module.__dict__[method] = Refusal(place, _hook_text(method))
 
 
 def allow_hooks(module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from upscale_fx.compiled.objects.kinds import (
     kind_of,
     made,
 )
-from upscale_fx.compiled.objects.matrices import EDGES, NODES, edges_given_instead, parts_of, refused_kind
+from upscale_fx.compiled.objects.matrices import EDGES, NODES, edges_given_instead, parts_of, why_refused
 from upscale_fx.compiled.objects.reads import Place, current_reads
 from upscale_fx.errors import InputError
 
@@ -108,12 +108,9 @@ class ObjectParts:
         """Return the edges of a sparse matrix; an ``edge_index`` is taken in its place."""
         given = edges_given_instead(value, self.kind.cls)
         if given is None:
-            if (
-                not is_object(value)
-                or not kind_of(value).layout
-                or isinstance(value, Mapping) != (self.kind.cls is dict)
-            ):
-                what = refused_kind(value) or f"is a {type(value).__name__}"
+            has_entries = is_object(value) and kind_of(value).layout
+            if not has_entries or isinstance(value, Mapping) != (self.kind.cls is dict):
+                what = why_refused(value) or f"is a {type(value).__name__}"
                 raise InputError(f"argument '{text}' must be a {self.kind.name} or an edge_index, and {what}")
             given = parts_of(value, self.kind.layout, NODES in self.parts)
         return {str(part): given[key] for key, part in self.parts.items() if part in wanted and key in given}
@@ -149,10 +146,14 @@ def _member(text: str, key: str) -> str:
     return f"{text}[{key}]" if key.isdigit() else f"{text}.{key}"
 
 
+def matrices_of(objects: Mapping[str, ObjectParts]) -> list[ObjectParts]:
+    """The parts of all sparse matrices, and dictionaries of these, among some objects."""
+    return [matrix for parts in objects.values() for matrix in parts.matrices()]
+
+
 def implied(objects: Mapping[str, ObjectParts]) -> set[str]:
     """The arguments of a graph that a call with an ``edge_index`` may leave out: weights and numbers of nodes."""
-    found = [matrix for parts in objects.values() for matrix in parts.matrices()]
-    return {str(part) for matrix in found for key, part in matrix.parts.items() if key != EDGES}
+    return {str(part) for matrix in matrices_of(objects) for key, part in matrix.parts.items() if key != EDGES}
 
 
 def built(objects: Mapping[str, ObjectParts], arguments: Mapping[str, Any]) -> dict[str, Any]:

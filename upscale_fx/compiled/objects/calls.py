@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from upscale_fx.compiled.layers.calls import called_layers, graph_with_calls
+from upscale_fx.compiled.layers.calls import graph_with_calls, make_layers
 from upscale_fx.compiled.missing_types import Missing, missing_types, text_of, without_types
 from upscale_fx.compiled.objects.arguments import built, has_objects, taken_apart
 from upscale_fx.compiled.objects.implied import with_implied
@@ -82,7 +82,7 @@ def run_without_types(gm: fx.GraphModule, missing: Missing, arguments: Mapping[s
     graphs = gm.__dict__.setdefault("_graphs_without_types", {})
     if missing not in graphs:
         graph = graph_without_types(gm, missing)
-        graphs[missing] = graph if graph is None else graph_with_calls(graph, called_layers(gm, graph))
+        graphs[missing] = graph if graph is None else graph_with_calls(graph, make_layers(gm, graph))
     return run_graph(gm, graphs[missing], arguments)
 
 

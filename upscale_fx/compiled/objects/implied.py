@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
+from upscale_fx.compiled.objects.arguments import matrices_of
 from upscale_fx.compiled.objects.matrices import EDGES, WEIGHTS
 from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.errors import InputError
@@ -25,7 +26,7 @@ def with_implied(inputs: ModelInputs, given: Mapping[str, Any]) -> dict[str, Any
         InputError: they do not follow from what is given.
     """
     more: dict[str, Any] = {}
-    for parts in (matrix for part in inputs.objects.values() for matrix in part.matrices()):
+    for parts in matrices_of(inputs.objects):
         edges = given.get(str(parts.parts[EDGES]))
         for key, part in parts.parts.items():
             name = str(part)

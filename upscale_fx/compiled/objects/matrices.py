@@ -198,8 +198,8 @@ def _is_edge_index(value: Any) -> bool:
     return integral and value.layout == torch.strided and value.dim() == 2 and value.shape[0] == 2
 
 
-def refused_kind(value: Any) -> str:
-    """What to do about a sparse matrix that is no :func:`is_matrix`; empty if it is none."""
+def why_refused(value: Any) -> str:
+    """Why a sparse value is not taken as a graph, and what to pass instead, for messages; empty if it may be."""
     if isinstance(value, SparseTensor):
         return (
             "is a torch_sparse.SparseTensor, with which PyG's layers compute other things than with torch's matrices; "

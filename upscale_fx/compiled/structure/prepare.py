@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.inputs import ModelInputs, RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
+from upscale_fx.compiled.objects.arguments import matrices_of
 from upscale_fx.compiled.objects.matrices import EDGES, holds_matrices, is_matrix
 from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.compiled.structure.arguments import GraphArguments, listed
@@ -67,7 +68,7 @@ def _of_matrix(
     inputs: ModelInputs, structure: StructureModule, edge_index: Any, others: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Return the edges of a sparse matrix, and its weights and sizes among the other arguments."""
-    matrices = [matrix for parts in inputs.objects.values() for matrix in parts.matrices()]
+    matrices = matrices_of(inputs.objects)
     if len(matrices) != 1 or not (is_matrix(edge_index) or holds_matrices(edge_index)):
         return edge_index, dict(others)
     taken = matrices[0].take(edge_index, "edge_index", structure.arguments)

@@ -127,7 +127,7 @@ class MatrixProxy(ExampleProxy):
             row, column, weights = self.row, self.column, self.weights
         else:
             first, second = (self.column, self.row) if kind == "csc" else (self.row, self.column)
-            edges, weights = coalesced(self.tracer, torch.stack([first, second]), self.weights)
+            edges, weights = _coalesced(self.tracer, torch.stack([first, second]), self.weights)
             row, column = (edges[1], edges[0]) if kind == "csc" else (edges[0], edges[1])
         return MatrixProxy(self.tracer, row, column, weights, (self.rows, self.columns), kind)
 
@@ -171,7 +171,7 @@ def pointer(tracer: ProxyTracer, index: Any, count: Any) -> PointerProxy:
     return PointerProxy(made.node, tracer, made.pair, index)
 
 
-def coalesced(tracer: ProxyTracer, edges: Any, weights: Any) -> Any:
+def _coalesced(tracer: ProxyTracer, edges: Any, weights: Any) -> Any:
     """Record PyG's ``coalesce``: edges sorted by their first row, the values of equal ones added."""
     return tracer.create_proxy("call_function", coalesce, (edges, weights), {})
 

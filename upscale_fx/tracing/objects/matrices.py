@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils import _pytree as pytree
 from torch_geometric.data.data import BaseData
 
+from upscale_fx.compiled.objects.arguments import matrices_of
 from upscale_fx.compiled.objects.matrices import EDGES, NODES, SOURCES, TARGETS, is_matrix
 from upscale_fx.tracing.argument_names import ends_of, is_relation
 from upscale_fx.tracing.example_rows import ExampleRows, Path
@@ -20,7 +21,7 @@ def learn_matrices(rows: ExampleRows, apart: Apart, typed: bool) -> None:
     ``typed`` is for matrices by type of edges, of which the features have to be known first; the others are learned
     before all other arguments, as their sizes are sure.
     """
-    for parts in (matrix for part in apart.objects.values() for matrix in part.matrices()):
+    for parts in matrices_of(apart.objects):
         names = {key: str(part) for key, part in parts.parts.items()}
         edges = apart.arguments[names[EDGES]]
         paths: list[Path] = [(key,) for key in edges] if isinstance(edges, dict) else [()]
