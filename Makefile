@@ -20,7 +20,7 @@ help:
 	@echo "make demo     train, prune and compare a graph neural network"
 	@echo "make test     run the tests that take minutes"
 	@echo "make test-all run all of them, as CI does"
-	@echo "make nightly  run all of them with every amount, and with seventy times as many random models"
+	@echo "make nightly  run all of them with every amount, and with 10,200 random models"
 	@echo "make test-versions  run those of make test with the oldest and the newest libraries that will do (12 GB)"
 	@echo "make lint     check style"
 	@echo "make types    check types"
@@ -40,7 +40,7 @@ test-all: $(installed)
 	UPSCALE_FX_EXAMPLES=$(EXAMPLES) $(pytest)
 
 nightly: $(installed)
-	UPSCALE_FX_AMOUNTS=all UPSCALE_FX_EXAMPLES=$$((70 * $(EXAMPLES))) $(pytest)
+	UPSCALE_FX_AMOUNTS=all UPSCALE_FX_EXAMPLES=$$((170 * $(EXAMPLES))) $(pytest)
 
 test-versions:
 	$(PYTHON) tests/versions.py --workers $(WORKERS)

@@ -25,7 +25,7 @@ from upscale_fx.masking.consumers.survey import survey
 from upscale_fx.masking.options import MaskOptions
 from upscale_fx.masking.plan import make_plan
 from upscale_fx.models import JKNet
-from upscale_fx.tracing.trace import trace_like
+from upscale_fx.pruning.first_batch import trace_like
 
 # Calibration graphs of the zoo are small: what that means is a test of its own.
 few_rows = pytest.mark.filterwarnings("ignore:calibration. fewer rows:upscale_fx.UpscaleWarning")

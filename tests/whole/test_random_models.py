@@ -1,7 +1,7 @@
 """Random small models with random zeros in their weights: traced, compacted, pruned they compute what they computed.
 
 ``tests/random_models`` has the grammar. UPSCALE_FX_EXAMPLES says how many programs to try in total (30; `make test-all`
-has 60, `make nightly` 4200) and UPSCALE_FX_SEED tries others. A failure shrinks to a short program and prints it as
+has 60, `make nightly` 10200) and UPSCALE_FX_SEED tries others. A failure shrinks to a short program and prints it as
 the module it stands for.
 """
 
