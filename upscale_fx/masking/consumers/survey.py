@@ -4,6 +4,7 @@ There are three kinds: a *weight* (the input columns of a linear layer, of any r
 (GATv2's attention vector) and a *product* (q·k: masking a channel zeroes the rows of the layers that make it, or the
 columns of embedding tables, as in DistMult). An attention vector that folds into the layer before it (GAT's) is not a
 consumer: its logits need no mask. A weight that several calls share, or that is looked up by relation, is one consumer.
+Weights by which a recurrent module reads its states are consumers too (:mod:`~upscale_fx.masking.consumers.states`).
 """
 
 from __future__ import annotations
