@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,8 @@ def check_inputs(
                     f"trace again with example inputs that contain '{name}'"
                 )
         elif not isinstance(shape, tuple):
-            if type(value) is not type(shape) or value != shape:
+            given = value.item() if isinstance(value, np.generic) else value
+            if type(given) is not type(shape) or given != shape:
                 raise InputError(
                     f"argument '{name}' was {shape!r} when this graph was traced and is built in, got {value!r}; "
                     f"trace again with example inputs that contain {name}={value!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.node import has_side_effect
@@ -57,6 +58,12 @@ def squeeze_rows(x: Tensor, axes: Sequence[int]) -> Tensor:
 def largest_index(index: Tensor) -> Tensor:
     """Return the largest entry of an index, -1 if it is empty; the number of rows is one more."""
     return index.max() if index.numel() else index.new_full((), -1)
+
+
+def numpy_number(name: str, number: float) -> float:
+    """Return a function of NumPy, by its name, of a number: ``np.sqrt(x.size(0))``."""
+    with np.errstate(all="ignore"):
+        return float(getattr(np, name)(number))
 
 
 def entry(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch_geometric.data import Data
@@ -86,7 +87,8 @@ def bind(signature: inspect.Signature, inputs: Any, kwargs: Mapping[str, Any]) -
             f"the example inputs do not fit forward{signature}: {error}; pass one value per argument, as in "
             f"example_inputs=(x, edge_index), example_kwargs={{'batch': batch}}"
         ) from None
-    return dict(bound.arguments)
+    # NumPy's numbers count as Python's: the code of a graph could not spell them
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in bound.arguments.items()}
 
 
 def named_arguments(

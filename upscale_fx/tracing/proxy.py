@@ -13,9 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
+from upscale_fx.compiled import functions
 from upscale_fx.compiled.example_values import Pair
 from upscale_fx.compiled.source_lines import source_line
 from upscale_fx.tracing.assertions import passes_assertion
@@ -33,6 +35,8 @@ _FACTS = frozenset({
     "is_mkldnn", "names", "is_leaf", "is_cpu", "is_mps", "is_xla", "is_xpu", "itemsize",
     "_is_param", "grad", "is_complex",
 })  # fmt: skip
+#: Functions of NumPy that may be called on row counts.
+NUMBERS = ("sqrt", "exp", "log", "log2", "log10", "log1p", "cbrt", "tanh")
 #: Attributes that compute a tensor, and the method that does the same.
 _PROPERTIES = {"T": "t"}
 #: Calls that compare values and return a bool.
@@ -69,6 +73,8 @@ class ProxyTracer(fx.Tracer, ABC):
 class ExampleProxy(fx.Proxy):
     """A proxy with its values on the two example graphs; ``isinstance`` sees the class of these values."""
 
+    __array_priority__ = torch.Tensor.__array_priority__  # NumPy leaves operators to it, as it does to tensors
+
     def __init__(self, node: fx.Node, tracer: ProxyTracer, pair: Pair) -> None:
         super().__init__(node, tracer)
         self.tracer: ProxyTracer = tracer
@@ -103,6 +109,8 @@ class ExampleProxy(fx.Proxy):
         if name in _FACTS:
             return getattr(value, name)
         if not isinstance(value, Tensor):
+            if name in NUMBERS and isinstance(value, int | float):  # NumPy calls them: np.sqrt(x.size(0))
+                return lambda: self.tracer.create_proxy("call_function", functions.numpy_number, (name, self), {})
             attribute = getattr(value, name)  # AttributeError, as the value itself would raise
             return self._method(name) if callable(attribute) else attribute
         if name == "shape":
@@ -233,7 +241,7 @@ def _python_number(pair: Pair) -> str:
 
 def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
     def apply(self: ExampleProxy, other: Any) -> Any:
-        if not isinstance(self.pair[0], Tensor):
+        if not isinstance(self.pair[0], Tensor) or isinstance(other, np.ndarray):  # x *= array makes a new tensor
             return function(self, other)
         return self.tracer.assign(self, function(self, other))
 
@@ -260,25 +268,25 @@ def any_proxy(value: Any) -> bool:
             proxies.append(leaf)
         return leaf
 
-    _map_values(value, look)
+    map_values(value, look)
     return bool(proxies)
 
 
 def example_side(value: Any, side: int) -> Any:
     """Return nested arguments with every proxy replaced by its value on one of the examples."""
-    return _map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
+    return map_values(value, lambda leaf: leaf.pair[side] if is_proxy(leaf) else leaf)
 
 
-def _map_values(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Map like FX's map_aggregate, but a proxy of a tuple is a leaf, and subclasses of tuple are mapped as tuples."""
+def map_values(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Map nested arguments as FX does, but a proxy of a tuple is a leaf, and subclasses of tuple become tuples."""
     if is_proxy(value):
         return function(value)
     if isinstance(value, slice):
-        return slice(*(_map_values(v, function) for v in (value.start, value.stop, value.step)))
+        return slice(*(map_values(v, function) for v in (value.start, value.stop, value.step)))
     if isinstance(value, dict):
-        return {key: _map_values(item, function) for key, item in value.items()}
+        return {key: map_values(item, function) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [_map_values(item, function) for item in value]
+        items = [map_values(item, function) for item in value]
         return (
             items if isinstance(value, list) else (type(value)(*items) if hasattr(value, "_fields") else tuple(items))
         )

@@ -37,6 +37,7 @@ from upscale_fx.tracing.describe import describe_inputs
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modules.hooks import drop_observers, without_traced_hooks
 from upscale_fx.tracing.modules.modes import DifferentGraphs, merge_modes
+from upscale_fx.tracing.modules.names import check_names
 from upscale_fx.tracing.modules.parts import attached, eval_parts, modes_after_switch, part_paths
 from upscale_fx.tracing.modules.state import State, carried_over, dependence
 from upscale_fx.tracing.modules.tables import node_tables
@@ -157,12 +158,14 @@ def _traced(
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
+    parts = part_paths(root, modes.switches)
+    check_names(root, graph, parts)
     record = GraphRecord(
         inputs,
         type(model).__name__,
         eval_only=modes.reason,
         eval_parts=eval_parts(root, modes),
-        parts=part_paths(root, modes.switches),
+        parts=parts,
         after_switch=modes_after_switch(root),
         results=results,
         method=method,

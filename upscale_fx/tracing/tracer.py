@@ -27,6 +27,7 @@ from upscale_fx.compiled.opaque import OPAQUE_FUNCTIONS, OPAQUE_MODULES
 from upscale_fx.compiled.progress import advance
 from upscale_fx.compiled.selections import with_unequal_counts
 from upscale_fx.compiled.source_lines import source_line
+from upscale_fx.tracing.arrays.calls import numpy_call, without_numpy
 from upscale_fx.tracing.constants import is_constant, values_equal
 from upscale_fx.tracing.contexts import set_requires_grad
 from upscale_fx.tracing.in_place import InPlaceTracer
@@ -196,7 +197,7 @@ class GraphTracer(InPlaceTracer):
         if isinstance(a, dict):
             return {key: self.create_arg(item) for key, item in a.items()}
         try:
-            return super().create_arg(a)
+            return super().create_arg(without_numpy(a))
         except NameError:
             raise CannotTrace(
                 "a parameter is read that no module of the model holds: register layers (nn.ModuleList, not a list), "
@@ -209,6 +210,9 @@ class GraphTracer(InPlaceTracer):
         """Record one operation, unless its result is a constant of the model."""
         if target == "backward" or target in TAKE_GRADIENTS:
             raise CannotTrace(gradients_text(target))
+        result = numpy_call(self, kind, target, args, kwargs)
+        if result is not NotImplemented:
+            return result
         result = matrix_call(self, target, args, kwargs)
         if result is not NotImplemented:
             return result

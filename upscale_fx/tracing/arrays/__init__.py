@@ -1,0 +1,1 @@
+"""NumPy's numbers and arrays in a trace: calls with them are recorded with Python's numbers and constant tensors."""
