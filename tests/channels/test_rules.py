@@ -28,6 +28,7 @@ UNREACHABLE = {
     F.tanh: "calls Tensor.tanh",
     F.sigmoid: "calls Tensor.sigmoid",
     functions.gather_channels: "compaction makes it; compacting attention models a second time meets it",
+    functions.rows_of: "tracing makes it where a parameter has a row per node, see test_node_tables",
     functions.place_channels: "compaction makes it where recurrent states go",
     statistics.approximate_layer_norm: "a pass makes it; not exact, see test_approximate_norms",
     statistics.approximate_normalize: "likewise",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -20,7 +19,11 @@ from upscale_fx.errors import InputError
 from upscale_fx.tracing.modules.gradients import refusal_of_gradients
 from upscale_fx.tracing.modules.state import State
 from upscale_fx.tracing.objects.apart import refused_attribute
-from upscale_fx.tracing.variants import variants
+from upscale_fx.tracing.sizes.tried import TriedSizes, made_alike
+from upscale_fx.tracing.variants import fixed_variants, open_variants
+
+#: The most descriptions of which variants are tried.
+_VARIED = 3
 
 
 def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: State) -> ModelInputs:
@@ -34,19 +37,43 @@ def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: Sta
     """
     stage("running examples")
     candidates = list(described)
+    tried: dict[Hashable, Exception | None] = {}
+    changing: set[Hashable] = set()
+
+    def refusal_at(inputs: ModelInputs, rows: dict[str, int]) -> Exception | None:
+        key = (rows["N"], made_alike(inputs, rows))
+        if key not in tried:
+            tried[key] = run_refusal(root, inputs, rows, state)
+            changing.update([key] * state.changed)
+        return tried[key]
+
+    sizes = TriedSizes(lambda inputs: refusal_at(inputs, SMALL))
     failure: Exception | None = None
-    for inputs in chain(candidates, *map(variants, islice(candidates, 3))):
+    for base, inputs in _to_try(candidates):
+        if failure is not None and sizes.exclude(base, inputs):
+            continue
         with recorded() as reads:
-            refusal = refusal_of(root, inputs, state)
+            refusal = refusal_at(inputs, SMALL) or refusal_at(inputs, LARGE)
         if refusal is not None and (attribute := refused_attribute(inputs, reads)):
             raise InputError(attribute) from refusal
         if refusal is not None and (gradients := refusal_of_gradients(root, refusal)):
             raise gradients from refusal
         if refusal is None:
-            return replace(inputs, why=_reason(failure)) if failure is not None and inputs.fixed else inputs
+            fitting = replace(inputs, why=_reason(failure)) if failure is not None and inputs.fixed else inputs
+            state.kept_by = None if (SMALL["N"], made_alike(inputs, SMALL)) in changing else fitting
+            return fitting
         failure = failure or refusal
     assert failure is not None
     raise InputError(refused(root, candidates[0], failure)) from failure
+
+
+def _to_try(candidates: Sequence[ModelInputs]) -> Iterator[tuple[ModelInputs, ModelInputs]]:
+    """Yield descriptions with their bases, the most general first."""
+    yield from ((inputs, inputs) for inputs in candidates)
+    for inputs in candidates[:_VARIED]:
+        yield from open_variants(inputs)
+    for inputs in candidates[:_VARIED]:
+        yield from fixed_variants(inputs)
 
 
 def _reason(failure: BaseException) -> str:
@@ -58,10 +85,14 @@ def refusal_of(root: nn.Module, inputs: ModelInputs, state: State) -> Exception 
 
     After every run the model is put back to ``state``.
     """
+    return run_refusal(root, inputs, SMALL, state) or run_refusal(root, inputs, LARGE, state)
+
+
+def run_refusal(root: nn.Module, inputs: ModelInputs, rows: dict[str, int], state: State) -> Exception | None:
+    """Run the model on one example graph; return the error if it refuses it. The model is put back to ``state``."""
     try:
-        for rows in (SMALL, LARGE):
-            advance()
-            run_example(root, inputs, rows, quiet=isinstance(root, fx.GraphModule), state=state)
+        advance()
+        run_example(root, inputs, rows, quiet=isinstance(root, fx.GraphModule), state=state)
     except Exception as error:
         return error
     return None
@@ -111,4 +142,5 @@ def run_example(
             return call_by_name(model, inputs, inputs.example(rows, **options), quiet)
     finally:
         if state is not None:
+            state.changed = bool(state.changes())
             state.restore()

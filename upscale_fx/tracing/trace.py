@@ -221,7 +221,8 @@ def traced_with(
     Raises:
         TraceError: with module path, source line, reason and remedy.
     """
-    carried, changed = dependence(root, _runner(root, inputs, trained))
+    kept = not trained and state.kept_by is inputs
+    carried, changed = (None, frozenset()) if kept else dependence(root, _runner(root, inputs, trained))
     if carried is not None and trained and changed <= {name for name, _ in root.named_buffers()}:
         carried, changed = None, frozenset()  # running statistics: the graph updates them; other changes are refused
     if carried is None and trained and changed:

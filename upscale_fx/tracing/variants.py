@@ -20,13 +20,33 @@ Change = Callable[[ModelInputs], ModelInputs | None]
 
 def variants(inputs: ModelInputs) -> Iterator[ModelInputs]:
     """Yield the descriptions to try if a model refuses this one, the most general first."""
+    for _, changed in (*open_variants(inputs), *fixed_variants(inputs)):
+        yield changed
+
+
+def open_variants(inputs: ModelInputs) -> Iterator[tuple[ModelInputs, ModelInputs]]:
+    """Yield the variants that take any number of nodes.
+
+    Each comes with its *base*: the description without those changes that only choose sizes. A base and what is made of
+    it are the same for graphs of the example's size.
+    """
     changes = [change for change in CHANGES if change(inputs) is not None]
     for count in (1, 2):
         for together in combinations(changes, count):
-            yield from _changed(inputs, together)
+            yield from _with_base(inputs, together)
+
+
+def fixed_variants(inputs: ModelInputs) -> Iterator[tuple[ModelInputs, ModelInputs]]:
+    """Yield the variants with a fixed number of nodes, each with its base."""
+    changes = [change for change in CHANGES if change(inputs) is not None]
     for fix in (_with_fixed_nodes, _with_all_nodes_fixed, _with_all_rows_fixed):
         for together in ((), *((change,) for change in changes)):
-            yield from _changed(inputs, (*together, fix))
+            yield from _with_base(inputs, (*together, fix))
+
+
+def _with_base(inputs: ModelInputs, together: tuple[Change, ...]) -> Iterator[tuple[ModelInputs, ModelInputs]]:
+    base = _changed(inputs, tuple(change for change in together if change in STRUCTURE))
+    yield from zip(base, _changed(inputs, together), strict=False)
 
 
 def less_dynamic(inputs: ModelInputs) -> Iterator[ModelInputs]:
@@ -196,6 +216,14 @@ CHANGES: tuple[Change, ...] = (
     _with_inner_axes_held,
     _with_unknown_axes_held,
     *(_grown(growth) for growth in GROWTHS),
+    _in_order_of_size,
+    _with_values_in_the_fewest_rows,
+    _with_values_of_the_example,
+)
+#: The changes that do more than choose sizes.
+STRUCTURE: tuple[Change, ...] = (
+    _with_equal_nodes,
+    _with_regular_edges,
     _in_order_of_size,
     _with_values_in_the_fewest_rows,
     _with_values_of_the_example,

@@ -32,9 +32,15 @@ class State:
     """Everything that the modules of a model hold, to find out what changed since and to put it back.
 
     Containers and the attributes of objects are followed; tensors are compared and restored by value.
+
+    Attributes:
+        changed: whether the last example run changed anything; it is put back.
+        kept_by: a description of arguments with which a call in ``eval()`` was seen to change nothing.
     """
 
     def __init__(self, root: nn.Module) -> None:
+        self.changed = False
+        self.kept_by: Any = None
         self._places: list[tuple[str, Any, Any]] = []  # path, container, what it held
         self._tensors: list[tuple[str, Tensor, Tensor, Tensor]] = []  # path, tensor, its memory, its values
         self._seen: dict[int, Any] = {}

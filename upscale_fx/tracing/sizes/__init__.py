@@ -1,0 +1,1 @@
+"""Which numbers of rows a model takes."""
