@@ -109,7 +109,6 @@ class GraphTracer(InPlaceTracer):
 
     def _placeholders(self, inputs: ModelInputs) -> dict[str, Any]:
         small, large = inputs.example(SMALL), inputs.example(LARGE)
-        arguments: dict[str, Any] = {}
         nodes: dict[str, fx.Node] = {}
         optional, left_out = False, implied(inputs.objects)
         for name in inputs.order:
@@ -119,9 +118,7 @@ class GraphTracer(InPlaceTracer):
             optional = optional or constant is not None
             default = {"default_value": constant} if optional else {}
             nodes[name] = self.graph.placeholder(name, **default)
-        for name in inputs.arguments:
-            arguments[name] = self._wrap(nodes[name], (small[name], large[name]))
-        return arguments
+        return {name: self._wrap(nodes[name], (small[name], large[name])) for name in inputs.arguments}
 
     def matrix(self, layout: str, parts: Mapping[str, Any]) -> MatrixProxy:
         """Return what stands for a sparse matrix, from its edges, weights and sizes."""

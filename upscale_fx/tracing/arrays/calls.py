@@ -71,7 +71,7 @@ def without_numpy(value: Any) -> Any:
     """Return Python's number for one of NumPy, a tensor with a copy of the values for an array; others as they are."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.array(value))
-    if isinstance(value, np.complexfloating) and not isinstance(value, complex):
+    if isinstance(value, np.complex64 | np.clongdouble):
         return float(value.real)  # as torch takes it, with a warning
     return value.item() if isinstance(value, np.generic) else value
 
