@@ -23,11 +23,10 @@ def hidden(flow: Dataflow) -> dict[fx.Node, Mask]:
         if isinstance(relation, Source):
             found[node] = np.zeros(axes.count, dtype=bool)
         elif isinstance(relation, Pointwise):
-            full = [
-                f for f in relation.flows if f.source.op != "get_attr" and len(f.index) == flow.axes[f.source].count
-            ]
+            values = [f for f in relation.flows if f.source.op != "get_attr"]
+            full = [f for f in values if len(f.index) == flow.axes[f.source].count]
             found[node] = np.zeros(axes.count, dtype=bool)
-            for f in full:
+            for f in full or values:  # a factor that is broadcast scales a value; of an outer product, all are
                 found[node] |= found[f.source][f.index]
         elif isinstance(relation, Movement):
             found[node] = np.zeros(axes.count, dtype=bool)

@@ -38,13 +38,14 @@ class Cut:
     def lines(self) -> Positions:
         """Return for each channel and axis of the parameter the index that all its entries share, -1 if they differ.
 
-        ``(-1, 3)`` is column 3 of a matrix.
+        ``(-1, 3)`` is column 3 of a matrix. A channel without entries has -1.
         """
-        first, exists = self.entries[:, :1], self.entries >= 0
+        first, exists = np.maximum(self.entries[:, :1], 0), self.entries >= 0
         filled = np.where(exists, self.entries, first)
         places, starts = np.unravel_index(filled, self.shape), np.unravel_index(first, self.shape)
         shared = [
-            np.where((along == start).all(axis=1), start[:, 0], -1) for along, start in zip(places, starts, strict=True)
+            np.where((along == start).all(axis=1) & exists[:, 0], start[:, 0], -1)
+            for along, start in zip(places, starts, strict=True)
         ]
         return np.stack(shared, axis=1).astype(np.int64)
 
@@ -77,11 +78,20 @@ def _trace_back(flow: Dataflow, node: fx.Node, labels: Positions, by_parameter: 
     if node.op == "get_attr":
         target = str(node.target)
         if not is_parameter(flow, target):
-            raise NotStored(f"its weight '{target}' is a buffer")
+            raise NotStored(_why_no_parameter(node))
         by_parameter[target] = _merged(by_parameter[target], labels, target) if target in by_parameter else labels
         return
     for source, source_labels in _sources(flow, node, labels):
         _trace_back(flow, source, source_labels, by_parameter)
+
+
+def _why_no_parameter(node: fx.Node) -> str:
+    """Why a stored tensor has no channels to mask; one that forward() makes has a name that FX gave it."""
+    if str(node.target).startswith("_tensor_constant"):
+        return (
+            f"its weight is a constant that forward() makes ({node.meta.get('source') or 'of a tensor'}), no parameter"
+        )
+    return f"its weight '{node.target}' is a buffer"
 
 
 def _sources(flow: Dataflow, node: fx.Node, labels: Positions) -> list[tuple[fx.Node, Positions]]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
+from upscale_fx.compiled.calls import target_name
 from upscale_fx.compiled.comparison import largest_difference
+from upscale_fx.compiled.example_values import example_values
 from upscale_fx.compiled.inputs import CHECKED, OTHER, ModelInputs
 from upscale_fx.compiled.missing_types import typed_entries
 from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of, note
@@ -43,7 +45,7 @@ def check_trace(root: nn.Module, traced: CompiledGNN, state: State) -> None:
         try:
             actual = run_example(traced, inputs_of(traced), rows, seed=7, loops=rows is OTHER, quiet=True)
         except Exception as error:
-            raise TraceError(_differs(root, rows, f"{type(error).__name__}: {error}")) from error
+            raise TraceError(_differs(root, traced, rows, f"{type(error).__name__}: {error}")) from error
         gap = largest_difference(expected, actual)
         if not gap <= 1e-4:
             again = run_example(root, inputs_of(traced), rows, state=state, seed=7, loops=rows is OTHER)
@@ -53,7 +55,7 @@ def check_trace(root: nn.Module, traced: CompiledGNN, state: State) -> None:
                     f"graph can do what it does: forward() reads state that earlier calls left outside the model (a "
                     f"global variable, a random generator of its own); pass it in as an argument"
                 )
-            raise TraceError(_differs(root, rows, f"outputs differ by {gap:.2g}"))
+            raise TraceError(_differs(root, traced, rows, f"outputs differ by {gap:.2g}"))
 
 
 def note_types(root: nn.Module, traced: CompiledGNN, state: State) -> None:
@@ -80,9 +82,34 @@ def note_types(root: nn.Module, traced: CompiledGNN, state: State) -> None:
     note(traced, typed=typed, lacking=lacking, any_order=any_order)
 
 
-def _differs(root: nn.Module, rows: dict[str, int], what: str) -> str:
+def _differs(root: nn.Module, traced: CompiledGNN, rows: dict[str, int], what: str) -> str:
+    apart = _taken_apart(traced)
+    if apart is not None:
+        return (
+            f"cannot trace {type(root).__name__}: {apart.meta.get('source', '')}: a tensor is taken apart along its "
+            f"rows ({target_name(apart.target)}), into as many parts as the graph has, and of {rows['N']} nodes and "
+            f"{rows['E']} edges they are others than of the example; take parts by index, as in x[: x.size(0) // 2]"
+        )
     return (
         f"{type(root).__name__} was traced, but for {rows['N']} nodes and {rows['E']} edges the graph does not do what "
         f"the model does ({what}): forward() branches on the size or the values of its inputs; write that branch as a "
         f"tensor operation (torch.where)"
     )
+
+
+#: Calls that return the parts of a tensor along an axis, the first one by default.
+_PARTS = ("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind")
+
+
+def _taken_apart(traced: CompiledGNN) -> fx.Node | None:
+    """The first call that takes a tensor apart along an axis whose size depends on the graph; None if there is none."""
+    values = example_values(traced)
+    for node in traced.graph.nodes:
+        if node.op in ("call_function", "call_method") and target_name(node.target) in _PARTS:
+            pair = values.get(node.args[0] if node.args else node.kwargs.get("input"))
+            place = 1 if target_name(node.target) == "unbind" else 2
+            dim = node.kwargs.get("dim", node.args[place] if len(node.args) > place else 0)
+            if pair is not None and isinstance(dim, int) and pair[0].shape[dim] != pair[1].shape[dim]:
+                found: fx.Node = node
+                return found
+    return None

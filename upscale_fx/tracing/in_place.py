@@ -33,26 +33,43 @@ class InPlaceTracer(ProxyTracer):
         if proxy.node.op == "get_attr" and not proxy.observed:
             raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
         if proxy.node.op == "placeholder":
-            raise CannotTrace(f"the input '{proxy.node.target}' is changed in place")
+            raise CannotTrace(_of_input(proxy.node.target, "is"))
         if not proxy.observed:  # on those that are, no output and no gradient depends
             self.gradients.check_change(proxy)
         base, key = proxy.view_of or (None, None)
-        for reference in self._live:
-            other = reference()
-            if other is None or other is proxy or other.node is proxy.node or other is result:
-                continue
-            if base is not None and other.node is base.node:
-                continue
-            if proxy.pair[0].numel() and shares_storage(other.pair[0], proxy.pair[0]):
-                raise CannotTrace("an in-place operation changes a tensor of which another view is still in use")
+        aliases = [other for other in self._aliases(proxy) if other is not result]
+        aliases = [other for other in aliases if base is None or other.node is not base.node]
+        if any(other.node.op == "placeholder" for other in aliases):
+            given = next(other.node.target for other in aliases if other.node.op == "placeholder")
+            raise CannotTrace(_of_input(given, "of which this tensor is a view, is"))
+        if aliases:
+            raise CannotTrace(
+                "an in-place operation changes a tensor of which another view is still in use; change a copy of it, "
+                "made with .clone(), or make a new tensor (torch.where)"
+            )
         proxy.node, proxy.pair, proxy.frozen = result.node, result.pair, result.frozen
         if base is not None:  # x[0] += 1 changes x
             proxy.view_of = None
             self.assign_item(base, key, result)
         return proxy
 
+    def _aliases(self, proxy: ExampleProxy) -> list[ExampleProxy]:
+        """The values in use that lie in the memory of this one, as views of one tensor do."""
+        if not proxy.pair[0].numel():
+            return []
+        live = [other for reference in self._live if (other := reference()) is not None]
+        others = [other for other in live if other is not proxy and other.node is not proxy.node]
+        return [other for other in others if shares_storage(other.pair[0], proxy.pair[0])]
+
     def assign_item(self, proxy: ExampleProxy, key: Any, value: Any) -> None:
         """Record ``x[key] = value`` as a pure operation."""
         self.assign(
             proxy, self.create_proxy("call_function", functions.set_item, (proxy, selected_rows(key), value), {})
         )
+
+
+def _of_input(name: object, is_changed: str) -> str:
+    return (
+        f"the input '{name}'{', ' if is_changed != 'is' else ' '}{is_changed} changed in place, and so is the caller's "
+        f"tensor; change a copy of it, {name}.clone(), or make a new tensor (torch.where)"
+    )

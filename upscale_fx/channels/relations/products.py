@@ -170,15 +170,28 @@ def reads_parameter(flow: Analysed, node: fx.Node) -> bool:
 
 
 def table_layout(flow: Analysed, node: fx.Node, layout: Positions) -> Positions | None:
-    """Return the layout of a table that gives a lookup in it this layout; None if axes do not correspond."""
+    """Return the layout of a table that gives a lookup in it this layout; None if there is none.
+
+    Static axes of the index (the samples of ``[B, K]`` ids) stay whole and share one layout of the table.
+    """
     relation = flow.relations[node]
     assert isinstance(relation, Lookup)
     table, result = flow.axes[relation.source], flow.axes[node]
+    columns = relation.index[0].reshape(result.shape)
+    of_index = [axis for axis in result.wide if np.array_equal(columns, np.roll(columns, 1, axis))]
+    first = layout
+    for axis in of_index:
+        first = first.take([0], axis)
+        places = np.unravel_index(layout, result.shape)[axis]
+        size = result.shape[axis]
+        if layout.shape[axis] != size or np.any(places != np.arange(size).reshape(-1, *[1] * (layout.ndim - axis - 1))):
+            return None
     wide = [axis for axis in table.wide if axis != relation.axis]
-    if len(wide) != len(result.wide):
+    result_wide = [axis for axis in result.wide if axis not in of_index]
+    if len(wide) != len(result_wide) or np.any(relation.index[0][layout] != relation.index[0][first]):
         return None
     shape = [1] * (len(table.shape) - 1)
-    for table_axis, result_axis in zip(wide, result.wide, strict=True):
-        shape[table_axis - (table_axis > relation.axis)] = layout.shape[result_axis]
-    entries = relation.index[:, layout.reshape(-1)].reshape([len(relation.index), *shape])
+    for table_axis, result_axis in zip(wide, result_wide, strict=True):
+        shape[table_axis - (table_axis > relation.axis)] = first.shape[result_axis]
+    entries = relation.index[:, first.reshape(-1)].reshape([len(relation.index), *shape])
     return np.ascontiguousarray(np.moveaxis(entries, 0, relation.axis))

@@ -131,7 +131,8 @@ def _places(lines: Positions, channels: Positions, again: Consumer) -> tuple[Pos
     place = np.empty(again.count, dtype=np.int64)
     total = len(channels)
     for c, (line, channel) in enumerate(zip(again.cuts[0].lines().tolist(), again.channels.tolist(), strict=True)):
-        own = by_line.get(tuple(line), by_channel.get(channel))
+        known = by_channel.get(channel)
+        own = by_line.get(tuple(line), known) if max(line) >= 0 else known  # its entries have an index in common
         place[c] = total if own is None else own
         total += own is None
     return place, place >= len(channels)

@@ -29,7 +29,7 @@ from upscale_fx.channels.relations.products import Product, Recurrence
 from upscale_fx.masking.consumers.consumer import Consumer, merged
 from upscale_fx.masking.consumers.readings import Operand, Reading, multiplications, operands_of, reading_of
 from upscale_fx.masking.consumers.states import state_consumers
-from upscale_fx.masking.consumers.tables import table_cuts
+from upscale_fx.masking.consumers.tables import table_cuts, table_sums
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Facts:
     blocks: dict[fx.Node, Positions]
     ids: dict[fx.Node, Positions]
     stored: set[fx.Node]
-    sums: set[fx.Node]
+    sums: dict[fx.Node, tuple[Operand, ...]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def survey(flow: Dataflow) -> Survey:
     """Find the consumers of a traced graph, and the contractions that cannot be masked."""
     products = {p.logits: p for p in attention_products(flow)}
     ids = channel_ids(flow, through_cat=True)
-    facts = _Facts(flow, hidden(flow), head_blocks(flow), ids, made_of_parameters(flow), set(products))
+    facts = _Facts(flow, hidden(flow), head_blocks(flow), ids, made_of_parameters(flow), dict(table_sums(flow)))
     homes = _homes(flow, facts.ids)
     calls: dict[str, list[Consumer]] = {}
     refused: list[Unmaskable] = []
@@ -122,7 +122,8 @@ def _consumer(facts: _Facts, node: fx.Node, products: dict[fx.Node, AttentionPro
         return _operand_consumer(facts, node, relation)
     if isinstance(relation, Recurrence):
         return _recurrent_consumer(facts, node, relation)
-    return _attention_consumer(facts, products[node]) if node in products else None
+    made = _attention_consumer(facts, products[node]) if node in products else None
+    return made or (_table_consumer(facts, node, facts.sums[node], None) if node in facts.sums else None)
 
 
 def _weight_consumer(
@@ -202,7 +203,7 @@ def _product_consumer(
     sides = [list(own_layers(facts.flow, side, {node, *multiplications(side.source, node)})) for side in values]
     # A zero on one side makes the product zero; the other side is then dead too, if it has no other reader.
     if not any(side and all(o is not None for o in side) for side in sides):
-        return _table_consumer(facts, node, values, heads)
+        return _table_consumer(facts, node, reading_of(node, values).operands, heads)
     origins = [o for side in sides for o in side if o is not None]
     cuts: list[Cut] = []
     for origin in origins:
@@ -215,15 +216,18 @@ def _product_consumer(
     return Consumer(name, "product", [node], cuts, mask, heads, ids, readings=[reading_of(node, values)])
 
 
-def _table_consumer(facts: _Facts, node: fx.Node, values: tuple[Flow, ...], heads: Positions | None) -> Consumer | None:
+def _table_consumer(
+    facts: _Facts, node: fx.Node, factors: tuple[Operand, ...], heads: Positions | None
+) -> Consumer | None:
     """A product of rows of embedding tables."""
-    cuts = table_cuts(facts.flow, values, facts.sums)
+    cuts = table_cuts(facts.flow, factors, facts.sums.keys())
     if not cuts:
         return None
-    carries: Mask = np.ones(len(values[0].index), dtype=bool)  # learned, whatever the table looks like
+    first = factors[0]
+    carries: Mask = np.ones(first.columns.shape[1], dtype=bool)  # learned, whatever the table looks like
     name = "@".join(dict.fromkeys(cut.target.removesuffix(".weight") for cut in cuts))
-    ids = facts.ids[values[0].source][values[0].index]
-    return Consumer(name, "product", [node], cuts, carries, heads, ids, readings=[reading_of(node, values)])
+    ids = facts.ids[first.value][first.columns[0]]
+    return Consumer(name, "product", [node], cuts, carries, heads, ids, readings=[Reading(node, factors)])
 
 
 def _homes(flow: Dataflow, ids: dict[fx.Node, Positions]) -> Positions:
