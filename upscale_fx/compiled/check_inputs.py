@@ -21,7 +21,8 @@ def check_inputs(
         values: the arguments of this call.
         names: their names.
         shapes: per argument, the sizes it must have (None: any size); None if the traced argument was None; the value
-            itself if it was a number, a bool or a string.
+            itself if it was a number, a bool or a string; for containers, ``{"parts": ...}`` with the numbers, bools
+            and strings in them, and ``...`` in place of all else.
         structure: by name, the arguments of this call that a PreparedGraph may replace.
     """
     graph = next((value for value in (structure or {}).values() if isinstance(value, PreparedGraph)), None)
@@ -32,6 +33,8 @@ def check_inputs(
                     f"argument '{name}' was None when this graph was traced and cannot be given now; "
                     f"trace again with example inputs that contain '{name}'"
                 )
+        elif isinstance(shape, Mapping):
+            _check_parts(value, name, shape["parts"])
         elif not isinstance(shape, tuple):
             if type(value) is not type(shape) or value != shape:
                 raise InputError(
@@ -40,6 +43,30 @@ def check_inputs(
                 )
         elif not _stands_in(graph, value, name, structure or {}):
             check_tensor(value, name, shape)
+
+
+def _check_parts(value: Any, name: str, traced: Any) -> None:
+    """Raise an InputError unless the numbers, bools and strings in a container are those that were traced."""
+    if traced is ...:
+        return
+    if isinstance(traced, Mapping):
+        for key, part in traced.items():
+            if isinstance(value, Mapping) and key in value:
+                _check_parts(value[key], f"{name}[{key!r}]", part)
+    elif isinstance(traced, tuple | list):
+        if not isinstance(value, tuple | list) or len(value) != len(traced):
+            raise InputError(f"argument '{name}' has {len(traced)} parts in this graph, got {_brief(value)}")
+        for number, (part, other) in enumerate(zip(traced, value, strict=True)):
+            _check_parts(other, f"{name}[{number}]", part)
+    elif type(value) is not type(traced) or value != traced:
+        raise InputError(
+            f"argument '{name}' was {traced!r} when this graph was traced and is built in, got {_brief(value)}; trace "
+            f"again with example inputs that contain this value"
+        )
+
+
+def _brief(value: Any) -> str:
+    return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
 
 
 def _stands_in(graph: PreparedGraph | None, value: Any, name: str, structure: Mapping[str, Any]) -> bool:

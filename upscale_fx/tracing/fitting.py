@@ -19,7 +19,7 @@ from upscale_fx.tracing.modules.gradients import refusal_of_gradients
 from upscale_fx.tracing.modules.state import State
 from upscale_fx.tracing.objects.apart import refused_attribute
 from upscale_fx.tracing.sizes.tried import TriedSizes, made_alike
-from upscale_fx.tracing.variants import fixed_variants, open_variants
+from upscale_fx.tracing.variants import as_the_example, fixed_variants, open_variants
 
 #: The most descriptions of which variants are tried.
 _VARIED = 3
@@ -72,6 +72,9 @@ def _to_try(candidates: Sequence[ModelInputs]) -> Iterator[tuple[ModelInputs, Mo
         yield from open_variants(inputs)
     for inputs in candidates[:_VARIED]:
         yield from fixed_variants(inputs)
+    for inputs in candidates[:_VARIED]:
+        if (whole := as_the_example(inputs)) is not None:
+            yield whole, whole
 
 
 def _reason(failure: BaseException) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.batches import Batches, arguments_of
 from upscale_fx.compiled.check_inputs import check_inputs
@@ -225,6 +226,9 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
     return f"cannot trace {type(root).__name__}: in {where}, {line}: {text}{'' if told else f'. {remedy}'}"
 
 
+_CONSTANT = (bool, int, float, str)
+
+
 def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
     """Make the graph call check_inputs first, which refuses inputs whose shapes or constants were not traced."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -235,6 +239,10 @@ def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
             checked.append(node)
             names.append(str(node.target))
             shapes.append(spec.shape if isinstance(spec, TensorSpec) else spec)
+        elif any(isinstance(leaf, _CONSTANT) for leaf in pytree.tree_leaves(spec)):
+            checked.append(node)
+            names.append(str(node.target))
+            shapes.append({"parts": pytree.tree_map(lambda leaf: leaf if isinstance(leaf, _CONSTANT) else ..., spec)})
     with graph.inserting_after(placeholders[-1]):
         node = graph.call_function(check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
     node.meta.update(module="", source="")
