@@ -163,3 +163,53 @@ class ChannelsFirst(nn.Module):
     def forward(self, x, adj):
         x = x.transpose(1, 2)
         return self.o(sum(adj[:, kind] @ layer(x) for kind, layer in enumerate(self.kinds)).relu()).sum(1)
+
+
+class Matrix(nn.Module):
+    """PPGN: a matrix ``[B, C, N, N]`` per channel; ``both`` says whether it has one axis of nodes or two."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.o = nn.Conv2d(5, HIDDEN, 1), nn.Conv2d(5, HIDDEN, 1), nn.Linear(HIDDEN, 3)
+
+    def forward(self, x):
+        return self.o((self.a(x).relu() @ self.b(x).relu()).mean((-1, -2)))
+
+
+class Points(nn.Module):
+    """Sets of points ``[B, F, N]``; ``near`` neighbours of each are read."""
+
+    def __init__(self, near=0):
+        super().__init__()
+        self.near = near
+        self.a, self.o = nn.Conv1d(WIDTH, HIDDEN, 1), nn.Linear(HIDDEN, 3)
+
+    def forward(self, x):
+        h = self.a(x).relu()
+        if self.near:
+            nodes = x.transpose(1, 2)
+            index = torch.cdist(nodes, nodes).topk(self.near, largest=False).indices
+            h = torch.stack([one[:, near].amax(-1) for one, near in zip(h.unbind(0), index.unbind(0), strict=True)])
+        return self.o(h.amax(2))
+
+
+class Distances(nn.Module):
+    """Points ``[B, F, N]`` and a matrix of their distances ``[B, N, N]``."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.o = nn.Conv1d(WIDTH, HIDDEN, 1), nn.Linear(HIDDEN, 3)
+
+    def forward(self, x, distances):
+        return self.o((self.a(x).relu() @ distances.softmax(-1)).mean(2))
+
+
+class Windows(nn.Module):
+    """MPNNLSTM: the nodes are ``steps`` times those of one graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lstm, self.o = GCNConv(WIDTH, HIDDEN), nn.LSTM(HIDDEN, 12), nn.Linear(12, 3)
+
+    def forward(self, x, edge_index):
+        return self.o(self.lstm(self.conv(x, edge_index).relu().view(-1, 20, HIDDEN))[0][-1])

@@ -106,13 +106,26 @@ def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
         )
     for axis, (size, expected) in enumerate(zip(value.shape, shape, strict=True)):
         if expected is not None and size != expected:
-            inner = axis < len(shape) - 1  # the last axis is the width
-            what = f"axis {axis} is fixed at {expected}" if inner else f"width {expected}"
-            way_out = f". If axis {axis} may vary, name it when tracing: dynamic_axes={{'{name}': {{{axis}: 'T'}}}}"
+            what = f"axis {axis} is fixed at {expected}" if axis < len(shape) - 1 else f"width {expected}"
             raise InputError(
                 f"argument '{name}' has shape {list(value.shape)}, expected {_shape_text(shape)} "
-                f"({what}, got {size}){way_out if inner else ''}"
+                f"({what}, got {size}){_way_out(name, axis, shape, value.shape)}"
             )
+
+
+def _way_out(name: str, axis: int, shape: Sequence[int | None], given: Sequence[int]) -> str:
+    """Say how to trace a graph that takes other sizes of an axis; empty for the width of rows ``[N, F]``."""
+    if axis == 0:
+        return ". The graph is for this number only: trace again with an example that has the other number"
+    if len(shape) < 3:
+        return ""
+    pairs = list(zip(shape, given, strict=True))
+    like = [place for place, pair in enumerate(pairs) if pair == pairs[axis]]  # a matrix [N, N] has both
+    free = [place for place, size in enumerate(shape) if size is None]
+    letter = "T" if like == [axis] and axis < len(shape) - 1 else "N"
+    names = dict(sorted({**dict(zip(free, "BMPQ", strict=False)), **dict.fromkeys(like, letter)}.items()))
+    said = f"dynamic_axes={{'{name}': {names}}}"
+    return f". If the model takes other sizes there, name all axes of rows when tracing: {said}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -45,6 +45,7 @@ from upscale_fx.tracing.objects.apart import refused_attribute
 from upscale_fx.tracing.objects.matrices import gives_matrices
 from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.proxy import CannotTrace
+from upscale_fx.tracing.sizes.said import fixed_axes
 from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
 from upscale_fx.tracing.variants import less_dynamic
@@ -90,10 +91,10 @@ def trace_model(
         traced = other
     if accepted.fixed:
         warn(
-            f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has, "
-            f"because it refused graphs of other sizes ({accepted.why}). A model with a weight per node cannot do "
-            f"otherwise. If an argument holds numbers of nodes, say indices={{'argument': 'N'}}; dynamic_axes= says "
-            f"which axes are rows"
+            f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has "
+            f"({fixed_axes(accepted)}), because it refused graphs of other sizes ({accepted.why}). A model with a "
+            f"weight per node cannot do otherwise. If an argument holds numbers of nodes, say "
+            f"indices={{'argument': 'N'}}; dynamic_axes= says which axes are rows"
         )
     return traced
 
