@@ -22,7 +22,8 @@ def check_inputs(
         values: the arguments of this call.
         names: their names.
         shapes: per argument, the sizes it must have (None: any size); None if the traced argument was None; the value
-            itself if it was a number, a bool or a string.
+            itself if it was a number, a bool or a string; for containers, ``{"parts": ...}`` with the numbers, bools
+            and strings in them, and ``...`` in place of all else.
         structure: by name, the arguments of this call that a PreparedGraph may replace.
     """
     graph = next((value for value in (structure or {}).values() if isinstance(value, PreparedGraph)), None)
@@ -33,6 +34,8 @@ def check_inputs(
                     f"argument '{name}' was None when this graph was traced and cannot be given now; "
                     f"trace again with example inputs that contain '{name}'"
                 )
+        elif isinstance(shape, Mapping):
+            _check_parts(value, name, shape["parts"])
         elif not isinstance(shape, tuple):
             given = value.item() if isinstance(value, np.generic) else value
             if type(given) is not type(shape) or given != shape:
@@ -42,6 +45,30 @@ def check_inputs(
                 )
         elif not _stands_in(graph, value, name, structure or {}):
             check_tensor(value, name, shape)
+
+
+def _check_parts(value: Any, name: str, traced: Any) -> None:
+    """Raise an InputError unless the numbers, bools and strings in a container are those that were traced."""
+    if traced is ...:
+        return
+    if isinstance(traced, Mapping):
+        for key, part in traced.items():
+            if isinstance(value, Mapping) and key in value:
+                _check_parts(value[key], f"{name}[{key!r}]", part)
+    elif isinstance(traced, tuple | list):
+        if not isinstance(value, tuple | list) or len(value) != len(traced):
+            raise InputError(f"argument '{name}' has {len(traced)} parts in this graph, got {_brief(value)}")
+        for number, (part, other) in enumerate(zip(traced, value, strict=True)):
+            _check_parts(other, f"{name}[{number}]", part)
+    elif type(value) is not type(traced) or value != traced:
+        raise InputError(
+            f"argument '{name}' was {traced!r} when this graph was traced and is built in, got {_brief(value)}; trace "
+            f"again with example inputs that contain this value"
+        )
+
+
+def _brief(value: Any) -> str:
+    return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
 
 
 def _stands_in(graph: PreparedGraph | None, value: Any, name: str, structure: Mapping[str, Any]) -> bool:
@@ -81,13 +108,26 @@ def check_tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> None:
         )
     for axis, (size, expected) in enumerate(zip(value.shape, shape, strict=True)):
         if expected is not None and size != expected:
-            inner = axis < len(shape) - 1  # the last axis is the width
-            what = f"axis {axis} is fixed at {expected}" if inner else f"width {expected}"
-            way_out = f". If axis {axis} may vary, name it when tracing: dynamic_axes={{'{name}': {{{axis}: 'T'}}}}"
+            what = f"axis {axis} is fixed at {expected}" if axis < len(shape) - 1 else f"width {expected}"
             raise InputError(
                 f"argument '{name}' has shape {list(value.shape)}, expected {_shape_text(shape)} "
-                f"({what}, got {size}){way_out if inner else ''}"
+                f"({what}, got {size}){_way_out(name, axis, shape, value.shape)}"
             )
+
+
+def _way_out(name: str, axis: int, shape: Sequence[int | None], given: Sequence[int]) -> str:
+    """Say how to trace a graph that takes other sizes of an axis; empty for the width of rows ``[N, F]``."""
+    if axis == 0:
+        return ". The graph is for this number only: trace again with an example that has the other number"
+    if len(shape) < 3:
+        return ""
+    pairs = list(zip(shape, given, strict=True))
+    like = [place for place, pair in enumerate(pairs) if pair == pairs[axis]]  # a matrix [N, N] has both
+    free = [place for place, size in enumerate(shape) if size is None]
+    letter = "T" if like == [axis] and axis < len(shape) - 1 else "N"
+    names = dict(sorted({**dict(zip(free, "BMPQ", strict=False)), **dict.fromkeys(like, letter)}.items()))
+    said = f"dynamic_axes={{'{name}': {names}}}"
+    return f". If the model takes other sizes there, name all axes of rows when tracing: {said}"
 
 
 def _listed(names: Iterable[str]) -> str:

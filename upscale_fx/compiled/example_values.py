@@ -35,7 +35,8 @@ def example_values(module: CompiledGNN) -> dict[fx.Node, Pair]:
                 except Exception as error:
                     where = f"node {node.name} ({node.meta.get('source', '')})"
                     raise UpscaleError(f"{where} failed on an example graph: {error}") from error
-            first[node], second[node] = with_unequal_counts(node.target, pair)
+            pair = pair if inputs_of(module).chosen else with_unequal_counts(node.target, pair)
+            first[node], second[node] = pair
     return {node: (value, second[node]) for node, value in first.items()}
 
 

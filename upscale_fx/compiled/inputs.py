@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from upscale_fx.compiled.edges.forms import EVEN, HALVES, PAIRS, edges_in_form
+from upscale_fx.compiled.edges.made import random_edges, regular_edges
 from upscale_fx.compiled.objects.arguments import ObjectParts, built
 from upscale_fx.compiled.objects.matrices import random_entries
 
@@ -39,12 +41,15 @@ class TensorSpec:
         dtype: its dtype.
         role: ``"feature"``, ``"edges"`` (indices into nodes), ``"batch"`` (sorted graph ids), ``"ptr"`` (the first node
             of each graph) or ``"index"``.
-        pool: for ``"index"``, rows of legal values to draw from.
+        pool: for ``"index"``, rows of legal values to draw from; for edges and graph numbers, the example, if small.
         into: for ``"index"``, the row symbols that its values may number: they stay below the fewest of these rows.
             Empty for categories, whose values are those of the pool.
         sizes: the sizes of the axes in the user's example; empty if unknown.
         told: whether the user said what the integers number.
         layout: of ``"edges"`` that are the entries of a sparse matrix, how it stores them.
+        form: of ``"edges"``, how they are stored; see ``edges.forms``.
+        forms: the forms that the edges of the example have.
+        as_given: whether all values are those of the example, which are the pool.
         limit: for ``"edges"`` of a model without node features, the number of nodes.
         ends: for ``"edges"``, the row symbols of the nodes that the first and the second row of the index name.
         ordered: whether edges are sorted by target, or an index by value; some layers require this.
@@ -61,6 +66,9 @@ class TensorSpec:
     sizes: tuple[int, ...] = ()
     told: bool = False
     layout: str = ""
+    form: str = ""
+    forms: tuple[str, ...] = ()
+    as_given: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -69,16 +77,22 @@ class TensorSpec:
 
     def example(self, rows: Mapping[str, int], generator: torch.Generator, loops: bool) -> Tensor:
         """Make an example tensor with these row counts; ``loops`` allows self loops in edges."""
+        if self.as_given:
+            assert self.pool is not None
+            return self.pool.to(self.dtype)
         sizes = [row_count(rows, axis) if isinstance(axis, str) else axis for axis in self.axes]
         if self.role == "edges":
             ends = [self.limit or row_count(rows, end) for end in self.ends]
             if str(self.axes[1]).startswith("K"):
-                return _regular_edges(ends[0], int(str(self.axes[1])[1:]), generator).to(self.dtype)
+                return regular_edges(ends[0], int(str(self.axes[1])[1:]), generator).to(self.dtype)
             loops = loops or self.ends[0] != self.ends[1]
             if self.layout:
                 return random_entries(ends[0], ends[1], sizes[1], generator, loops, self.layout).to(self.dtype)
-            edges = _edges(ends[0], ends[1], sizes[1], generator, loops)
-            return (edges[:, edges[1].argsort(stable=True)] if self.ordered else edges).to(self.dtype)
+            edges = random_edges(ends[0], ends[1], sizes[1], generator, loops)
+            if self.form and self.ends[0] == self.ends[1]:
+                edges = edges_in_form(self.form, edges, ends[0], ends[1], generator)
+            kept = not self.ordered or self.form in (PAIRS, HALVES)
+            return (edges if kept else edges[:, edges[1].argsort(stable=True)]).to(self.dtype)
         if self.role == "batch":
             return (torch.arange(sizes[0]) * rows["B"] // max(sizes[0], 1)).to(self.dtype)
         if self.role == "ptr":
@@ -109,7 +123,7 @@ class RowCount:
     """An integer argument that is a row count (``num_nodes``); ``size`` is that of the example, 0 if unknown."""
 
     symbol: str
-    size: int = 0
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,7 @@ class ModelInputs:
         stated: kinds of rows that the user named; they are never fixed or merged.
         objects: arguments of forward() that are objects; ``arguments`` holds their attributes by their own names.
         call: names of the arguments of forward(), objects included; empty if there are none.
+        chosen: whether the model itself says how many rows are selected (8 nodes per graph); see ``selections``.
         unread: attributes of these objects that no output needs: the model's own call has them, the graph's has not.
     """
 
@@ -149,11 +164,12 @@ class ModelInputs:
     objects: Mapping[str, ObjectParts] = field(default_factory=dict)
     call: tuple[str, ...] = ()
     unread: Mapping[str, Any] = field(default_factory=dict)
+    chosen: bool = False
 
     @property
     def fixed_text(self) -> str:
         """The numbers of rows that every graph must have, such as ``60 nodes``; empty if there are none."""
-        kinds = {"N": "nodes"}
+        kinds = {"N": "nodes", "E": "edges", "B": "graphs"}
         return " and ".join(f"{size} {kinds.get(symbol, f'rows ({symbol})')}" for symbol, size in self.fixed)
 
     def symbols(self) -> dict[str, int]:
@@ -164,7 +180,8 @@ class ModelInputs:
                 for axis, size in zip(leaf.axes, leaf.sizes or [0] * len(leaf.axes), strict=True):
                     if isinstance(axis, str):
                         found[axis] = found.get(axis) or size
-            elif isinstance(leaf, RowCount):
+        for leaf in pytree.tree_leaves(self.all_arguments()):
+            if isinstance(leaf, RowCount):
                 found[leaf.symbol] = found.get(leaf.symbol) or leaf.size
         return found
 
@@ -176,6 +193,9 @@ class ModelInputs:
             *(end for leaf in pytree.tree_leaves(self.all_arguments()) for end in _named_rows(leaf)),
         )
         counts = {symbol: row_count(grown, symbol) + (self.growth if symbol[0] == "R" else 0) for symbol in named}
+        for leaf in pytree.tree_leaves(self.all_arguments()):
+            if isinstance(leaf, TensorSpec) and leaf.form in EVEN and str(leaf.axes[1])[0] == "E":
+                counts[str(leaf.axes[1])] += counts[str(leaf.axes[1])] % 2
         ranked = sorted(row_count(grown, symbol) for symbol in self.ascending)
         return {**grown, **counts, **dict(zip(self.ascending, ranked, strict=True)), **dict(self.fixed)}
 
@@ -210,6 +230,11 @@ class ModelInputs:
         names = [name for parts in self.objects.values() for name in parts.names() if name not in self.order]
         return replace(self, arguments=self.all_arguments(), order=(*self.order, *names), unread={})
 
+    def drawn(self) -> ModelInputs:
+        """Return the description without integers that are those of the example: they are drawn."""
+        given = any(leaf.as_given for leaf in pytree.tree_leaves(self.all_arguments()) if isinstance(leaf, TensorSpec))
+        return self.map_leaves(_drawn) if given else self
+
     def all_arguments(self) -> dict[str, Any]:
         """Return the descriptions of all arguments, those that the graph does not read too."""
         merged = dict(self.arguments)
@@ -235,6 +260,10 @@ def row_count(rows: Mapping[str, int], symbol: str) -> int:
     return rows["B"] + 1 + number
 
 
+def _drawn(leaf: Any) -> Any:
+    return replace(leaf, as_given=False) if isinstance(leaf, TensorSpec) else leaf
+
+
 def _named_rows(leaf: Any) -> tuple[str, ...]:
     """Return the kinds of rows that the values of an index number."""
     if not isinstance(leaf, TensorSpec):
@@ -257,19 +286,3 @@ def _inside(values: Tensor, pool: Tensor, count: int, told: bool, generator: tor
     if pool.dim() == 2 and pool.shape[1] == 2 and not (pool[:, 0] == pool[:, 1]).any():  # pairs of different nodes
         inside[:, 1] = torch.where(inside[:, 0] == inside[:, 1], (inside[:, 1] + 1) % count, inside[:, 1])
     return inside
-
-
-def _edges(sources: int, targets: int, edges: int, generator: torch.Generator, loops: bool) -> Tensor:
-    source = torch.randint(sources, (edges,), generator=generator)
-    target = torch.randint(targets, (edges,), generator=generator)
-    if edges:
-        # Layers read the number of nodes off the largest index, and some aggregations need an edge to the first node.
-        target[0], source[0], target[-1] = 0, sources - 1, targets - 1
-    if targets > 1 and not loops:
-        source = torch.where(source == target, (source + 1) % sources, source)
-    return torch.stack([source, target])
-
-
-def _regular_edges(nodes: int, degree: int, generator: torch.Generator) -> Tensor:
-    target = torch.arange(nodes).repeat_interleave(degree)
-    return torch.stack([torch.randint(nodes, target.shape, generator=generator), target])

@@ -4,6 +4,9 @@ So must that of a parameter with a row per node (``rows_of``), whose rows are no
 
 ``nonzero`` may select as many rows in both example graphs, for instance 0; then the row axis looks like a fixed width.
 In this case the second example gets one more row. It stays legal, because a row may be selected twice.
+
+A model that then cannot be traced may fix the number itself: 8 nodes of each graph, one weight for each. For such a
+model the number is taken for a width (``ModelInputs.chosen``), and the trace is checked on other graphs.
 """
 
 from __future__ import annotations

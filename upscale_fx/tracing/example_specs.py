@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data.data import BaseData
 
+from upscale_fx.compiled.edges.forms import forms_of
 from upscale_fx.compiled.inputs import SMALL, RowCount, TensorSpec, row_count
 from upscale_fx.compiled.objects.matrices import why_refused
 from upscale_fx.errors import InputError
@@ -23,6 +24,9 @@ from upscale_fx.tracing.argument_names import (
 )
 from upscale_fx.tracing.example_rows import ExampleRows, Path
 
+#: The most integers of an example that a description keeps.
+_GIVEN = 20_000
+
 
 @dataclass(frozen=True)
 class ExampleSpecs:
@@ -34,7 +38,10 @@ class ExampleSpecs:
         """Return the description of one leaf of the arguments: a TensorSpec, a RowCount or the constant itself."""
         if isinstance(value, Tensor):
             layout = self.rows.layouts.get((name, *path), "")
-            return replace(self._tensor_spec(name, path, value), sizes=tuple(value.shape), layout=layout)
+            spec = replace(self._tensor_spec(name, path, value), sizes=tuple(value.shape), layout=layout)
+            if spec.role in ("edges", "batch", "ptr") and value.numel() <= _GIVEN:
+                spec = replace(spec, pool=value.detach().cpu())
+            return replace(spec, forms=forms_of(value)) if spec.role == "edges" and not layout else spec
         if (name, *path) in self.rows.counts:
             return RowCount(self.rows.counts[name, *path], value)
         if name == EDGE_INDEX and isinstance(value, bool | str | int | float):
@@ -57,17 +64,17 @@ class ExampleSpecs:
 
     def _count(self, name: str, path: Path, value: int) -> Any:
         if name == "size" and path:
-            return RowCount("N1" if path[-1] == 1 and "N1" in self.rows.sizes else "N")
+            return RowCount("N1" if path[-1] == 1 and "N1" in self.rows.sizes else "N", value)
         if name in ("batch_size", "num_graphs", "dim_size"):
-            return RowCount("B")
+            return RowCount("B", value)
         if name == "num_edges" and "N1" in self.rows.sizes:
-            return RowCount("N1")
+            return RowCount("N1", value)
         if name == "max_num_elements":
             return value  # the length of padded batches; nodes beyond it are cut off, as in the module itself
         if name in ("num_nodes", "size"):
-            return RowCount("N")
+            return RowCount("N", value)
         symbol = next((s for s, size in self.rows.sizes.items() if size == value and s[0] == "N"), None)
-        return value if symbol is None else RowCount(symbol)
+        return value if symbol is None else RowCount(symbol, value)
 
     def _tensor_spec(self, name: str, path: Path, value: Tensor) -> TensorSpec:
         if why := why_refused(value):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from upscale_fx.compiled.inputs import ModelInputs
+from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
 from upscale_fx.compiled.signatures import named_arguments
 from upscale_fx.tracing.example_rows import ExampleRows, Path, node_axes
 from upscale_fx.tracing.example_specs import ExampleSpecs
@@ -67,6 +68,25 @@ def descriptions(model: nn.Module, signature: inspect.Signature, arguments: Mapp
     largest = ExampleRows().largest_index(named)
     for axis in node_axes(features[0], largest)[1:] if features else ():
         yield inputs_from_examples(model, signature, arguments, node_axis=axis)
+    if features and largest < 0:
+        yield from _channels_first(inputs_from_examples(model, signature, arguments))
+
+
+def _channels_first(inputs: ModelInputs) -> Iterator[ModelInputs]:
+    """Take features for ``[B, F, N]`` and ``[B, F, N, N]``: a graph or a set of points each, with channels first."""
+    specs = {n: s for n, s in inputs.arguments.items() if isinstance(s, TensorSpec) and len(s.axes) > 2}
+    last = {size for spec in specs.values() for size in spec.sizes[2:]}
+    if len(last) != 1 or len({spec.sizes[0] for spec in specs.values()}) != 1:
+        return
+    nodes = last.pop()
+    matrices = any(spec.sizes[1] != nodes for spec in specs.values())  # then [B, N, N] beside [B, F, N] is one
+
+    def axes(spec: TensorSpec) -> tuple[int | str, ...]:
+        second = "N" if matrices and len(spec.axes) == 3 and spec.sizes[1] == nodes else spec.sizes[1]
+        return ("R0", second, *["N"] * (len(spec.axes) - 2))
+
+    arguments = {n: replace(s, axes=axes(s)) if n in specs else s for n, s in inputs.arguments.items()}
+    yield replace(inputs, arguments=arguments, nodes=nodes)
 
 
 def examples_by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

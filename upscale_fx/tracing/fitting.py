@@ -19,8 +19,9 @@ from upscale_fx.errors import InputError
 from upscale_fx.tracing.modules.gradients import refusal_of_gradients
 from upscale_fx.tracing.modules.state import State
 from upscale_fx.tracing.objects.apart import refused_attribute
+from upscale_fx.tracing.sizes.said import taken_for_rows
 from upscale_fx.tracing.sizes.tried import TriedSizes, made_alike
-from upscale_fx.tracing.variants import fixed_variants, open_variants
+from upscale_fx.tracing.variants import as_the_example, fixed_variants, open_variants
 
 #: The most descriptions of which variants are tried.
 _VARIED = 3
@@ -74,6 +75,9 @@ def _to_try(candidates: Sequence[ModelInputs]) -> Iterator[tuple[ModelInputs, Mo
         yield from open_variants(inputs)
     for inputs in candidates[:_VARIED]:
         yield from fixed_variants(inputs)
+    for inputs in candidates[:_VARIED]:
+        if (whole := as_the_example(inputs)) is not None:
+            yield whole, whole
 
 
 def _reason(failure: BaseException) -> str:
@@ -101,26 +105,48 @@ def run_refusal(root: nn.Module, inputs: ModelInputs, rows: dict[str, int], stat
 def refused(root: nn.Module, inputs: ModelInputs, failure: Exception) -> str:
     """Say that a model refuses arguments, why, and what to pass."""
     shapes = {name: list(spec.axes) for name, spec in inputs.arguments.items() if isinstance(spec, TensorSpec)}
+    why = f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; "
+    taken = taken_for_rows(inputs, width_of(failure))
+    if not taken:
+        return (
+            f"{why}pass example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing "
+            f"runs the model on small graphs that it makes like the examples. Where letters stand for an axis that is "
+            f"no number of rows, or values are drawn that the model refuses, say so with dynamic_axes= and indices=.)"
+        )
     return (
-        f"{type(root).__name__} does not accept inputs of shapes {shapes}: {expected_width(failure)}; pass "
-        f"example_inputs=(x, edge_index, ...) of the widths and dtype the model was built for. (Tracing runs the model "
-        f"on small graphs that it makes like the examples. Where letters stand for an axis that is no number of rows, "
-        f"or values are drawn that the model refuses, say so with dynamic_axes= and indices=.)"
+        f"{why}tracing runs the model on small graphs that it makes like the example, and took {taken}. If the widths "
+        f"and the dtype of the example are those that the model was built for, this is wrong, or integers are drawn "
+        f"that the model refuses: say which rows they number with indices=."
     )
 
 
 def expected_width(failure: BaseException) -> str:
     """Say which width the layer that failed expects, by its declaration, and what the failure was."""
+    if "dtype" in str(failure):
+        return f"{type(failure).__name__} at {line_of(failure)}: {failure}"
+    module = _failed_layer(failure)
+    width = _declared_width(module)
+    expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
+    return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
+
+
+def width_of(failure: BaseException) -> int | None:
+    """Return the width that the layer that failed declares, None if there is no such layer."""
+    width = _declared_width(_failed_layer(failure))
+    return width if isinstance(width, int) and "dtype" not in str(failure) else None
+
+
+def _declared_width(module: nn.Module | None) -> Any:
+    return getattr(module, "in_channels", getattr(module, "in_features", None))
+
+
+def _failed_layer(failure: BaseException) -> nn.Module | None:
     frame, module = failure.__traceback__, None
     while frame is not None:
         owner = frame.tb_frame.f_locals.get("self")
         module = owner if isinstance(owner, nn.Module) and hasattr(owner, "weight") else module
         frame = frame.tb_next
-    if "dtype" in str(failure):
-        return f"{type(failure).__name__} at {line_of(failure)}: {failure}"
-    width = getattr(module, "in_channels", getattr(module, "in_features", None))
-    expected = f"{module} expects width {width}; " if module is not None and width is not None else ""
-    return f"{expected}{type(failure).__name__} at {line_of(failure)}: {failure}"
+    return module
 
 
 def run_example(

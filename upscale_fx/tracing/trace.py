@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
@@ -45,6 +46,7 @@ from upscale_fx.tracing.modules.watched_modes import READ_BEFORE
 from upscale_fx.tracing.objects.apart import refused_attribute
 from upscale_fx.tracing.objects.needed import only_read
 from upscale_fx.tracing.proxy import CannotTrace
+from upscale_fx.tracing.sizes.said import fixed_axes
 from upscale_fx.tracing.stated_axes import StatedAxes
 from upscale_fx.tracing.tracer import GraphTracer
 from upscale_fx.tracing.variants import less_dynamic
@@ -103,10 +105,10 @@ def _trace_model(
         traced = other
     if accepted.fixed:
         warn(
-            f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has, "
-            f"because it refused graphs of other sizes ({accepted.why}). A model with a weight per node cannot do "
-            f"otherwise. If an argument holds numbers of nodes, say indices={{'argument': 'N'}}; dynamic_axes= says "
-            f"which axes are rows"
+            f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has "
+            f"({fixed_axes(accepted)}), because it refused graphs of other sizes ({accepted.why}). A model with a "
+            f"weight per node cannot do otherwise. If an argument holds numbers of nodes, say "
+            f"indices={{'argument': 'N'}}; dynamic_axes= says which axes are rows"
         )
     return traced
 
@@ -273,6 +275,9 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
     return f"cannot trace {type(root).__name__}: in {where}, {line}: {text}{'' if told else f'. {remedy}'}"
 
 
+_CONSTANT = (bool, int, float, str)
+
+
 def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
     """Make the graph call check_inputs first, which refuses inputs whose shapes or constants were not traced."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -283,6 +288,10 @@ def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
             checked.append(node)
             names.append(str(node.target))
             shapes.append(spec.shape if isinstance(spec, TensorSpec) else spec)
+        elif any(isinstance(leaf, _CONSTANT) for leaf in pytree.tree_leaves(spec)):
+            checked.append(node)
+            names.append(str(node.target))
+            shapes.append({"parts": pytree.tree_map(lambda leaf: leaf if isinstance(leaf, _CONSTANT) else ..., spec)})
     with graph.inserting_after(placeholders[-1]):
         node = graph.call_function(check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
     node.meta.update(module="", source="")

@@ -55,6 +55,8 @@ from upscale_fx.tracing.quirks import sizes_of_constants, traced_builtins, traci
 from upscale_fx.tracing.rewrites import rewritten
 from upscale_fx.tracing.wrapped import wrappers_opened
 
+_ARANGE = torch.arange  # the function itself is replaced while a model is traced
+
 
 class GraphTracer(InPlaceTracer):
     """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
@@ -69,13 +71,13 @@ class GraphTracer(InPlaceTracer):
         self.place = ""
         self._paused = False  # an example value is being computed: record nothing
         self._attributes: dict[str, ExampleProxy] = {}
-        self.modes = WatchedModes()
+        self.modes, self.chosen = WatchedModes(), False
 
     # The run -----------------------------------------------------------------------------------------------------
 
     def trace(self, root: nn.Module, inputs: ModelInputs) -> fx.Graph:  # type: ignore[override]
         """Record ``root.forward`` as a graph; raises CannotTrace, or an error of the model itself."""
-        self.root, self._thread = root, get_ident()
+        self.root, self._thread, self.chosen = root, get_ident(), inputs.chosen
         self.graph = fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {}
         stored = chain(root.named_parameters(remove_duplicate=False), root.named_buffers(remove_duplicate=False))
@@ -126,7 +128,8 @@ class GraphTracer(InPlaceTracer):
 
     def _call_or_record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function, or record its call where proxies are among the arguments."""
-        always = function in ALWAYS_RECORDED and get_ident() == self._thread  # other threads may run models
+        always = function in ALWAYS_RECORDED or (self.chosen and function is _ARANGE)  # numbers of selected rows
+        always = always and get_ident() == self._thread  # other threads may run models
         if self._paused or not (always or any_proxy((args, kwargs))):
             return function(*args, **kwargs)
         return self.create_proxy("call_function", function, args, kwargs)
@@ -233,7 +236,7 @@ class GraphTracer(InPlaceTracer):
         pair = self._evaluate(kind, target, args, kwargs)
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
-        pair = with_unequal_counts(target, pair)
+        pair = pair if self.chosen else with_unequal_counts(target, pair)
         with self.gradients.reading(target, pair):
             arguments = self.create_arg(tuple(args)), self.create_arg(dict(kwargs))
         node = self.create_node(kind, target, *arguments, name)

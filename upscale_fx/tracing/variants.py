@@ -7,12 +7,17 @@ together. The number of nodes is fixed last, because the graph then takes no oth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
+from upscale_fx.compiled.edges.forms import BOTH_WAYS, DISTINCT, HALVES, PAIRS
 from upscale_fx.compiled.inputs import GROWTHS, SMALL, ModelInputs, RowCount, TensorSpec
+
+#: The most numbers in an example whose sizes all become part of the graph.
+_MOST_GIVEN = 100_000
 
 #: Returns a changed description, or None if there is nothing to change.
 Change = Callable[[ModelInputs], ModelInputs | None]
@@ -22,6 +27,7 @@ def variants(inputs: ModelInputs) -> Iterator[ModelInputs]:
     """Yield the descriptions to try if a model refuses this one, the most general first."""
     for _, changed in (*open_variants(inputs), *fixed_variants(inputs)):
         yield changed
+    yield from _changed(inputs, (as_the_example,))
 
 
 def open_variants(inputs: ModelInputs) -> Iterator[tuple[ModelInputs, ModelInputs]]:
@@ -51,7 +57,7 @@ def _with_base(inputs: ModelInputs, together: tuple[Change, ...]) -> Iterator[tu
 
 def less_dynamic(inputs: ModelInputs) -> Iterator[ModelInputs]:
     """Yield the descriptions to try if a model runs with this one, but cannot be traced: unknown axes are fixed."""
-    for change in (_with_inner_axes_held, _with_unknown_axes_held, _with_steps_held):
+    for change in (_with_inner_axes_held, _with_unknown_axes_held, _with_steps_held, _with_chosen_rows, *_FORMED):
         yield from _changed(inputs, (change,))
 
 
@@ -78,6 +84,11 @@ def _with_steps_held(inputs: ModelInputs) -> ModelInputs | None:
     specs = _specs(inputs)
     known = any(leaf.role == "edges" or "N" in (*leaf.into, *leaf.axes[:1]) for leaf in specs)
     return None if known else _with_held_axes(inputs, 1, "NR")
+
+
+def _with_chosen_rows(inputs: ModelInputs) -> ModelInputs | None:
+    """Take numbers of selected rows that are the same in both examples for the model's choice."""
+    return replace(inputs, chosen=True)
 
 
 def _with_held_axes(inputs: ModelInputs, first: int, unknown: str = "R") -> ModelInputs | None:
@@ -173,6 +184,48 @@ def _with_all_rows_fixed(inputs: ModelInputs) -> ModelInputs | None:
     return _with_fixed(inputs, kinds if any(symbol[0] == "R" for symbol in kinds) else [])
 
 
+def _with_counts_of_nodes(inputs: ModelInputs) -> ModelInputs | None:
+    """Take a number that counts graphs for one of nodes, where the example has as many (a whole graph as one batch)."""
+
+    def change(leaf: Any) -> Any:
+        other = isinstance(leaf, RowCount) and leaf.symbol == "B" and leaf.size and leaf.size == inputs.nodes
+        return RowCount("N", leaf.size) if other else leaf
+
+    changed = inputs.map_leaves(change)
+    return changed if changed.symbols().keys() != inputs.symbols().keys() else None
+
+
+def _formed(form: str) -> Change:
+    def change(inputs: ModelInputs) -> ModelInputs | None:
+        """Store edges as the example has them."""
+        has = any(form in leaf.forms and not leaf.form for leaf in _specs(inputs))
+        return inputs.map_leaves(lambda leaf: _in_form(leaf, form)) if has else None
+
+    return change
+
+
+def _in_form(leaf: Any, form: str) -> Any:
+    return replace(leaf, form=form) if isinstance(leaf, TensorSpec) and form in leaf.forms else leaf
+
+
+def as_the_example(inputs: ModelInputs) -> ModelInputs | None:
+    """Fix all rows, and all integers, to those of the example; None if they are many, or the user named rows."""
+    sizes = inputs.symbols()
+    specs = _specs(inputs)
+    numbers = sum(math.prod(leaf.sizes) for leaf in specs)
+    drawn = [leaf for leaf in specs if leaf.role != "feature"]
+    whole = all(leaf.pool is not None and leaf.pool.shape == leaf.sizes for leaf in drawn)
+    if inputs.stated or not all(sizes.values()) or not whole or numbers > _MOST_GIVEN:
+        return None
+
+    def change(leaf: Any) -> Any:
+        leaf = _with_sizes(leaf, sizes)
+        given = isinstance(leaf, TensorSpec) and leaf.role != "feature"
+        return replace(leaf, as_given=True) if given else leaf
+
+    return inputs.map_leaves(change, fixed=tuple(sizes.items()), growth=0)
+
+
 def _with_fixed(inputs: ModelInputs, kinds: list[str]) -> ModelInputs | None:
     if not kinds or set(kinds) & set(inputs.stated):
         return None
@@ -209,19 +262,27 @@ def _renamed(leaf: Any, names: dict[str, str]) -> Any:
     )
 
 
+_FORMED, _UNIQUE = tuple(map(_formed, (PAIRS, HALVES))), tuple(map(_formed, (BOTH_WAYS, DISTINCT)))
+
 #: All changes but fixed numbers of nodes, the likeliest first.
 CHANGES: tuple[Change, ...] = (
     _with_equal_nodes,
     _with_regular_edges,
+    *_FORMED,
+    _with_counts_of_nodes,
     _with_inner_axes_held,
     _with_unknown_axes_held,
     *(_grown(growth) for growth in GROWTHS),
     _in_order_of_size,
     _with_values_in_the_fewest_rows,
     _with_values_of_the_example,
+    *_UNIQUE,
 )
 #: The changes that do more than choose sizes.
 STRUCTURE: tuple[Change, ...] = (
+    *_FORMED,
+    *_UNIQUE,
+    _with_counts_of_nodes,
     _with_equal_nodes,
     _with_regular_edges,
     _in_order_of_size,

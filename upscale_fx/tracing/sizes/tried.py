@@ -81,7 +81,17 @@ def made_alike(inputs: ModelInputs, rows: Mapping[str, int]) -> Hashable:
         sizes = tuple(row_count(counts, axis) if isinstance(axis, str) else axis for axis in leaf.axes)
         regular = leaf.role == "edges" and str(leaf.axes[1]).startswith("K")
         numbered = tuple(row_count(counts, kind) for kind in (leaf.ends if leaf.role == "edges" else leaf.into))
-        drawn = leaf.limit, leaf.ordered, leaf.told, leaf.layout, regular, id(leaf.pool), leaf.ends[0] == leaf.ends[1]
+        drawn = (
+            leaf.limit,
+            leaf.ordered,
+            leaf.told,
+            leaf.layout,
+            leaf.form,
+            leaf.as_given,
+            regular,
+            id(leaf.pool),
+            leaf.ends[0] == leaf.ends[1],
+        )
         return sizes, leaf.dtype, leaf.role, numbered, drawn
 
     leaves, structure = pytree.tree_flatten(inputs.all_arguments())
