@@ -84,7 +84,7 @@ RUNS = {
     "a weight per node": (lambda: Loop(nodes, NODES), example, 600),
     "a weight per step and node": (lambda: Loop(both, STEPS, NODES), example, 600),
     "graphs one by one": (OneByOne, lambda: (torch.randn(GRAPHS, NODES, 4), graph()), 100),
-    "nothing is fixed": (Plain, lambda: (torch.randn(NODES, 4), graph()), 11),
+    "nothing is fixed": (Plain, lambda: (torch.randn(NODES, 4), graph()), 13),
 }
 
 

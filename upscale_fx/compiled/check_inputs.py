@@ -7,10 +7,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
+from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
 from upscale_fx.compiled.prepared import PreparedGraph
 from upscale_fx.errors import InputError
+
+_CONSTANT = (bool, int, float, str)
+
+
+def add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
+    """Make the graph call check_inputs first, which refuses inputs whose shapes or constants were not traced."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    names: list[str] = []
+    shapes: list[Any] = []
+    checked: list[fx.Node] = []
+    for node in placeholders:
+        spec = inputs.arguments.get(node.target)
+        if isinstance(spec, TensorSpec) or spec is None or isinstance(spec, _CONSTANT):
+            checked.append(node)
+            names.append(str(node.target))
+            shapes.append(spec.shape if isinstance(spec, TensorSpec) else spec)
+        elif any(isinstance(leaf, _CONSTANT) for leaf in pytree.tree_leaves(spec)):
+            checked.append(node)
+            names.append(str(node.target))
+            shapes.append({"parts": pytree.tree_map(lambda leaf: leaf if isinstance(leaf, _CONSTANT) else ..., spec)})
+    with graph.inserting_after(placeholders[-1]):
+        node = graph.call_function(check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
+    node.meta.update(module="", source="")
 
 
 def check_inputs(

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
-from upscale_fx.compiled.check_inputs import check_inputs
+from upscale_fx.compiled.check_inputs import add_input_check
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
@@ -156,7 +155,7 @@ def _traced(
     if refused := refused_attribute(inputs, reads):
         raise InputError(refused)
     inputs = only_read(inputs, graph, reads, partial(run_with, root, state))
-    _add_input_check(graph, inputs)
+    add_input_check(graph, inputs)
     drop_dead_nodes(graph)
     sizes = {name: parameter.numel() for name, parameter in root.named_parameters()}
     nbytes = parameter_bytes(root)
@@ -273,28 +272,6 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
     remedy = "Rewrite that line with tensor operations, or pass example_inputs / example_kwargs that avoid it"
     line = line_of_forward(root) if isinstance(reason, TraceError) else line_of(reason)
     return f"cannot trace {type(root).__name__}: in {where}, {line}: {text}{'' if told else f'. {remedy}'}"
-
-
-_CONSTANT = (bool, int, float, str)
-
-
-def _add_input_check(graph: fx.Graph, inputs: ModelInputs) -> None:
-    """Make the graph call check_inputs first, which refuses inputs whose shapes or constants were not traced."""
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    names, shapes, checked = [], [], []
-    for node in placeholders:
-        spec = inputs.arguments.get(node.target)
-        if isinstance(spec, TensorSpec) or spec is None or isinstance(spec, bool | int | float | str):
-            checked.append(node)
-            names.append(str(node.target))
-            shapes.append(spec.shape if isinstance(spec, TensorSpec) else spec)
-        elif any(isinstance(leaf, _CONSTANT) for leaf in pytree.tree_leaves(spec)):
-            checked.append(node)
-            names.append(str(node.target))
-            shapes.append({"parts": pytree.tree_map(lambda leaf: leaf if isinstance(leaf, _CONSTANT) else ..., spec)})
-    with graph.inserting_after(placeholders[-1]):
-        node = graph.call_function(check_inputs, (tuple(checked), tuple(names), tuple(shapes)))
-    node.meta.update(module="", source="")
 
 
 def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> None:

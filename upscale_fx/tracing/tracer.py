@@ -33,6 +33,7 @@ from upscale_fx.tracing.contexts import set_requires_grad
 from upscale_fx.tracing.in_place import InPlaceTracer
 from upscale_fx.tracing.leaves import (
     ALWAYS_RECORDED,
+    ARANGE,
     BUILT_IN,
     BUILT_IN_SPACES,
     CONSTRUCTORS,
@@ -55,8 +56,6 @@ from upscale_fx.tracing.quirks import sizes_of_constants, traced_builtins, traci
 from upscale_fx.tracing.rewrites import rewritten
 from upscale_fx.tracing.wrapped import wrappers_opened
 
-_ARANGE = torch.arange  # the function itself is replaced while a model is traced
-
 
 class GraphTracer(InPlaceTracer):
     """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
@@ -67,8 +66,7 @@ class GraphTracer(InPlaceTracer):
         super().__init__(observed)
         self.replace_builtins = replace_builtins  # replace int, len, min and max in the model's own Python modules too
         self.path: list[str] = []
-        self.failed_in = ""  # the innermost module an exception came through
-        self.place = ""
+        self.failed_in, self.place = "", ""  # the innermost module an exception came through; the call
         self._paused = False  # an example value is being computed: record nothing
         self._attributes: dict[str, ExampleProxy] = {}
         self.modes, self.chosen = WatchedModes(), False
@@ -118,8 +116,7 @@ class GraphTracer(InPlaceTracer):
             spec = inputs.arguments.get(name)
             constant = spec if isinstance(spec, bool | int | float | str) else None
             optional = optional or constant is not None
-            default = {"default_value": constant} if optional else {}
-            nodes[name] = self.graph.placeholder(name, **default)
+            nodes[name] = self.graph.placeholder(name, **({"default_value": constant} if optional else {}))
         return {name: self._wrap(nodes[name], (small[name], large[name])) for name in inputs.arguments}
 
     def matrix(self, layout: str, parts: Mapping[str, Any]) -> MatrixProxy:
@@ -128,8 +125,8 @@ class GraphTracer(InPlaceTracer):
 
     def _call_or_record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function, or record its call where proxies are among the arguments."""
-        always = function in ALWAYS_RECORDED or (self.chosen and function is _ARANGE)  # numbers of selected rows
-        always = always and get_ident() == self._thread  # other threads may run models
+        numbers = self.chosen and function is ARANGE  # of selected rows
+        always = (numbers or function in ALWAYS_RECORDED) and get_ident() == self._thread  # others may run models
         if self._paused or not (always or any_proxy((args, kwargs))):
             return function(*args, **kwargs)
         return self.create_proxy("call_function", function, args, kwargs)

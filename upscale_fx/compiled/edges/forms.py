@@ -63,13 +63,14 @@ def edges_in_form(form: str, edges: Tensor, sources: int, targets: int, generato
 def _distinct(edges: Tensor, sources: int, targets: int, generator: torch.Generator, upwards: bool = False) -> Tensor:
     """Replace edges that are there twice by others, as far as there are any; ``upwards``: to higher nodes."""
     keys = _keys(edges, targets)
-    kept = keys.unique()
+    kept = keys.unique()  # type: ignore[no-untyped-call]
     if sources * targets <= _MOST:
         free = torch.arange(sources * targets)
         source, target = free // targets, free % targets
         free = free[(source < target) if upwards else (source != target) | (sources != targets)]
     else:
-        free = torch.randint(sources * targets, (4 * len(keys),), generator=generator).unique()
+        free = torch.randint(sources * targets, (4 * len(keys),), generator=generator)
+        free = free.unique()  # type: ignore[no-untyped-call]
         free = free[free // targets < free % targets] if upwards else free
     free = free[~torch.isin(free, kept)]
     missing = len(keys) - len(kept)
