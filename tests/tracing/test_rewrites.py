@@ -221,10 +221,24 @@ def test_a_branch_is_no_assertion():
 @pytest.mark.parametrize(
     "expression",
     [
-        "m.three(h * m.written(torch.arange(8), e[0] % 8, h[:, :8]))",
-        "m.three(h * torch.arange(8).index_fill_(0, e[0] % 8, 1))",
+        "m.three(h * m.written(torch.linspace(0, 1, 8), e[0] % 8, h[:, :8]))",
+        "m.three(h * torch.linspace(0, 1, 8).index_fill_(0, e[0] % 8, 1))",
     ],
 )  # fmt: skip
 def test_a_write_into_a_constant_is_refused_with_the_way_out(expression):
     with pytest.raises(TraceError, match="into a constant tensor; make that tensor with"):
         upscale_fx.trace(Model(expression).eval(), graph())
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "m.three(h * m.written(torch.arange(8), e[0] % 8, h[:, :8]))",
+        "m.three(h * torch.arange(8).index_fill_(0, e[0] % 8, 1))",
+    ],
+)
+def test_a_write_into_a_range_is_exact(expression):
+    model = Model(expression).eval()
+    traced = upscale_fx.trace(model, graph())
+    for other in (graph(), graph(7, 9, 1), graph(31, 80, 2)):
+        torch.testing.assert_close(traced(*other), model(*other))
