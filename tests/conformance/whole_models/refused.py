@@ -14,7 +14,7 @@ class Refusal:
 
 
 FIXED = Refusal("an adjacency matrix or a kernel per node fixes the number of nodes", r"expected \[(any, 3, )?9")
-POINTS = Refusal("what an index points to is guessed, and here wrongly", "does not accept inputs of shapes")
+POINTS = Refusal("what an index points to is guessed, and here wrongly: the example's sizes only", "is fixed at")
 
 REFUSED = {
     "GraphDTA gcn on two-molecules": POINTS,
