@@ -35,16 +35,21 @@ class TriedSizes:
 
     def exclude(self, base: ModelInputs, inputs: ModelInputs) -> bool:
         """Whether it is known, or cheap to find out, that the model refuses a description made of this base."""
-        sizes = _sizes(base)
-        known = self.held.get(
-            key := (base.ascending, *sizes, made_alike(replace(base, fixed=tuple(sizes.items())), SMALL))
+        return any(
+            kind in inputs.symbols() and kind not in dict(inputs.fixed)
+            for one in (_without_forms(base), base)
+            for kind in self._known(one, inputs)
         )
-        if known is None:
+
+    def _known(self, base: ModelInputs, inputs: ModelInputs) -> frozenset[str]:
+        """Return which rows must be as many as in the example; nothing where finding out is no cheaper than a try."""
+        sizes = _sizes(base)
+        key = (base.ascending, *sizes, made_alike(replace(base, fixed=tuple(sizes.items())), SMALL))
+        if key not in self.held:
             if not sizes or _numbers(inputs, dict(inputs.fixed)) < _DEARER * _numbers(base, sizes):
-                return False
-            known = self._held(base, sizes)
-            self.held[key] = known
-        return any(kind in inputs.symbols() and kind not in dict(inputs.fixed) for kind in known)
+                return frozenset()
+            self.held[key] = self._held(base, sizes)
+        return self.held[key]
 
     def _held(self, base: ModelInputs, sizes: dict[str, int]) -> frozenset[str]:
         """Return the kinds of rows of which the model takes as many as the example has, but not more nor fewer."""
@@ -62,6 +67,11 @@ class TriedSizes:
             and refuses(**{kind: size + steps[kind]})
             and (size <= steps[kind] or refuses(**{kind: size - steps[kind]}))
         )
+
+
+def _without_forms(base: ModelInputs) -> ModelInputs:
+    """Return a base with edges in any order: what it cannot vary on random edges, it cannot vary on special ones."""
+    return base.map_leaves(lambda leaf: replace(leaf, form="") if isinstance(leaf, TensorSpec) else leaf)
 
 
 def _sizes(base: ModelInputs) -> dict[str, int]:
@@ -89,7 +99,7 @@ def made_alike(inputs: ModelInputs, rows: Mapping[str, int]) -> Hashable:
             leaf.form,
             leaf.as_given,
             regular,
-            id(leaf.pool),
+            leaf.pool.data_ptr() if leaf.pool is not None and (leaf.role == "index" or leaf.as_given) else 0,
             leaf.ends[0] == leaf.ends[1],
         )
         return sizes, leaf.dtype, leaf.role, numbered, drawn
