@@ -75,3 +75,18 @@ def test_a_free_number_of_steps_is_not():
     compiled = upscale_fx.prune(model, 0.5, example_inputs=(X,))
     assert not upscale_fx.report(compiled).sizes
     assert compiled(torch.randn(20, 7, WIDTH, dtype=torch.float64)).shape == (20, 3)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.o = nn.Linear(WIDTH, 8), nn.Linear(8, 3)
+
+    def forward(self, x, scale):
+        return self.o(self.a(x).relu() * scale)
+
+
+def test_an_argument_without_axes_has_no_line():
+    inputs = (torch.randn(20, WIDTH, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64))
+    compiled = upscale_fx.prune(Scaled().double().eval(), 0.5, example_inputs=inputs)
+    assert not upscale_fx.report(compiled).sizes

@@ -180,7 +180,7 @@ def _inner_axes(name: str, spec: Any) -> list[str]:
     """The axes between the first and the last that have a fixed size: time steps, channels of vectors and images."""
     if isinstance(spec, Mapping):
         return [text for key, item in spec.items() for text in _inner_axes(f"{name}[{key!r}]", item)]
-    if not isinstance(spec, TensorSpec) or not spec.dtype.is_floating_point or not isinstance(spec.axes[0], str):
+    if not isinstance(spec, TensorSpec) or not spec.dtype.is_floating_point or not isinstance((*spec.axes, 0)[0], str):
         return []
     inner = list(enumerate(spec.axes))[1:-1]
     return [f"axis {place} of '{name}' is {size}" for place, size in inner if not isinstance(size, str)]
