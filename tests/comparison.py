@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+import upscale_fx
+
 
 def assert_same(expected: Any, found: Any, tolerance: float = 1e-10, where: str = "") -> None:
     """Assert that two results are built alike and equal.
@@ -30,6 +32,16 @@ def assert_same_outputs(
     """Assert that two models give the same for the arguments of every call."""
     for number, arguments in enumerate(calls):
         assert_same(model(*arguments), other(*arguments), tolerance, f"call {number}")
+
+
+def assert_pruned_exactly(model: nn.Module, example: Sequence[Any], calls: Sequence[Sequence[Any]]) -> None:
+    """Assert that a trace does what its model does in every call, and a smaller pruned model what the mask does."""
+    assert_same_outputs(model, upscale_fx.trace(model, example), calls)
+    masked = upscale_fx.mask(model, 0.5, example_inputs=example)
+    compiled = upscale_fx.prune(model, 0.5, example_inputs=example)
+    assert_same_outputs(masked, compiled, calls)
+    assert parameters(compiled) < parameters(model)
+    assert upscale_fx.verify(masked, compiled, example) < 1e-10
 
 
 def gap(expected: Any, found: Any) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import upscale_fx
-from tests.comparison import assert_same_outputs, parameters
+from tests.comparison import assert_pruned_exactly, assert_same_outputs
 from tests.selection import every
 from tests.tracing import axis_models as models
 from tests.tracing.axis_models import WIDTH, edges, normal
@@ -90,12 +90,7 @@ def test_a_graph_takes_other_sizes(name):
     make, call = CASES[name]
     model, example = make().eval(), arguments(call, SIZES[0])
     calls = [arguments(call, sizes) for sizes in SIZES]
-    assert_same_outputs(model, upscale_fx.trace(model, example), calls)
-    masked = upscale_fx.mask(model, 0.5, example_inputs=example)
-    compiled = upscale_fx.prune(model, 0.5, example_inputs=example)
-    assert_same_outputs(masked, compiled, calls)
-    assert parameters(compiled) < parameters(model)
-    assert upscale_fx.verify(masked, compiled, example) < 1e-10
+    assert_pruned_exactly(model, example, calls)
 
 
 def test_clusters_are_a_kind_of_rows_that_can_be_said():

@@ -146,6 +146,7 @@ class ModelInputs:
         objects: arguments of forward() that are objects; ``arguments`` holds their attributes by their own names.
         call: names of the arguments of forward(), objects included; empty if there are none.
         chosen: whether the model itself says how many rows are selected (8 nodes per graph); see ``selections``.
+        tables: names of parameters whose rows are nodes; see ``tracing.modules.tables``.
         unread: attributes of these objects that no output needs: the model's own call has them, the graph's has not.
     """
 
@@ -165,6 +166,7 @@ class ModelInputs:
     call: tuple[str, ...] = ()
     unread: Mapping[str, Any] = field(default_factory=dict)
     chosen: bool = False
+    tables: frozenset[str] = frozenset()
 
     @property
     def fixed_text(self) -> str:

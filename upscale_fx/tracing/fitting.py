@@ -45,7 +45,8 @@ def fitting_inputs(root: nn.Module, described: Iterable[ModelInputs], state: Sta
         key = (rows["N"], made_alike(inputs, rows))
         if key not in tried:
             tried[key] = run_refusal(root, inputs, rows, state)
-            changing.update([key] * state.changed)
+            if state.changed:
+                changing.add(key)
         return tried[key]
 
     sizes = TriedSizes(lambda inputs: refusal_at(inputs, SMALL))

@@ -33,7 +33,7 @@ class InPlaceTracer(ProxyTracer):
         if proxy.node.op == "get_attr" and not proxy.observed:
             raise CannotTrace(f"'{proxy.node.target}' is changed in place during forward()")
         if proxy.node.op == "placeholder":
-            raise CannotTrace(_of_input(proxy.node.target, "is"))
+            raise CannotTrace(_of_input(proxy.node.target))
         if not proxy.observed:  # on those that are, no output and no gradient depends
             self.gradients.check_change(proxy)
         base, key = proxy.view_of or (None, None)
@@ -41,7 +41,7 @@ class InPlaceTracer(ProxyTracer):
         aliases = [other for other in aliases if base is None or other.node is not base.node]
         if any(other.node.op == "placeholder" for other in aliases):
             given = next(other.node.target for other in aliases if other.node.op == "placeholder")
-            raise CannotTrace(_of_input(given, "of which this tensor is a view, is"))
+            raise CannotTrace(_of_input(given, by_view=True))
         if aliases:
             raise CannotTrace(
                 "an in-place operation changes a tensor of which another view is still in use; change a copy of it, "
@@ -68,8 +68,9 @@ class InPlaceTracer(ProxyTracer):
         )
 
 
-def _of_input(name: object, is_changed: str) -> str:
+def _of_input(name: object, by_view: bool = False) -> str:
+    changed = f"'{name}', of which this tensor is a view, is" if by_view else f"'{name}' is"
     return (
-        f"the input '{name}'{', ' if is_changed != 'is' else ' '}{is_changed} changed in place, and so is the caller's "
-        f"tensor; change a copy of it, {name}.clone(), or make a new tensor (torch.where)"
+        f"the input {changed} changed in place, and so is the caller's tensor; change a copy of it, {name}.clone(), or "
+        f"make a new tensor (torch.where)"
     )

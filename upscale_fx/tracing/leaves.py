@@ -37,9 +37,9 @@ CONSTRUCTORS: tuple[Callable[..., Any], ...] = (
     torch.tensor, torch.finfo,
 )  # fmt: skip
 
-#: Constructors that are recorded even where their sizes are fixed: forward() may write into the tensor that they
 #: The function itself, which is replaced while a model is traced.
 ARANGE = torch.arange
+#: Constructors that are recorded even where their sizes are fixed: forward() may write into the tensor that they
 #: return, and random numbers are drawn anew in every call.
 ALWAYS_RECORDED: frozenset[Callable[..., Any]] = frozenset({
     torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn, torch.randint, torch.randperm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -68,18 +69,6 @@ def trace_model(
         InputError: example inputs are missing or do not fit.
         TraceError: the model cannot be traced.
     """
-    with stages("trace"):
-        return _trace_model(model, example_inputs, example_kwargs, inputs, stated, method)
-
-
-def _trace_model(
-    model: nn.Module,
-    example_inputs: Any,
-    example_kwargs: Mapping[str, Any] | None,
-    inputs: ModelInputs | None,
-    stated: StatedAxes | None,
-    method: str,
-) -> CompiledGNN:
     check_model(model)
     if isinstance(model, CompiledGNN):
         if stated:
@@ -88,20 +77,20 @@ def _trace_model(
             raise InputError(f"a graph has one entry, forward(); trace the model itself with method='{method}'")
         _check_against(model, example_inputs, example_kwargs)
         return copy.deepcopy(unfused(model))
-    root = without_caches(own_copy(with_entry(model, method)))
-    state = State(root)
-    if inputs is not None:
-        accepted = inputs.whole()
-    else:
-        accepted = fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated), state)
-    try:
-        traced = _traced(model, root, accepted, method, state)
-        traced = _traced_by_rows(model, traced, accepted, method) or traced
-    except TraceError:
-        other = _traced_less_dynamic(model, accepted, method)
-        if other is None:
-            raise
-        traced = other
+    with stages("trace"):
+        root, state = _copied(model, method)
+        if inputs is not None:
+            accepted = inputs.whole()
+        else:
+            accepted = fitting_inputs(root, describe_inputs(root, example_inputs, example_kwargs, stated), state)
+        try:
+            traced = _traced(model, root, accepted, method, state)
+            traced = _traced_by_rows(model, traced, accepted, method) or traced
+        except TraceError:
+            other = _traced_less_dynamic(model, accepted, method)
+            if other is None:
+                raise
+            traced = other
     if accepted.fixed:
         warn(
             f"{type(model).__name__} was traced for graphs of {accepted.fixed_text} only, as many as the example has "
@@ -112,11 +101,16 @@ def _trace_model(
     return traced
 
 
+def _copied(model: nn.Module, method: str) -> tuple[nn.Module, State]:
+    """A copy of the model that may be traced, with the method as its forward(), and its state."""
+    root = without_caches(own_copy(with_entry(model, method)))
+    return root, State(root)
+
+
 def _traced_less_dynamic(model: nn.Module, inputs: ModelInputs, method: str) -> CompiledGNN | None:
     """Trace with axes of unknown kind as channels (a loop over time steps); None if that cannot be traced either."""
     for candidate in less_dynamic(inputs):
-        root = without_caches(own_copy(with_entry(model, method)))
-        state = State(root)
+        root, state = _copied(model, method)
         if refusal_of(root, candidate, state) is None:
             with suppress(TraceError):
                 return _traced(model, root, candidate, method, state)
@@ -127,29 +121,21 @@ def _traced_by_rows(model: nn.Module, traced: CompiledGNN, inputs: ModelInputs, 
     """Trace again with parameters that have a row per node as rows; None if there are none, or the model refuses."""
     tables = node_tables(traced)
     if tables:
-        root = without_caches(own_copy(with_entry(model, method)))
+        root, state = _copied(model, method)
         with suppress(TraceError, InputError):
-            again = _traced(model, root, inputs, method, State(root), tables)
+            again = _traced(model, root, replace(inputs, tables=frozenset(tables)), method, state)
             return None if tables & node_tables(again) else again
     return None
 
 
-def _traced(
-    model: nn.Module,
-    root: nn.Module,
-    inputs: ModelInputs,
-    method: str,
-    state: State,
-    tables: Collection[str] = (),
-) -> CompiledGNN:
-    """Trace ``root``, a copy of the model in ``state``, with arguments as described; see :func:`traced_with`."""
+def _traced(model: nn.Module, root: nn.Module, inputs: ModelInputs, method: str, state: State) -> CompiledGNN:
+    """Trace ``root``, a copy of the model in ``state``, with arguments as described."""
     stage("tracing")
     drop_observers(root, lambda: run_example(root, inputs, SMALL, state=state))
     with recorded() as reads:
-        graph, read, skipped = traced_with(root, inputs, (), state, tables)
+        graph, read, skipped = traced_with(root, inputs, (), state)
         results = graph.output_node().meta[RESULTS]
-        alike = partial(_traced_alike, root, inputs, results=results, state=state, tables=tables)
-        modes = merge_modes(graph, read, root, alike)
+        modes = merge_modes(graph, read, root, lambda trained: _traced_alike(root, inputs, trained, results, state))
     for node in graph.nodes:
         node.meta.pop(READ_BEFORE, None)
     if refused := refused_attribute(inputs, reads):
@@ -184,12 +170,7 @@ def _traced(
 
 
 def _traced_alike(
-    root: nn.Module,
-    inputs: ModelInputs,
-    trained: Collection[str],
-    results: Any,
-    state: State,
-    tables: Collection[str],
+    root: nn.Module, inputs: ModelInputs, trained: Collection[str], results: Any, state: State
 ) -> tuple[fx.Graph, Collection[str]]:
     """Trace as :func:`traced_with`, with some modules in ``train()``.
 
@@ -198,7 +179,7 @@ def _traced_alike(
         DifferentGraphs: forward() then returns another type.
     """
     try:
-        graph, read, _ = traced_with(root, inputs, trained, state, tables)
+        graph, read, _ = traced_with(root, inputs, trained, state)
     except TraceError:
         raise
     except Exception as error:
@@ -209,9 +190,9 @@ def _traced_alike(
 
 
 def traced_with(
-    root: nn.Module, inputs: ModelInputs, trained: Collection[str], state: State, tables: Collection[str] = ()
+    root: nn.Module, inputs: ModelInputs, trained: Collection[str], state: State
 ) -> tuple[fx.Graph, Collection[str], tuple[str, ...]]:
-    """Trace ``root`` with the modules of some paths in ``train()``, the others in ``eval()``; ``tables`` as rows.
+    """Trace ``root`` with the modules of some paths in ``train()``, the others in ``eval()``.
 
     Afterwards it is put back to ``state``.
 
@@ -234,7 +215,6 @@ def traced_with(
             f"as in out, h = model(x, edge_index, h), or set it anew at the beginning of every forward()"
         )
     tracer = GraphTracer(replace_builtins=False, observed=changed)
-    tracer.tables = tables
     try:
         with in_modes(root, trained), undisturbed(root):
             try:
@@ -242,7 +222,6 @@ def traced_with(
             except CannotTrace:  # the model's own code may have called int(), len(), min() or max() on a row count
                 state.restore()
                 tracer = GraphTracer(observed=changed)
-                tracer.tables = tables
                 graph = tracer.trace(root, inputs)
             state.adopt(root, tracer.tensor_attrs.values())  # tensors that forward() makes, and the graph reads
             return graph, tracer.modes.read_by_forward, tuple(dict.fromkeys(tracer.skipped_assertions))

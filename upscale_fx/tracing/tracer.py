@@ -60,22 +60,21 @@ from upscale_fx.tracing.wrapped import wrappers_opened
 class GraphTracer(InPlaceTracer):
     """Traces one module in its current mode. ``place`` names the call that is being traced, for errors."""
 
-    tables: Collection[str] = ()  # parameters with a row per node
-
     def __init__(self, replace_builtins: bool = True, observed: Collection[str] = ()) -> None:
         super().__init__(observed)
         self.replace_builtins = replace_builtins  # replace int, len, min and max in the model's own Python modules too
         self.path: list[str] = []
-        self.failed_in, self.place = "", ""  # the innermost module an exception came through; the call
+        self.failed_in = ""  # the innermost module an exception came through
+        self.place = ""
         self._paused = False  # an example value is being computed: record nothing
         self._attributes: dict[str, ExampleProxy] = {}
-        self.modes, self.chosen = WatchedModes(), False
+        self.modes = WatchedModes()
 
     # The run -----------------------------------------------------------------------------------------------------
 
     def trace(self, root: nn.Module, inputs: ModelInputs) -> fx.Graph:  # type: ignore[override]
         """Record ``root.forward`` as a graph; raises CannotTrace, or an error of the model itself."""
-        self.root, self._thread, self.chosen = root, get_ident(), inputs.chosen
+        self.root, self._thread, self._inputs = root, get_ident(), inputs
         self.graph = fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {}
         stored = chain(root.named_parameters(remove_duplicate=False), root.named_buffers(remove_duplicate=False))
@@ -125,7 +124,7 @@ class GraphTracer(InPlaceTracer):
 
     def _call_or_record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function, or record its call where proxies are among the arguments."""
-        numbers = self.chosen and function is ARANGE  # of selected rows
+        numbers = self._inputs.chosen and function is ARANGE  # of selected rows
         always = (numbers or function in ALWAYS_RECORDED) and get_ident() == self._thread  # others may run models
         if self._paused or not (always or any_proxy((args, kwargs))):
             return function(*args, **kwargs)
@@ -174,7 +173,7 @@ class GraphTracer(InPlaceTracer):
             node = self.create_node("get_attr", name, (), {})
             found = ExampleProxy(node, self, (value.detach(), value.detach()))
             found.observed = name in self.observed
-            if name in self.tables:
+            if name in self._inputs.tables:
                 found = self.create_proxy("call_function", functions.rows_of, (found,), {})
             self._attributes[name] = found
         return self._attributes[name]
@@ -233,7 +232,7 @@ class GraphTracer(InPlaceTracer):
         pair = self._evaluate(kind, target, args, kwargs)
         if values_equal(*pair) and is_constant(target, (*args, *kwargs.values()), pair[0]):
             return pair[0]
-        pair = pair if self.chosen else with_unequal_counts(target, pair)
+        pair = pair if self._inputs.chosen else with_unequal_counts(target, pair)
         with self.gradients.reading(target, pair):
             arguments = self.create_arg(tuple(args)), self.create_arg(dict(kwargs))
         node = self.create_node(kind, target, *arguments, name)

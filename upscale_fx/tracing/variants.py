@@ -51,7 +51,7 @@ def fixed_variants(inputs: ModelInputs) -> Iterator[tuple[ModelInputs, ModelInpu
 
 
 def _with_base(inputs: ModelInputs, together: tuple[Change, ...]) -> Iterator[tuple[ModelInputs, ModelInputs]]:
-    base = _changed(inputs, tuple(change for change in together if change in STRUCTURE))
+    base = _changed(inputs, tuple(change for change in together if change not in _OF_SIZES))
     yield from zip(base, _changed(inputs, together), strict=False)
 
 
@@ -263,6 +263,8 @@ def _renamed(leaf: Any, names: dict[str, str]) -> Any:
 
 
 _FORMED, _UNIQUE = tuple(map(_formed, (PAIRS, HALVES))), tuple(map(_formed, (BOTH_WAYS, DISTINCT)))
+#: The changes that only choose sizes.
+_OF_SIZES = (_with_inner_axes_held, _with_unknown_axes_held, *map(_grown, GROWTHS))
 
 #: All changes but fixed numbers of nodes, the likeliest first.
 CHANGES: tuple[Change, ...] = (
@@ -270,22 +272,9 @@ CHANGES: tuple[Change, ...] = (
     _with_regular_edges,
     *_FORMED,
     _with_counts_of_nodes,
-    _with_inner_axes_held,
-    _with_unknown_axes_held,
-    *(_grown(growth) for growth in GROWTHS),
+    *_OF_SIZES,
     _in_order_of_size,
     _with_values_in_the_fewest_rows,
     _with_values_of_the_example,
     *_UNIQUE,
-)
-#: The changes that do more than choose sizes.
-STRUCTURE: tuple[Change, ...] = (
-    *_FORMED,
-    *_UNIQUE,
-    _with_counts_of_nodes,
-    _with_equal_nodes,
-    _with_regular_edges,
-    _in_order_of_size,
-    _with_values_in_the_fewest_rows,
-    _with_values_of_the_example,
 )

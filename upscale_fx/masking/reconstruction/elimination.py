@@ -132,7 +132,7 @@ class QuadraticError:
 
 
 def _inverse(matrix: Numbers) -> Numbers:
-    """The inverse of a symmetric matrix, in a third of the general one's time where it is positive definite."""
+    """The inverse of a symmetric matrix, in less time than the general one where it is positive definite."""
     lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix).double())
     inverse: Numbers = (torch.linalg.inv(torch.from_numpy(matrix)) if failed else torch.cholesky_inverse(lower)).numpy()
     return inverse

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscale_fx.compiled.calls import describe_call, target_name
+from upscale_fx.compiled.calls import describe_call
+from upscale_fx.tracing.leaves import ALWAYS_RECORDED
 from upscale_fx.tracing.proxy import CannotTrace, ProxyTracer, example_side, is_proxy, map_values
 
 #: Operators between tensors and arrays for which torch calls NumPy. It compares them for equality itself.
@@ -107,8 +108,8 @@ def _tensor_of(tracer: ProxyTracer, target: Any, args: Any, kwargs: Any) -> Any:
 
 def _dtype(kind: str, target: Any, args: Any, kwargs: Any) -> torch.dtype | None:
     """Return the dtype of a result on the small example; None for calls that give no tensor or run Python code."""
-    if kind == "call_module" or isinstance(target, FunctionType) or target_name(target) in _SIZES_ONLY:
-        return None
+    if kind == "call_module" or isinstance(target, FunctionType) or target in ALWAYS_RECORDED:
+        return None  # what constructors are given are sizes, and values of a stated dtype
     own, others = example_side(tuple(args), 0), example_side(dict(kwargs), 0)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -117,9 +118,3 @@ def _dtype(kind: str, target: Any, args: Any, kwargs: Any) -> torch.dtype | None
     except Exception:  # the error of the model's call itself, which is recorded as it is, says more
         return None
     return result.dtype if isinstance(result, Tensor) else None
-
-
-#: Calls that the trace records whenever they are made; numbers in them are sizes and values of a stated dtype.
-_SIZES_ONLY = frozenset({
-    "zeros", "ones", "full", "empty", "rand", "randn", "randint", "randperm", "normal",
-})  # fmt: skip

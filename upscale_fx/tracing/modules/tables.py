@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+import torch_geometric.utils as pyg
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -20,9 +20,9 @@ _STACKS = (torch.cat, torch.concat, torch.concatenate, torch.vstack)
 
 
 def node_tables(gm: fx.GraphModule) -> set[str]:
-    """Names of the 2-D parameters ``[N, C]`` whose rows are gathered, and summed to ``N`` rows again.
+    """Names of the 2-D parameters ``[N, C]`` in a graph that aggregates to ``N`` rows; together, of stacked ones.
 
-    ``N`` is a constant in such a graph: the number of rows that some call makes.
+    ``N`` is a constant in such a graph, which the aggregation says.
     """
     tables = {node: shape for node in gm.graph.nodes if (shape := _shape(gm, node)) is not None}
     if not tables:
@@ -51,10 +51,9 @@ def _shape(gm: fx.GraphModule, node: fx.Node) -> tuple[int, int] | None:
 
 
 def _counts(node: fx.Node) -> Iterator[int]:
-    """Numbers of rows that a call makes, if it says them: ``scatter(src, index, dim, 37)``, ``zeros(37, 16)``."""
-    values: tuple[Any, ...] = (*node.args, *node.kwargs.values())
-    if node.op in ("call_function", "call_method") and any(isinstance(value, fx.Node) for value in values):
-        yield from (value for value in values if type(value) is int)
+    """Numbers of rows of an aggregation, or of what it adds to: ``scatter(src, index, 0, 37)``, ``x.new_zeros(37, 8)``."""
+    if node.target is pyg.scatter or str(node.target).startswith("new_"):
+        yield from (value for value in (*node.args, *node.kwargs.values()) if type(value) is int)
 
 
 def _is_weight(user: fx.Node, table: fx.Node) -> bool:
