@@ -51,7 +51,7 @@ def _shape(gm: fx.GraphModule, node: fx.Node) -> tuple[int, int] | None:
 
 
 def _counts(node: fx.Node) -> Iterator[int]:
-    """Numbers of rows of an aggregation, or of what it adds to: ``scatter(src, index, 0, 37)``, ``x.new_zeros(37, 8)``."""
+    """Rows of an aggregation, or of what it adds to: ``scatter(x, index, 0, 37)``, ``x.new_zeros(37, 8)``."""
     if node.target is pyg.scatter or str(node.target).startswith("new_"):
         yield from (value for value in (*node.args, *node.kwargs.values()) if type(value) is int)
 
