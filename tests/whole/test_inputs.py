@@ -51,6 +51,28 @@ def test_example_inputs_of_the_wrong_width_are_refused_by_a_compiled_model(model
         upscale_fx.prune(compiled, 0.5, example_inputs=(X[:, :5], EDGES))
 
 
+class FixedSides(nn.Module):
+    """Its images have one size, which alone does not tell from the example that it is fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)])
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, images):
+        rows = self.convs[1](self.convs[0](images).relu()).flatten(2).transpose(1, 2).reshape(-1, 8)
+        return self.out(rows).view(-1, 36, 3).mean(1)
+
+
+def test_example_inputs_of_a_compiled_model_are_held_to_the_graph_and_not_to_a_new_description():
+    images, wider, model = torch.randn(5, 3, 6, 6), torch.randn(5, 3, 6, 7), FixedSides().eval()
+    compiled = upscale_fx.prune(model, 0.5, example_inputs=(images,))
+    again, masked = (f(compiled, 0.5, example_inputs=(images,)) for f in (upscale_fx.prune, upscale_fx.mask))
+    assert upscale_fx.verify(masked, again, (images,)) < 1e-5
+    with refused(compiled, InputError, "'images'", r"\[5, 3, 6, 7\]", "6, got 7"):
+        upscale_fx.prune(compiled, 0.5, example_inputs=(wider,))
+
+
 class OtherNames(nn.Module):
     def __init__(self):
         super().__init__()

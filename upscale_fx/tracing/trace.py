@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from upscale_fx.compiled.check_inputs import add_input_check
+from upscale_fx.compiled.check_inputs import add_input_check, check_tensor
 from upscale_fx.compiled.dead_nodes import drop_dead_nodes
 from upscale_fx.compiled.inputs import LARGE, SMALL, ModelInputs, TensorSpec
 from upscale_fx.compiled.module import (
@@ -34,7 +34,7 @@ from upscale_fx.compiled.source_lines import line_of, line_of_forward
 from upscale_fx.compiled.undisturbed import in_modes, undisturbed
 from upscale_fx.errors import InputError, TraceError, warn
 from upscale_fx.tracing.check_trace import check_trace, note_types, run_with
-from upscale_fx.tracing.describe import describe_inputs
+from upscale_fx.tracing.describe import bind_examples, describe_inputs
 from upscale_fx.tracing.fitting import fitting_inputs, refusal_of, run_example
 from upscale_fx.tracing.modules.hooks import drop_observers, without_traced_hooks
 from upscale_fx.tracing.modules.modes import DifferentGraphs, merge_modes
@@ -256,9 +256,7 @@ def _cannot_trace(tracer: GraphTracer, root: nn.Module, reason: Exception) -> st
 def _check_against(model: CompiledGNN, example_inputs: Any, example_kwargs: Mapping[str, Any] | None) -> None:
     if example_inputs is None and not example_kwargs:
         return
-    for described in describe_inputs(model, example_inputs, example_kwargs):
-        for name, spec in described.arguments.items():
-            traced = inputs_of(model).arguments.get(name)
-            if isinstance(traced, TensorSpec) and (not isinstance(spec, TensorSpec) or traced.shape != spec.shape):
-                shape = spec.shape if isinstance(spec, TensorSpec) else spec
-                raise InputError(f"argument '{name}' has shape {shape}, but this graph takes {traced.shape}")
+    values, _ = bind_examples(model, example_inputs, example_kwargs)
+    for name, spec in inputs_of(model).arguments.items():
+        if isinstance(spec, TensorSpec) and name in values:
+            check_tensor(values[name], name, spec.shape)
