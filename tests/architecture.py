@@ -11,7 +11,7 @@ from pathlib import Path
 import networkx as nx
 
 ORDER = """
-__main__ > bench > __init__ > backend | compat | criteria | rules | memory > api > pruning
+__main__ > bench > __init__ > backend | compat | criteria | rules | memory > api > running | pruning
   > training | passes | reports > masking | compacting > analysis
   > channels | tracing | models > compiled > operators > errors
 """

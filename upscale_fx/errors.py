@@ -86,6 +86,10 @@ class TargetError(UpscaleError, ValueError):
     """No amount above 0 keeps the score, or the target itself is invalid; shows the amounts that were tried."""
 
 
+class ServerError(UpscaleError, RuntimeError):
+    """A server cannot answer, or refuses a change of its graph: unknown nodes or edges, a closed server, a store."""
+
+
 def warn(text: str) -> None:
     """Issue an :class:`UpscaleWarning` that names the user's line.
 

@@ -24,6 +24,7 @@ from upscale_fx import (
     PassError,
     PatternError,
     PruningManager,
+    ServerError,
     StateError,
     TargetError,
     TraceError,
@@ -48,6 +49,7 @@ BUILT_IN = {
     PassError: RuntimeError,
     InternalError: RuntimeError,
     EvaluationError: ValueError,
+    ServerError: RuntimeError,
     TargetError: ValueError,
     UnsupportedError: NotImplementedError,
 }

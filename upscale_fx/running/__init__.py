@@ -1,0 +1,1 @@
+"""Running compiled models: real-time serving with stored hidden features."""

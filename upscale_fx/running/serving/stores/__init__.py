@@ -1,0 +1,1 @@
+"""Where a server keeps computed rows: in memory, in a folder, or in a store of PyG's."""
