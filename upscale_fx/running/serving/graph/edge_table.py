@@ -1,0 +1,316 @@
+"""The edges of one type of a server's graph, which change in batches, with an index for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upscale_fx.errors import InputError, ServerError
+from upscale_fx.running.serving.graph import checks, edge_state, loops
+from upscale_fx.running.serving.graph.edge_rows import EdgeRows
+from upscale_fx.running.serving.graph.edge_slots import EdgeSlots
+from upscale_fx.running.serving.stores.base import Ids, State
+
+# Below this share of all nodes, sorting numbers is cheaper than a flag for every node. Measured.
+_FEW = 1 / 64
+
+
+@dataclass(frozen=True)
+class Around:
+    """A small bipartite graph: the edges of some nodes, for each node in order of insertion.
+
+    Attributes:
+        rowptr: ``[len(nodes) + 1]``; the edges of ``nodes[i]`` are those from ``rowptr[i]`` to ``rowptr[i + 1]``.
+        others: ``[e]``, the other end of each edge.
+        edges: ``[e]``, the ids of the edges.
+    """
+
+    rowptr: Ids
+    others: Ids
+    edges: Ids
+
+
+class EdgeTable:
+    """Edges from ``num_sources`` nodes to ``num_targets`` nodes, with values.
+
+    Every edge has an id, by which it is known as long as it lives; ids ascend in order of insertion and are never used
+    again. There may be several edges between two nodes. After an error nothing is changed. One thread may change a
+    table while no other reads it.
+
+    Args:
+        edge_index: ``[2, E]``, whose edges get the ids 0 to E - 1.
+        num_sources: sources are numbered below it.
+        num_targets: targets are numbered below it.
+        values: ``[E, ...]`` by name; they are copied.
+
+    Raises:
+        InputError: an end does not exist, or something has a wrong shape or dtype.
+    """
+
+    def __init__(
+        self, edge_index: Tensor, num_sources: int, num_targets: int, values: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._sizes = checks.size(num_sources, "num_sources"), checks.size(num_targets, "num_targets")
+        sources, targets = checks.ends(edge_index, *self._sizes)
+        given = dict(values or {})
+        checks.specs(given, sources.size)
+        copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in given.items()}
+        ends = sources.astype(np.int32), targets.astype(np.int32)
+        self._slots = EdgeSlots(ends, copies, None, sources.size)
+        self._rows: list[EdgeRows | None] = [None, None]
+
+    @property
+    def num_sources(self) -> int:
+        """Sources are numbered below it."""
+        return self._sizes[0]
+
+    @property
+    def num_targets(self) -> int:
+        """Targets are numbered below it."""
+        return self._sizes[1]
+
+    @property
+    def num_edges(self) -> int:
+        """How many edges there are."""
+        return self._slots.living
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, with the room they have for more; of that, the system gives memory when it is used."""
+        return self._slots.nbytes + sum(rows.nbytes for rows in self._rows if rows is not None)
+
+    def add(self, edge_index: Tensor, values: Mapping[str, Tensor] | None = None) -> Ids:
+        """Add edges ``[2, k]`` with values ``[k, ...]`` of every name that is stored; return their ids, ascending.
+
+        Raises:
+            InputError: an end does not exist, or values are missing, unknown, or of another shape or dtype.
+            ServerError: there would be more edges than int32 can number.
+        """
+        given = values or {}
+        ends = checks.ends(edge_index, *self._sizes)
+        count = ends[0].size
+        checks.values(given, count, self._slots.specs, some=False)
+        if self._slots.is_full(count):
+            self._make_room(count)
+        self._slots.write(ends, given)
+        with self._indexed_again_after_errors():
+            for rows, nodes in zip(self._rows, ends, strict=True):
+                if rows is not None:
+                    rows.insert(nodes, self._slots.used)
+        return self._slots.admit(count)
+
+    def find(self, edge_index: Tensor) -> Ids:
+        """Return the ids of all edges between these pairs ``[2, k]``, each once, ascending.
+
+        Raises:
+            InputError: this is no integer tensor ``[2, k]``.
+            ServerError: there is no edge between a pair; names the first.
+        """
+        return np.unique(self.match(edge_index)[1])
+
+    def match(self, edge_index: Tensor) -> tuple[Ids, Ids]:
+        """Return ``rowptr [k + 1]`` and ids: those of pair i, ascending, lie from ``rowptr[i]`` to ``rowptr[i + 1]``.
+
+        A pair that is there several times has its edges every time.
+
+        Raises:
+            InputError: this is no integer tensor ``[2, k]``.
+            ServerError: there is no edge between a pair; names the first.
+        """
+        sources, targets = checks.pairs(edge_index)
+        outside = [checks.first_outside(*side) for side in zip((sources, targets), self._sizes, strict=True)]
+        known = min((position for position in outside if position is not None), default=sources.size)
+        rowptr, slots = self._match(sources[:known], targets[:known])
+        if known < sources.size:
+            raise _no_edge(sources, targets, known)
+        return rowptr, self._slots.ids(slots)
+
+    def remove(self, ids: Ids) -> None:
+        """Remove edges; ids may repeat.
+
+        Raises:
+            InputError: this is no flat array of integers.
+            ServerError: an edge is not there.
+        """
+        slots = self._slots.find(np.unique(checks.numbers(ids, "ids")))
+        self._slots.alive[slots] = False
+        try:
+            with self._indexed_again_after_errors():
+                for rows, ends in zip(self._rows, self._slots.ends, strict=True):
+                    if rows is not None:
+                        rows.erase(slots, ends, self._slots.alive)
+        except BaseException:
+            self._slots.alive[slots] = True
+            raise
+        self._slots.living -= slots.size
+
+    def set_values(self, ids: Ids, values: Mapping[str, Tensor]) -> None:
+        """Change values ``[len(ids), ...]`` of some or all names; where an id repeats, its last row counts.
+
+        Raises:
+            InputError: values are unknown, or of another shape or dtype.
+            ServerError: an edge is not there.
+        """
+        numbers = checks.numbers(ids, "ids")
+        checks.values(values, numbers.size, self._slots.specs, some=True)
+        different, last = np.unique(numbers[::-1], return_index=True)
+        slots = self._slots.find(different)
+        rows = torch.from_numpy(numbers.size - 1 - last)
+        self._slots.set_values(slots, {name: value[rows] for name, value in values.items()})
+
+    def values_at(self, ids: Ids) -> dict[str, Tensor]:
+        """Return the values ``[len(ids), ...]`` of edges by name, copied; ids may repeat.
+
+        Raises:
+            ServerError: an edge is not there.
+        """
+        return self._slots.values(self._slots.find(checks.numbers(ids, "ids")))
+
+    def ends_at(self, ids: Ids) -> Tensor:
+        """Return the ends of edges, int64 ``[2, len(ids)]``; ids may repeat.
+
+        Raises:
+            ServerError: an edge is not there.
+        """
+        return self._edge_index(self._slots.find(checks.numbers(ids, "ids")))
+
+    def of_nodes(self, nodes: Ids, end: int) -> Ids:
+        """Return the ids of all edges whose source (end 0) or target (end 1) is one of these nodes, ascending.
+
+        Raises:
+            InputError: a node does not exist.
+        """
+        return np.unique(self.around(nodes, end).edges)
+
+    def degrees(self, nodes: Ids, end: int) -> Ids:
+        """Return how many edges have each of these nodes as their source (end 0) or target (end 1).
+
+        Raises:
+            InputError: a node does not exist.
+        """
+        numbers = checks.nodes(nodes, self._sizes[end], end)
+        return self._index(end).count[numbers].astype(np.int64)
+
+    def around(self, nodes: Ids, end: int) -> Around:
+        """Return the edges whose source (end 0) or target (end 1) is each of these nodes, in order of insertion.
+
+        Raises:
+            InputError: a node does not exist.
+        """
+        numbers = checks.nodes(nodes, self._sizes[end], end)
+        rowptr, others, slots = self._index(end).gather(numbers, self._slots.ends[1 - end])
+        return Around(rowptr, others, self._slots.ids(slots))
+
+    def neighbours(self, nodes: Ids, end: int) -> Ids:
+        """Return the other ends of the edges of these sources (end 0) or targets (end 1), each once, ascending.
+
+        Raises:
+            InputError: a node does not exist.
+        """
+        others = self.around(nodes, end).others
+        bound = self._sizes[1 - end]
+        if others.size < _FEW * bound:
+            return np.unique(others)
+        flags = np.zeros(bound, dtype=bool)
+        flags[others] = True
+        return np.flatnonzero(flags)
+
+    def grow(self, num_sources: int, num_targets: int) -> None:
+        """Let nodes up to these numbers have edges.
+
+        Raises:
+            InputError: there are more already.
+        """
+        sizes = checks.size(num_sources, "num_sources"), checks.size(num_targets, "num_targets")
+        for name, new, old in zip(("num_sources", "num_targets"), sizes, self._sizes, strict=True):
+            if new < old:
+                raise InputError(f"{name} is {new}, but there are {old} already: node numbers are never given up")
+        with self._indexed_again_after_errors():
+            for rows, count in zip(self._rows, sizes, strict=True):
+                if rows is not None:
+                    rows.grow(count)
+        self._sizes = sizes
+
+    def edge_index(self) -> Tensor:
+        """Return all edges in order of insertion, int64 ``[2, E]``."""
+        return self._edge_index(self._slots.slots())
+
+    def values(self) -> dict[str, Tensor]:
+        """Return the values of all edges in order of insertion, ``[E, ...]`` by name, copied."""
+        return self._slots.values(self._slots.slots())
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return copies of all that :meth:`from_state` needs; the index is built again."""
+        return edge_state.arrays(self._slots, self._sizes)
+
+    @classmethod
+    def from_state(cls, state: State) -> EdgeTable:
+        """Return the table whose state this is; ids survive.
+
+        Raises:
+            InputError: the arrays do not fit each other.
+        """
+        slots, sizes = edge_state.restored(state)
+        table = cls(torch.empty((2, 0), dtype=torch.int64), *sizes)
+        table._slots = slots
+        return table
+
+    def _make_room(self, count: int) -> None:
+        """Let so many edges be written; ids, and what the index holds, stay the same."""
+        if self._slots.is_sparse():
+            slots, number = self._slots.packed()
+            slots.enlarge(count)
+            rows = [None if old is None else old.renumbered(number) for old in self._rows]
+            self._slots, self._rows = slots, rows
+        else:
+            self._slots.enlarge(count)
+
+    def _index(self, end: int) -> EdgeRows:
+        """Return the edges by their ends, sorted at the first call."""
+        rows = self._rows[end]
+        if rows is None:
+            used = self._slots.used
+            rows = EdgeRows(self._slots.ends[end][:used], self._slots.alive[:used], self._sizes[end])
+            self._rows[end] = rows
+        return rows
+
+    def _match(self, sources: Ids, targets: Ids) -> tuple[Ids, Ids]:
+        """Return what :meth:`match` does, but slots; all ends exist."""
+        by_source, by_target = self._index(0), self._index(1)
+        rowptr = np.zeros(sources.size + 1, np.int64)
+        slots = np.empty(2 * sources.size + 16, np.int64)
+        while True:
+            total = loops.run(
+                "match", sources, targets, by_source.start, by_source.count, by_source.pool,
+                by_target.start, by_target.count, by_target.pool, *self._slots.ends, rowptr, slots,
+            )  # fmt: skip
+            if total < 0:
+                raise _no_edge(sources, targets, -1 - total)
+            if total <= slots.size:
+                return rowptr, slots[:total]
+            slots = np.empty(total, np.int64)
+
+    def _edge_index(self, slots: Ids) -> Tensor:
+        return torch.from_numpy(np.stack([end[slots] for end in self._slots.ends]).astype(np.int64))
+
+    @contextmanager
+    def _indexed_again_after_errors(self) -> Iterator[None]:
+        """Drop the index after an error, for example of memory, which may have changed a part of it."""
+        try:
+            yield
+        except BaseException:
+            self._rows = [None, None]
+            raise
+
+
+def _no_edge(sources: Ids, targets: Ids, position: int) -> ServerError:
+    return ServerError(
+        f"there is no edge from node {sources[position]} to node {targets[position]} (pair {position} of "
+        f"{sources.size}): nothing was changed. Leave it out, or add it first"
+    )
