@@ -66,6 +66,7 @@ class Stage:
         relations: the edges that it goes along, each with the end at which the targets are.
         loops: of these, the ones to which the model adds a self loop per node.
         joined: of the rows of neighbours, those that start with the rows of the targets.
+        with_targets: of these, those in which the rows of the targets are read too.
         module: computes the rows of all values at the targets, a tuple.
         macs_per_node, macs_per_edge: multiply-adds.
         pads_edges: whether a product with weights goes over edges.
@@ -80,6 +81,7 @@ class Stage:
     relations: tuple[Space, ...]
     loops: frozenset[Space]
     joined: frozenset[Space]
+    with_targets: frozenset[Space]
     module: nn.Module
     macs_per_node: float
     macs_per_edge: float
@@ -187,12 +189,22 @@ class _Writer:
         self.own = Space("own", self.of)
         self.relations = tuple(sorted({s for _, s in self.reached if s.where == "edges"}, key=str))
         self.loops = frozenset(s for n, s in self.reached if s.where == "edges" and self.kinds.kinds[n].loops)
-        self.joined = frozenset(far for relation in self.relations if self._joins(far := _far(relation), relation))
+        ends = {far: relation for relation in self.relations if nodes_in(self.kinds, far := _far(relation)) == self.of}
+        self.with_targets = frozenset(far for far, relation in ends.items() if self._reads_targets(far, relation))
+        self.joined = self.with_targets | {far for far, relation in ends.items() if self._compares_ends(relation)}
 
-    def _joins(self, far: Space, relation: Space) -> bool:
-        """Whether the rows of neighbours start with those of the targets: there are loops, or both are read alike."""
-        if nodes_in(self.kinds, far) != self.of:
-            return False
+    def _compares_ends(self, relation: Space) -> bool:
+        """Whether an operation reads both ends of edges at once, for which a node must have one number."""
+        for node, space in self.reached:
+            if space == relation and node.op != "placeholder":
+                read = {self.kinds.kinds[n].end for n in node.all_input_nodes if self.kinds.kinds[n].rows == "edges"}
+                whole = any(str(n.target) in self.kinds.edges and n.op == "placeholder" for n in node.all_input_nodes)
+                if {0, 1} <= read or (whole and node.target is not operator.getitem):
+                    return True
+        return False
+
+    def _reads_targets(self, far: Space, relation: Space) -> bool:
+        """Whether rows of the targets are read with those of neighbours: there are loops, or both are read alike."""
         loads = {n for n, s in self.reached if s == far and Load(n, far) in self.loads}
         own = {n for n, s in self.reached if s == self.own and Load(n, self.own) in self.loads}
         return relation in self.loops or bool(loads and loads <= own)
@@ -212,7 +224,7 @@ class _Writer:
         return Stage(
             name, self.cut.number(self.roots[0], self.own), self.of,
             tuple(self._value(root) for root in self.roots), is_output,
-            tuple(by_node[node] for node in ordered), self.relations, self.loops, self.joined, module,
+            tuple(by_node[node] for node in ordered), self.relations, self.loops, self.joined, self.with_targets, module,
             per_node, per_edge, self._pads_edges(),
         )  # fmt: skip
 
@@ -238,7 +250,7 @@ class _Writer:
     def _computed(self, node: fx.Node, space: Space) -> Any:
         kind = self.kinds.kinds[node]
         if kind.rows == "nodes":
-            far = next((far for far in self.joined if (node, far) in self.reached), None)
+            far = next((far for far in self.with_targets if (node, far) in self.reached), None)
             if space == self.own and far is not None and has_row_per_node(self.kinds, node):
                 count = self._operand(Operand("count", self.of, self.own))
                 return self.graph.call_function(torch.narrow, (self._write(node, far), 0, 0, count))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from upscale_fx.analysis.stages.lowered import LOWERED
 from upscale_fx.compiled import functions
@@ -18,11 +18,19 @@ from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.structure.modules import StructureModule
 from upscale_fx.operators.kernels import memory
 
+def add_product(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """What ``functions.add_linear`` returns, for ``[N, O]``, ``[N, I]`` and ``[O, I]``; ``total`` stays as it is."""
+    if not memory.is_steady(x, weight):
+        return total + memory.linear(x, weight)
+    return torch.addmm(total, x, weight.t())
+
+
 #: Calls that write over an operand, and what computes the same without.
 _PURE: Mapping[Any, Callable[..., Any]] = {
     functions.add_into: operator.add,
     functions.relu_into: torch.relu,
     functions.elu_into: torch.nn.functional.elu,
+    functions.add_linear: add_product,
 }
 #: What stands in names of placeholders for characters of paths.
 _IN_NAMES = str.maketrans({character: "_" for character in "[]'\", ()."})
@@ -80,9 +88,6 @@ def _copied(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any, owner: nn.Mo
         return graph.call_method(str(node.target), args, kwargs)
     if node.target is operator.getitem and isinstance(args[0], tuple | list | Mapping):
         return args[0][args[1]]
-    if node.target is functions.add_linear:
-        total, x, weight = args
-        return graph.call_function(operator.add, (total, graph.call_function(memory.linear, (x, weight))))
     if node.target in LOWERED:
         lowered = LOWERED[node.target](lambda target, *a, **k: graph.call_function(target, a, k), *args, **kwargs)
         if lowered is not None:

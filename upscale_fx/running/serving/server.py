@@ -1,0 +1,231 @@
+"""A server: answers for nodes of a graph that changes, from stored rows."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.errors import InputError, ServerError
+from upscale_fx.passes.cut_stages import CutStages
+from upscale_fx.running.serving.changes import Change
+from upscale_fx.running.serving.computing import Computation, chunks
+from upscale_fx.running.serving.freshness import NONE
+from upscale_fx.running.serving.naming import NodeType, naming_of
+from upscale_fx.running.serving.served import ServedGraph
+from upscale_fx.running.serving.statistics import Stats
+from upscale_fx.running.serving.stores.base import Ids
+from upscale_fx.running.serving.stores.memory import MemoryStore
+
+
+class Server:
+    """Answers for single nodes while the graph changes: what the compiled model gives for the whole graph now.
+
+    Args:
+        compiled: what ``prune``, ``compact``, ``optimize`` or ``trace`` returned, in eval mode.
+        *args: the graph: the arguments of the model's ``forward()``, or a ``Data`` object.
+        eager: compute rows that a change touches at once, and stop where a new row equals the old one; otherwise they
+            are forgotten, and computed when they are asked for.
+        **kwargs: further arguments of ``forward()``.
+
+    Raises:
+        ServerError: the model cannot be answered node by node; names the operation and the reason.
+        InputError: the arguments do not fit the model.
+    """
+
+    def __init__(self, compiled: CompiledGNN, *args: Any, eager: bool = False, **kwargs: Any) -> None:
+        if not isinstance(compiled, CompiledGNN):
+            raise InputError(
+                f"Server() serves a compiled model, got {type(compiled).__name__}; pass what upscale_fx.prune(model) or "
+                f"upscale_fx.trace(model) returned"
+            )
+        if compiled.training:
+            raise ServerError("this graph is in train(): batch norm and dropout depend on the batch; call eval() first")
+        self._gm = copy.deepcopy(compiled)
+        stages = CutStages()(self._gm)
+        self._naming = naming_of(self._gm, stages.kinds)
+        self._graph = ServedGraph(self._gm, self._naming, args, kwargs)
+        self.stats, self.version = Stats(), 0
+        self._eager = eager
+        self._computation = Computation(self._gm, stages, self._graph, MemoryStore(), self.stats)
+        self._computation.check_outputs()
+        self._computation.store.open(self._computation.tables(), "")
+        self._computation.refresh_structure()
+        self._lock = threading.RLock()
+        self._open: Change | None = None
+        self._closed = False
+
+    # Answers ---------------------------------------------------------------------------------------------------------
+
+    def __call__(self, node_ids: Any, *, node_type: Any = None) -> Any:
+        """Return the outputs of nodes, ``[len(node_ids), ...]`` each: what the model gives for the whole graph now.
+
+        Args:
+            node_ids: numbers in any order; they may repeat.
+            node_type: of heterogeneous graphs, the type of the nodes.
+
+        Raises:
+            ServerError: a node does not exist or was removed, or the server is closed.
+        """
+        with self._working():
+            kinds = self._types_of_outputs()
+            kind = self._naming.node_type(node_type if node_type is not None or len(kinds) != 1 else kinds[0].name)
+            numbers = Change(self._graph).known(kind, node_ids)
+            self.stats.answers += 1
+            different, places = np.unique(numbers, return_inverse=True)
+            found: dict[str, Tensor] = {}
+            back = torch.from_numpy(places.reshape(-1))
+            for stage in self._computation.outputs:
+                if stage.of == kind.symbol:
+                    rows = self._computation.answer(stage, different) if different.size else _no_rows(stage)
+                    for value, result in zip(stage.values, rows, strict=True):
+                        found[value.name] = result.index_select(0, back)
+            return _only(pytree.tree_map(found.get, self._computation.stages.outputs), found)
+
+    def _types_of_outputs(self) -> list[NodeType]:
+        symbols = dict.fromkeys(stage.of for stage in self._computation.outputs)
+        return [self._naming.nodes[symbol] for symbol in symbols]
+
+    def warm(self) -> None:
+        """Compute all rows that are missing, stage by stage."""
+        with self._working():
+            for stage in self._computation.stored:
+                ids = self._graph.nodes[stage.of].living()
+                self._computation.compute({stage.name: ids})
+
+    # Changes ---------------------------------------------------------------------------------------------------------
+
+    def add_nodes(self, x: Any, *, node_type: Any = None) -> Tensor:
+        """Add nodes with rows ``[k, ...]``; return their numbers, int64 ``[k]``."""
+        with self._changing() as change:
+            return torch.from_numpy(change.add_nodes(self._naming.node_type(node_type), x))
+
+    def remove_nodes(self, ids: Any, *, node_type: Any = None) -> None:
+        """Remove nodes and their edges; their numbers are never used again."""
+        with self._changing() as change:
+            change.remove_nodes(self._naming.node_type(node_type), ids)
+
+    def update_features(self, ids: Any, x: Any, *, node_type: Any = None) -> None:
+        """Give nodes other rows ``[len(ids), ...]``."""
+        with self._changing() as change:
+            change.update_features(self._naming.node_type(node_type), ids, x)
+
+    def add_edges(self, edge_index: Tensor, *, edge_type: Any = None, **edge_values: Tensor) -> None:
+        """Add edges ``[2, k]``, with all values that edges have."""
+        with self._changing() as change:
+            change.add_edges(self._naming.edge_type(edge_type), edge_index, edge_values)
+
+    def update_edges(self, edge_index: Tensor, *, edge_type: Any = None, **edge_values: Tensor) -> None:
+        """Give all edges between each pair other values."""
+        with self._changing() as change:
+            change.update_edges(self._naming.edge_type(edge_type), edge_index, edge_values)
+
+    def remove_edges(self, edge_index: Tensor, *, edge_type: Any = None) -> None:
+        """Remove all edges between each pair."""
+        with self._changing() as change:
+            change.remove_edges(self._naming.edge_type(edge_type), edge_index)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let all changes inside become one version; after an exception nothing is changed."""
+        with self._working():
+            if self._open is not None:
+                raise ServerError("a transaction is open already; they cannot be nested")
+            self._open = Change(self._graph)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._open = None
+            raise
+        with self._working():
+            change, self._open = self._open, None
+            self._commit(change)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Change]:
+        with self._working():
+            if self._open is not None:
+                steps = len(self._open.steps)
+                yield self._open
+                assert len(self._open.steps) > steps
+                return
+            change = Change(self._graph)
+            yield change
+            self._commit(change)
+
+    def _commit(self, change: Change) -> None:
+        """Make a change one version."""
+        if not change.steps:
+            return
+        touched = change.touched()
+        computation = self._computation
+        dirty = computation.dirty(touched)
+        computation.store.commit(self.version + 1, b"", {})
+        change.apply()
+        computation.grow()
+        touched.everything = computation.refresh_structure()
+        if touched.everything:
+            dirty = computation.dirty(touched)
+        self.version += 1
+        self.stats.updates += 1
+        computation.forget(dirty)
+
+    # What there is ---------------------------------------------------------------------------------------------------
+
+    def inputs(self) -> tuple[Any, ...]:
+        """Return the graph as it is now, as the arguments of the compiled model."""
+        with self._working():
+            return self._graph.inputs()
+
+    def stale(self) -> dict[str, Tensor]:
+        """Return by stage the nodes whose rows would have to be computed, ascending."""
+        with self._working():
+            found = {}
+            for stage in self._computation.stored:
+                ids = self._graph.nodes[stage.of].living()
+                found[stage.name] = torch.from_numpy(ids[~self._computation.held(stage, ids)])
+            return found
+
+    def reset_stats(self) -> None:
+        """Start counting anew."""
+        with self._lock:
+            self.stats = Stats()
+            self._computation.stats = self.stats
+
+    def close(self) -> None:
+        """End the server; every later call raises a ServerError."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._computation.store.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise ServerError("this server is closed; make a new one, with the same store to keep its rows")
+            yield
+
+
+def _no_rows(stage: Any) -> list[Tensor]:
+    return [torch.empty((0, *value.shape), dtype=value.dtype) for value in stage.values]
+
+
+def _only(outputs: Any, found: Mapping[str, Tensor]) -> Any:
+    """The outputs that nodes of one type have: alone where there is one."""
+    return next(iter(found.values())) if len(found) == 1 else outputs
