@@ -190,7 +190,7 @@ class EdgeTable:
         Raises:
             InputError: a node does not exist.
         """
-        numbers = checks.nodes(nodes, self._sizes[end], end)
+        numbers = checks.nodes(nodes, self._sizes, end)
         return self._rows(end).count[numbers].astype(np.int64)
 
     def around(self, nodes: Ids, end: int) -> Around:
@@ -199,7 +199,7 @@ class EdgeTable:
         Raises:
             InputError: a node does not exist.
         """
-        numbers = checks.nodes(nodes, self._sizes[end], end)
+        numbers = checks.nodes(nodes, self._sizes, end)
         rowptr, others, slots = self._rows(end).gather(numbers, self._slots.ends[1 - end])
         return Around(rowptr, others, self._slots.ids(slots))
 
