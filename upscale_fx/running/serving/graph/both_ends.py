@@ -53,11 +53,12 @@ class BothEnds:
                 if rows is not None:
                     rows.grow(count)
 
-    def renumbered(self, number: Int32) -> BothEnds:
-        """Return the same rows with ``number[slot]`` instead of each slot."""
-        both = BothEnds()
-        both._rows = [None if rows is None else rows.renumbered(number) for rows in self._rows]
-        return both
+    def renumber(self, number: Int32) -> None:
+        """Put ``number[slot]`` instead of each slot."""
+        with self._built_again_after_errors():
+            for rows in self._rows:
+                if rows is not None:
+                    rows.renumber(number)
 
     def match(self, sources: Ids, targets: Ids, slots: EdgeSlots, sizes: tuple[int, int]) -> tuple[Ids, Ids] | int:
         """Return ``rowptr [k + 1]`` and the slots of the edges of each pair; the first pair that has none if one has.

@@ -78,7 +78,7 @@ def numbers(ids: NDArray[np.generic], what: str) -> Ids:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(f"{what} must be a flat array of integers, not {array.dtype} {list(array.shape)}")
-    # An array that is read-only or not aligned (read from a log) would have every loop compiled once more.
+    # Read from a log, an array may be read-only, for which loops would be compiled once more, or not aligned.
     return np.require(array, np.int64, ["C", "A", "W"])
 
 

@@ -259,7 +259,8 @@ class EdgeTable:
         if self._slots.is_sparse():
             slots, number = self._slots.packed()
             slots.enlarge(count)
-            self._slots, self._index = slots, self._index.renumbered(number)
+            self._slots = slots
+            self._index.renumber(number)  # if this fails, it is built from the new slots
         else:
             self._slots.enlarge(count)
 
