@@ -60,6 +60,13 @@ def copy(start: Any, count: Any, pool: Any, new_start: Any, new_pool: Any) -> in
     return 0
 
 
+def renumber(start: Any, count: Any, pool: Any, number: Any) -> int:
+    """Put ``number[slot]`` instead of the slots in all rows."""
+    places = _places(start, count)
+    pool[places] = number[pool[places]]
+    return 0
+
+
 def gather(nodes: Any, start: Any, pool: Any, far: Any, rowptr: Any, others: Any, slots: Any) -> int:
     """Read the rows of nodes."""
     slots[:] = pool[_places(start[nodes], np.diff(rowptr))]

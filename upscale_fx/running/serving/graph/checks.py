@@ -78,12 +78,12 @@ def numbers(ids: NDArray[np.generic], what: str) -> Ids:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(f"{what} must be a flat array of integers, not {array.dtype} {list(array.shape)}")
-    # An array that is read-only or not aligned (read from a log) would have every loop compiled once more.
+    # Read from a log, an array may be read-only, for which loops would be compiled once more, or not aligned.
     return np.require(array, np.int64, ["C", "A", "W"])
 
 
-def nodes(ids: Ids, bound: int, end: int) -> Ids:
-    """Return node numbers.
+def nodes(ids: Ids, sizes: tuple[int, int], end: int) -> Ids:
+    """Return numbers of sources (end 0) or targets (end 1); ``sizes`` are how many there are of both.
 
     Raises:
         InputError: this is no flat array of integers, a node does not exist, or ``end`` is neither 0 nor 1.
@@ -91,10 +91,10 @@ def nodes(ids: Ids, bound: int, end: int) -> Ids:
     if end not in (0, 1):
         raise InputError(f"end is {end!r}: 0 means sources, 1 means targets")
     found = numbers(ids, "nodes")
-    position = first_outside(found, bound)
+    position = first_outside(found, sizes[end])
     if position is not None:
         side = ("source", "target")[end]
-        raise InputError(f"nodes[{position}] is {found[position]}: there are {bound} {side} nodes")
+        raise InputError(f"nodes[{position}] is {found[position]}: there are {sizes[end]} {side} nodes")
     return found
 
 

@@ -85,6 +85,15 @@ def copy(start: Any, count: Any, pool: Any, new_start: Any, new_pool: Any) -> in
 
 
 @compile_loop
+def renumber(start: Any, count: Any, pool: Any, number: Any) -> int:
+    """Put ``number[slot]`` instead of the slots in all rows."""
+    for node in range(count.size):
+        for k in range(start[node], start[node] + count[node]):
+            pool[k] = number[pool[k]]
+    return 0
+
+
+@compile_loop
 def gather(nodes: Any, start: Any, pool: Any, far: Any, rowptr: Any, others: Any, slots: Any) -> int:
     """Read the rows of nodes: the slots, and ``far[slot]``, the other ends."""
     for i in range(nodes.size):

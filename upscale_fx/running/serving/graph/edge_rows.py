@@ -7,7 +7,6 @@ row holds never depends on where it lies.
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 import numpy as np
@@ -61,11 +60,9 @@ class EdgeRows:
         loops.run("gather", nodes, self.start, self.pool, far, rowptr, others, slots)
         return rowptr, others, slots
 
-    def renumbered(self, number: Int32) -> EdgeRows:
-        """Return the same rows with ``number[slot]`` instead of each slot."""
-        rows = copy.copy(self)
-        rows.pool = number.take(self.pool)  # cells that no row has hold old slots or 0, which have numbers too
-        return rows
+    def renumber(self, number: Int32) -> None:
+        """Put ``number[slot]`` instead of each slot."""
+        loops.run("renumber", self.start, self.count, self.pool, number)
 
     @property
     def nbytes(self) -> int:

@@ -57,8 +57,8 @@ class EdgeSlots:
         return self.used + count > self.alive.size
 
     def is_sparse(self) -> bool:
-        """Whether half of the slots hold edges that are gone."""
-        return 0 < self.used <= 2 * (self.used - self.living)
+        """Whether a third of the slots hold edges that are gone: moving the others is paid by as many that come."""
+        return 0 < self.used <= 3 * (self.used - self.living)
 
     def enlarge(self, count: int) -> None:
         """Make room for so many edges more; memory doubles, so that edges may come one by one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from upscale_fx.running.serving.graph import checks
 from upscale_fx.running.serving.graph.edge_slots import EdgeSlots
@@ -18,7 +19,7 @@ def arrays(slots: EdgeSlots, sizes: tuple[int, int]) -> dict[str, NDArray[np.gen
     """Return copies of the living edges: their ends, ids and values, and how many nodes there are on each side."""
     living = slots.slots()
     state: dict[str, NDArray[np.generic]] = {
-        "sizes": np.array([*sizes, slots.next_id]),
+        "sizes": np.array([*sizes, slots.next_id], np.int64),
         "ends": np.stack([end[living] for end in slots.ends]),
         "ids": slots.ids(living).copy(),
     }
@@ -41,7 +42,13 @@ def restored(state: State) -> tuple[EdgeSlots, tuple[int, int]]:
     for key, array in state.items():
         if key.startswith(f"{_VALUES}."):
             _, dtype, name = key.split(".", 2)
-            values[name] = torch.from_numpy(np.array(array)).view(getattr(torch, dtype)).squeeze(-1)
+            values[name] = _from_bytes(array, getattr(torch, dtype))
     checks.specs(values, ends[0].size)
     slots = EdgeSlots((ends[0].astype(np.int32), ends[1].astype(np.int32)), values, None, next_id)
     return slots.numbered(checks.numbers(state["ids"], "ids"), next_id), (num_sources, num_targets)
+
+
+def _from_bytes(array: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
+    if array.size == 0:  # numpy gives these strides of 0, which torch does not view
+        return torch.empty(array.shape[:-1], dtype=dtype)
+    return torch.from_numpy(np.array(array)).view(dtype).squeeze(-1)

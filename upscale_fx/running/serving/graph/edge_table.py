@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upscale_fx.errors import InputError, ServerError
-from upscale_fx.running.serving.graph import checks, edge_state, loops
+from upscale_fx.running.serving.graph import checks, edge_state
+from upscale_fx.running.serving.graph.both_ends import BothEnds
 from upscale_fx.running.serving.graph.edge_rows import EdgeRows
 from upscale_fx.running.serving.graph.edge_slots import EdgeSlots
 from upscale_fx.running.serving.stores.base import Ids, State
@@ -63,7 +63,7 @@ class EdgeTable:
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in given.items()}
         ends = sources.astype(np.int32), targets.astype(np.int32)
         self._slots = EdgeSlots(ends, copies, None, sources.size)
-        self._rows: list[EdgeRows | None] = [None, None]
+        self._index = BothEnds()
 
     @property
     def num_sources(self) -> int:
@@ -83,7 +83,7 @@ class EdgeTable:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, with the room they have for more; of that, the system gives memory when it is used."""
-        return self._slots.nbytes + sum(rows.nbytes for rows in self._rows if rows is not None)
+        return self._slots.nbytes + self._index.nbytes
 
     def add(self, edge_index: Tensor, values: Mapping[str, Tensor] | None = None) -> Ids:
         """Add edges ``[2, k]`` with values ``[k, ...]`` of every name that is stored; return their ids, ascending.
@@ -99,10 +99,7 @@ class EdgeTable:
         if self._slots.is_full(count):
             self._make_room(count)
         self._slots.write(ends, given)
-        with self._indexed_again_after_errors():
-            for rows, nodes in zip(self._rows, ends, strict=True):
-                if rows is not None:
-                    rows.insert(nodes, self._slots.used)
+        self._index.insert(ends, self._slots.used)
         return self._slots.admit(count)
 
     def find(self, edge_index: Tensor) -> Ids:
@@ -126,10 +123,12 @@ class EdgeTable:
         sources, targets = checks.pairs(edge_index)
         outside = [checks.first_outside(*side) for side in zip((sources, targets), self._sizes, strict=True)]
         known = min((position for position in outside if position is not None), default=sources.size)
-        rowptr, slots = self._match(sources[:known], targets[:known])
+        found = self._index.match(sources[:known], targets[:known], self._slots, self._sizes)
+        if isinstance(found, int):
+            raise _no_edge(sources, targets, found)
         if known < sources.size:
             raise _no_edge(sources, targets, known)
-        return rowptr, self._slots.ids(slots)
+        return found[0], self._slots.ids(found[1])
 
     def remove(self, ids: Ids) -> None:
         """Remove edges; ids may repeat.
@@ -141,10 +140,7 @@ class EdgeTable:
         slots = self._slots.find(np.unique(checks.numbers(ids, "ids")))
         self._slots.alive[slots] = False
         try:
-            with self._indexed_again_after_errors():
-                for rows, ends in zip(self._rows, self._slots.ends, strict=True):
-                    if rows is not None:
-                        rows.erase(slots, ends, self._slots.alive)
+            self._index.erase(slots, self._slots)
         except BaseException:
             self._slots.alive[slots] = True
             raise
@@ -194,8 +190,8 @@ class EdgeTable:
         Raises:
             InputError: a node does not exist.
         """
-        numbers = checks.nodes(nodes, self._sizes[end], end)
-        return self._index(end).count[numbers].astype(np.int64)
+        numbers = checks.nodes(nodes, self._sizes, end)
+        return self._rows(end).count[numbers].astype(np.int64)
 
     def around(self, nodes: Ids, end: int) -> Around:
         """Return the edges whose source (end 0) or target (end 1) is each of these nodes, in order of insertion.
@@ -203,8 +199,8 @@ class EdgeTable:
         Raises:
             InputError: a node does not exist.
         """
-        numbers = checks.nodes(nodes, self._sizes[end], end)
-        rowptr, others, slots = self._index(end).gather(numbers, self._slots.ends[1 - end])
+        numbers = checks.nodes(nodes, self._sizes, end)
+        rowptr, others, slots = self._rows(end).gather(numbers, self._slots.ends[1 - end])
         return Around(rowptr, others, self._slots.ids(slots))
 
     def neighbours(self, nodes: Ids, end: int) -> Ids:
@@ -231,10 +227,7 @@ class EdgeTable:
         for name, new, old in zip(("num_sources", "num_targets"), sizes, self._sizes, strict=True):
             if new < old:
                 raise InputError(f"{name} is {new}, but there are {old} already: node numbers are never given up")
-        with self._indexed_again_after_errors():
-            for rows, count in zip(self._rows, sizes, strict=True):
-                if rows is not None:
-                    rows.grow(count)
+        self._index.grow(sizes)
         self._sizes = sizes
 
     def edge_index(self) -> Tensor:
@@ -266,47 +259,16 @@ class EdgeTable:
         if self._slots.is_sparse():
             slots, number = self._slots.packed()
             slots.enlarge(count)
-            rows = [None if old is None else old.renumbered(number) for old in self._rows]
-            self._slots, self._rows = slots, rows
+            self._slots = slots
+            self._index.renumber(number)  # if this fails, it is built from the new slots
         else:
             self._slots.enlarge(count)
 
-    def _index(self, end: int) -> EdgeRows:
-        """Return the edges by their ends, sorted at the first call."""
-        rows = self._rows[end]
-        if rows is None:
-            used = self._slots.used
-            rows = EdgeRows(self._slots.ends[end][:used], self._slots.alive[:used], self._sizes[end])
-            self._rows[end] = rows
-        return rows
-
-    def _match(self, sources: Ids, targets: Ids) -> tuple[Ids, Ids]:
-        """Return what :meth:`match` does, but slots; all ends exist."""
-        by_source, by_target = self._index(0), self._index(1)
-        rowptr = np.zeros(sources.size + 1, np.int64)
-        slots = np.empty(2 * sources.size + 16, np.int64)
-        while True:
-            total = loops.run(
-                "match", sources, targets, by_source.start, by_source.count, by_source.pool,
-                by_target.start, by_target.count, by_target.pool, *self._slots.ends, rowptr, slots,
-            )  # fmt: skip
-            if total < 0:
-                raise _no_edge(sources, targets, -1 - total)
-            if total <= slots.size:
-                return rowptr, slots[:total]
-            slots = np.empty(total, np.int64)
+    def _rows(self, end: int) -> EdgeRows:
+        return self._index.of(end, self._slots, self._sizes)
 
     def _edge_index(self, slots: Ids) -> Tensor:
         return torch.from_numpy(np.stack([end[slots] for end in self._slots.ends]).astype(np.int64))
-
-    @contextmanager
-    def _indexed_again_after_errors(self) -> Iterator[None]:
-        """Drop the index after an error, for example of memory, which may have changed a part of it."""
-        try:
-            yield
-        except BaseException:
-            self._rows = [None, None]
-            raise
 
 
 def _no_edge(sources: Ids, targets: Ids, position: int) -> ServerError:
