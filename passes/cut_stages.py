@@ -140,7 +140,9 @@ def _grouped(gm: nn.Module, cut: Cut, roots: Sequence[fx.Node], number: int, is_
     groups: dict[Any, list[fx.Node]] = {}
     for root in roots:
         reached = _reached(cut, root, number)
-        border = {(n, s) for n, s in reached if Load(n, s) in cut.loads[number] or cut.kinds.kinds[n].rows == "structure"}
+        border = {
+            (n, s) for n, s in reached if Load(n, s) in cut.loads[number] or cut.kinds.kinds[n].rows == "structure"
+        }
         edges = {s for n, s in reached if s.where == "edges"}
         inputs = {(n, s) for n, s in reached if n.op == "placeholder"}
         groups.setdefault((cut.kinds.kinds[root].of, *map(frozenset, (border, edges, inputs))), []).append(root)

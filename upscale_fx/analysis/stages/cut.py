@@ -88,7 +88,9 @@ class Cut:
             if (node, space) in seen or kind.rows in ("constant", "structure", "count"):
                 continue
             seen.add((node, space))
-            if kind.rows == "nodes" and (self.is_input(node) or space.where == "far" or self.number(node, space) < number):
+            if kind.rows == "nodes" and (
+                self.is_input(node) or space.where == "far" or self.number(node, space) < number
+            ):
                 border.add(Load(node, space))
             else:
                 waiting += demands(self.kinds, node, space)

@@ -84,7 +84,9 @@ def demands(kinds: Kinds, node: fx.Node, space: Space) -> Iterator[tuple[fx.Node
         if where.rows == "edges":
             assert relation is not None
             if where.of != relation.of:
-                raise ServerError(f"{describe(node)} reads edges of '{where.of}' together with those of '{relation.of}'")
+                raise ServerError(
+                    f"{describe(node)} reads edges of '{where.of}' together with those of '{relation.of}'"
+                )
             yield operand, relation
         elif where.rows == "count":
             yield operand, _count_space(kinds, where, space, relation)

@@ -18,6 +18,7 @@ from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.structure.modules import StructureModule
 from upscale_fx.operators.kernels import memory
 
+
 def add_product(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """What ``functions.add_linear`` returns, for ``[N, O]``, ``[N, I]`` and ``[O, I]``; ``total`` stays as it is."""
     if not memory.is_steady(x, weight):
@@ -33,7 +34,7 @@ _PURE: Mapping[Any, Callable[..., Any]] = {
     functions.add_linear: add_product,
 }
 #: What stands in names of placeholders for characters of paths.
-_IN_NAMES = str.maketrans({character: "_" for character in "[]'\", ()."})
+_IN_NAMES = str.maketrans(dict.fromkeys("[]'\", ().", "_"))
 
 
 def flat_graph(gm: CompiledGNN) -> fx.Graph:
@@ -74,7 +75,9 @@ def _copy_into(
 def _copied(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any, owner: nn.Module, prefix: str) -> Any:
     """Write one node, or what stands for it."""
     if node.op == "placeholder":
-        return _leaf_placeholders(graph, inputs_of(cast(CompiledGNN, owner)).arguments.get(str(node.target)), str(node.target))
+        return _leaf_placeholders(
+            graph, inputs_of(cast(CompiledGNN, owner)).arguments.get(str(node.target)), str(node.target)
+        )
     if node.op == "get_attr":
         return graph.get_attr(prefix + str(node.target))
     if node.op == "call_module":

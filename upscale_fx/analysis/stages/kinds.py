@@ -116,8 +116,10 @@ def find_kinds(gm: CompiledGNN, graph: fx.Graph) -> Kinds:
     structural: set[fx.Node] = set()
     for node in graph.nodes:
         kind = judge.kind(node, values[node], kinds)
-        if kind.rows in ("edges", "count", "constant") if node.op == "placeholder" else (
-            kind.rows in ("count", "constant") or structural.issuperset(node.all_input_nodes)
+        if (
+            kind.rows in ("edges", "count", "constant")
+            if node.op == "placeholder"
+            else (kind.rows in ("count", "constant") or structural.issuperset(node.all_input_nodes))
         ):
             structural.add(node)
         if kind.rows == "graph" and node in structural and node.op != "output" and node.op != "placeholder":

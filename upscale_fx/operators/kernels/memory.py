@@ -148,26 +148,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def is_steady(x: Tensor, weight: Tensor) -> bool:
     """Whether each row of ``x @ weight.T`` has the same bits whatever rows stand beside it, and however many.
 
-    Measured for float32 on x86 (torch 2.13, MKL): it has from :data:`_STEADY_ROWS` rows on, with two outputs and more
-    where there are a multiple of four inputs, and with :data:`_STEADY_OUTPUTS` for any number of inputs. Other dtypes
-    and devices are not padded. Nor are graphs that are compiled or exported, which must not depend on sizes.
+    Measured for float32 on x86 (torch 2.13, MKL): it has from :data:`_STEADY_ROWS` rows and :data:`_STEADY_OUTPUTS`
+    outputs on, for any number of inputs and any strides. Other dtypes and devices are not padded, nor are graphs that
+    are compiled or exported, which must not depend on sizes.
     """
     if x.dtype is not torch.float32 or x.dim() != 2 or x.device.type != "cpu" or type(x) is not Tensor:
         return True
-    outputs, inputs = weight.shape
-    if x.size(0) >= _STEADY_ROWS and (outputs >= _STEADY_OUTPUTS or (outputs > 1 and inputs % 4 == 0)):
+    if x.size(0) >= _STEADY_ROWS and weight.size(0) >= _STEADY_OUTPUTS:
         return True
-    return not inputs or torch.compiler.is_compiling() or torch.jit.is_tracing() or not x.size(0)  # type: ignore[no-untyped-call]
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
 
 
 def _steady(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same product with rows and outputs of zeros beside it, which are cut off."""
     rows, outputs = x.size(0), weight.size(0)
-    few = outputs < _STEADY_OUTPUTS and (outputs == 1 or x.size(1) % 4 != 0)
-    if few:
+    if outputs < _STEADY_OUTPUTS:
         weight = F.pad(weight, (0, 0, 0, _STEADY_OUTPUTS - outputs))
         bias = None if bias is None else F.pad(bias, (0, _STEADY_OUTPUTS - outputs))
     if rows < _STEADY_ROWS:
         x = F.pad(x, (0, 0, 0, _STEADY_ROWS - rows))
     out = F.linear(x, weight, bias)[:rows]
-    return out[:, :outputs].contiguous() if few else out
+    return out[:, :outputs].contiguous() if outputs < _STEADY_OUTPUTS else out

@@ -123,7 +123,9 @@ class Change:
         for source, target in zip(*pairs.tolist(), strict=True):
             known = here.get((source, target))
             if known is False:
-                raise ServerError(f"there is no edge from node {source} to node {target}: this change removes it before")
+                raise ServerError(
+                    f"there is no edge from node {source} to node {target}: this change removes it before"
+                )
             if known is None:
                 self.graph.edges[kind.path].match(torch.tensor([[source], [target]]))
 
@@ -138,8 +140,8 @@ class Change:
                     old = step.ids < self.graph.nodes[step.of].count
                     differs = np.ones(step.ids.size, dtype=bool)
                     before = self.graph.nodes[step.of].read(path, step.ids[old])
-                    rows = (before != value[torch.from_numpy(np.flatnonzero(old))]).reshape(int(old.sum()), -1).any(1)
-                    differs[old] = rows.numpy()
+                    unequal = before != value[torch.from_numpy(np.flatnonzero(old))]
+                    differs[old] = (unequal if unequal.dim() == 1 else unequal.flatten(1).any(1)).numpy()
                     touched.add_rows(path, step.ids[differs])
             elif step.what in ("add_nodes", "remove_nodes"):
                 for path in self.graph.naming.nodes[step.of].inputs:
@@ -188,7 +190,9 @@ def as_numbers(ids: Any, name: str) -> Ids:
     if numbers.size == 0:
         return NONE
     if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
-        raise InputError(f"{name} must be integers in one dimension, got {numbers.dtype} of shape {list(numbers.shape)}")
+        raise InputError(
+            f"{name} must be integers in one dimension, got {numbers.dtype} of shape {list(numbers.shape)}"
+        )
     return numbers.reshape(-1).astype(np.int64)
 
 
@@ -202,7 +206,9 @@ def _node_values(kind: NodeType, x: Any, name: str) -> dict[str, Tensor]:
     elif len(kind.inputs) == 1:
         given = {next(iter(kind.inputs)): x}
     else:
-        raise InputError(f"nodes of {kind.name!r} have several arguments: pass a dictionary of {', '.join(kind.inputs)}")
+        raise InputError(
+            f"nodes of {kind.name!r} have several arguments: pass a dictionary of {', '.join(kind.inputs)}"
+        )
     return {path: checked_rows(value, path, kind.inputs[path]).clone() for path, value in given.items()}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from upscale_fx.analysis.stages.demands import Space
+from upscale_fx.analysis.stages.kinds import run_node
 from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import ServerError
 from upscale_fx.passes.cut_stages import Operand, Stage, Stages
@@ -18,11 +19,20 @@ from upscale_fx.running.serving.graph.edge_table import Around
 from upscale_fx.running.serving.locally import Local, Scratch, look_around, run_stage
 from upscale_fx.running.serving.served import ServedGraph
 from upscale_fx.running.serving.statistics import Stats
-from upscale_fx.running.serving.stores.base import Ids, Store, TableSpec
+from upscale_fx.running.serving.stores.base import Flags, Ids, Store, TableSpec
 from upscale_fx.running.serving.threads import few_threads
 
 #: The most targets, and about the most edges, that are computed at once.
 _MOST_TARGETS, _MOST_EDGES = 1 << 15, 1 << 20
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """Rows of a stage that are held: their nodes, ascending, the values by name, and how many nodes there are."""
+
+    ids: Ids
+    rows: Mapping[str, Tensor]
+    count: int
 
 
 class Computation:
@@ -150,17 +160,57 @@ class Computation:
                 counts = [self.store.forget(value.name, ids) for value in stage.values]
                 self.stats.rows_forgotten[stage.name] = self.stats.rows_forgotten.get(stage.name, 0) + counts[0]
 
+    def refresh(self, touched: Touched, dirty: Mapping[str, Ids], before: Mapping[str, HeldRows]) -> None:
+        """Compute rows again that were held before a change, stage by stage; stop where the new row equals the old.
+
+        Args:
+            touched: the change.
+            dirty: by stage, the rows that may differ, which are forgotten.
+            before: by stage, those of them that were held, with their values.
+        """
+        changed: dict[str, Ids] = {}
+        for stage in self.stored:
+            count = self.graph.nodes[stage.of].count
+            rows = dirty_rows(stage, touched, changed, self.graph.edges, count)
+            old = before[stage.name]
+            kept = ~np.isin(old.ids, rows) & self.graph.nodes[stage.of].alive(old.ids)
+            for value in stage.values:
+                self.store.write(value.name, old.ids[kept], old.rows[value.name][torch.from_numpy(kept)])
+            again = rows[np.isin(rows, old.ids) | (rows >= old.count)]
+            again = again[self.graph.nodes[stage.of].alive(again)]
+            self.compute({stage.name: again})
+            differs = ~np.isin(rows, old.ids)  # what is not known from before counts as changed
+            for value in stage.values if again.size else ():
+                both = np.intersect1d(again, old.ids)
+                place = torch.from_numpy(np.searchsorted(old.ids, both))
+                new = self.store.read(value.name, both)
+                unequal = differing(new, old.rows[value.name][place])
+                differs |= np.isin(rows, both[unequal])
+            changed |= {value.name: rows[differs] for value in stage.values}
+
+    def held_rows(self, dirty: Mapping[str, Ids]) -> dict[str, HeldRows]:
+        """Return by stage the rows that are held of those that may differ."""
+        before = {}
+        for stage in self.stored:
+            ids = dirty[stage.name]
+            count = self.graph.nodes[stage.of].count
+            ids = ids[ids < count]
+            ids = ids[self.held(stage, ids)]
+            rows = {value.name: self.store.read(value.name, ids) for value in stage.values}
+            before[stage.name] = HeldRows(ids, rows, count)
+        return before
+
     def refresh_structure(self) -> frozenset[str]:
         """Compute values for the whole graph again; return the names of those that differ."""
         if not self.stages.structure:
             return frozenset()
         old, given = self.structure, self.graph.by_path()
         self.structure = self._structure_now(given)
-        return frozenset(name for name, value in self.structure.items() if name not in old or not _same(value, old[name]))
+        return frozenset(
+            name for name, value in self.structure.items() if name not in old or not _same(value, old[name])
+        )
 
     def _structure_now(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        from upscale_fx.analysis.stages.kinds import run_node
-
         kinds = self.stages.kinds
         wanted = {node for node in kinds.graph.nodes if node.name in self.stages.structure}
         needed, waiting = set(wanted), list(wanted)
@@ -187,6 +237,12 @@ class Computation:
         """Raise a ServerError unless there is an output with rows of nodes."""
         if not self.outputs:
             raise ServerError("this graph has no output with a row per node")
+
+
+def differing(rows: Tensor, others: Tensor) -> Flags:
+    """Tell which rows of two tensors differ anywhere; NaN differs from itself."""
+    unequal = rows != others
+    return (unequal if unequal.dim() == 1 else unequal.flatten(1).any(1)).numpy()
 
 
 def chunks(ids: Ids) -> Iterable[Ids]:

@@ -71,7 +71,9 @@ def _chosen(name: Any, types: list[Any], argument: str, what: str) -> Any:
         return types[0]
     found = [known for known in types if name is not None and name in (known.name, getattr(known, "path", None))]
     if not found:
-        how = f"there are {what} of several types, say which: " if name is None else f"there is no {argument}={name!r}: "
+        how = (
+            f"there are {what} of several types, say which: " if name is None else f"there is no {argument}={name!r}: "
+        )
         raise InputError(f"{how}{argument} is one of {', '.join(map(repr, names))}")
     return found[0]
 
@@ -94,7 +96,13 @@ def naming_of(gm: CompiledGNN, kinds: Kinds) -> Naming:
         first = next(p for p, e in kinds.edges.items() if e.symbol == edge.symbol)
         values = {}
         for p, s in specs.items():
-            if isinstance(s, TensorSpec) and s.axes and s.axes[0] == edge.symbol and s.role != "edges" and first == path:
+            if (
+                isinstance(s, TensorSpec)
+                and s.axes
+                and s.axes[0] == edge.symbol
+                and s.role != "edges"
+                and first == path
+            ):
                 values[_argument(p).removesuffix("_dict")] = (p, s)
         edges[path] = EdgeType(path, _name(path), edge.ends, values)
     return Naming(nodes, edges)

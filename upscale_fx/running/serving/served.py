@@ -37,7 +37,9 @@ class ServedGraph:
         specs = inputs_of(gm).arguments
         missing = [name for name, spec in specs.items() if _has_tensors(spec) and named.get(name) is None]
         if missing:
-            raise InputError(f"argument '{missing[0]}' is missing: a server takes the arguments of the model's forward()")
+            raise InputError(
+                f"argument '{missing[0]}' is missing: a server takes the arguments of the model's forward()"
+            )
         values = dict(leaves({name: named[name] for name in specs if name in named}))
         unknown = [name for name, value in named.items() if name not in specs and value is not None]
         if unknown:

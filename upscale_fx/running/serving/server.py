@@ -17,12 +17,11 @@ from upscale_fx.compiled.module import CompiledGNN
 from upscale_fx.errors import InputError, ServerError
 from upscale_fx.passes.cut_stages import CutStages
 from upscale_fx.running.serving.changes import Change
-from upscale_fx.running.serving.computing import Computation, chunks
-from upscale_fx.running.serving.freshness import NONE
+from upscale_fx.running.serving.checked import check_stages
+from upscale_fx.running.serving.computing import Computation
 from upscale_fx.running.serving.naming import NodeType, naming_of
 from upscale_fx.running.serving.served import ServedGraph
 from upscale_fx.running.serving.statistics import Stats
-from upscale_fx.running.serving.stores.base import Ids
 from upscale_fx.running.serving.stores.memory import MemoryStore
 
 
@@ -57,6 +56,7 @@ class Server:
         self._eager = eager
         self._computation = Computation(self._gm, stages, self._graph, MemoryStore(), self.stats)
         self._computation.check_outputs()
+        check_stages(self._gm, stages, self._naming)
         self._computation.store.open(self._computation.tables(), "")
         self._computation.refresh_structure()
         self._lock = threading.RLock()
@@ -169,15 +169,19 @@ class Server:
         touched = change.touched()
         computation = self._computation
         dirty = computation.dirty(touched)
+        before = computation.held_rows(dirty) if self._eager else {}
         computation.store.commit(self.version + 1, b"", {})
         change.apply()
         computation.grow()
         touched.everything = computation.refresh_structure()
         if touched.everything:
             dirty = computation.dirty(touched)
+            before = computation.held_rows(dirty) if self._eager else {}
         self.version += 1
         self.stats.updates += 1
         computation.forget(dirty)
+        if self._eager:
+            computation.refresh(touched, dirty, before)
 
     # What there is ---------------------------------------------------------------------------------------------------
 
