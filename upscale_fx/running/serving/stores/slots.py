@@ -112,7 +112,7 @@ class SlotTable:
                 numbers, at = np.unique(some // self._per, return_inverse=True)
                 rows = self._fetch(numbers)["rows"][at, some % self._per]
             out[start : start + len(some)] = rows
-        return torch.from_numpy(out).view(self._spec.dtype).reshape(len(ids), *self._spec.shape)
+        return torch.from_numpy(out.reshape(-1)).view(self._spec.dtype).reshape(len(ids), *self._spec.shape)
 
     def write(self, ids: Ids, rows: Tensor) -> None:
         """Hold rows.
@@ -120,12 +120,12 @@ class SlotTable:
         Raises:
             OSError: some of the rows, and of their neighbours, may now not be held.
         """
-        flat = rows.detach().to(self._spec.dtype).reshape(len(ids), *self._spec.shape).contiguous()
-        data = flat.view(torch.uint8) if flat.dim() > 1 else flat[:, None].view(torch.uint8)
+        flat = rows.detach().to(self._spec.dtype).contiguous().reshape(-1).view(torch.uint8)
+        data = flat.reshape(len(ids), self._layout.row_bytes).numpy()
         order = np.argsort(ids)
         for start in range(0, len(ids), self._layout.piece):
             some = order[start : start + self._layout.piece]
-            self._write(ids[some], data.reshape(len(ids), self._layout.row_bytes).numpy()[some])
+            self._write(ids[some], data[some])
 
     def _write(self, ids: Ids, rows: NDArray[np.uint8]) -> None:
         self._know(ids // self._per)
