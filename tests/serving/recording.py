@@ -110,7 +110,8 @@ class Disk:
             mixed = bytearray(content)
             for page in self._dirty[name]:
                 new, old = (
-                    bytes(whole[page * PAGE : (page + 1) * PAGE]).ljust(PAGE, b"\0") for whole in (content, self.safe[name])
+                    bytes(whole[page * PAGE : (page + 1) * PAGE]).ljust(PAGE, b"\0")
+                    for whole in (content, self.safe[name])
                 )
                 mixed[page * PAGE : (page + 1) * PAGE] = _mix(new, old, fates[name, page], random)
             (folder / name).write_bytes(mixed[:length])

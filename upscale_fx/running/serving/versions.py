@@ -138,6 +138,7 @@ class Versions:
             change.apply()
         computation.grow()
         self.number += 1
+        computation.stats.updates += 1
         updating.forget(computation, rows)
         if self.eager:
             updating.refresh(computation, touched, before)
