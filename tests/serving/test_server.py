@@ -129,7 +129,7 @@ def test_what_cannot_be_served(model):
     x, edge_index = graph()
     with pytest.raises(InputError, match=r"compiled model, got GCN"):
         Server(GCN(WIDTH, 16, 2, 4), x, edge_index)
-    with pytest.raises(InputError, match="'edge_index' is missing"):
+    with pytest.raises(InputError, match="'edge_index': a server takes the graph, as in Server"):
         Server(model, x)
     with pytest.raises(InputError, match="NaN in row 0"):
         Server(model, x * torch.nan, edge_index)

@@ -15,7 +15,7 @@ from upscale_fx.compiled.batches import arguments_of
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.objects.arguments import has_objects, taken_apart
-from upscale_fx.compiled.signatures import bind, signature_of
+from upscale_fx.compiled.signatures import signature_of
 from upscale_fx.errors import InputError
 from upscale_fx.running.serving.graph.edge_table import EdgeTable
 from upscale_fx.running.serving.naming import Naming
@@ -130,7 +130,11 @@ def named_arguments(gm: CompiledGNN, args: tuple[Any, ...], kwargs: Mapping[str,
         kwargs = {**more, **kwargs}
     if inputs.objects and has_objects(args, kwargs, inputs.objects):
         return taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)[0]
-    return bind(signature_of(gm), args, kwargs)
+    try:
+        return dict(signature_of(gm).bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        names = ", ".join(name for name, spec in inputs.arguments.items() if _has_tensors(spec))
+        raise InputError(f"{error}: a server takes the graph, as in Server(compiled, {names})") from None
 
 
 def _nested(spec: Any, path: str, leaf: Any) -> Any:
