@@ -1,4 +1,4 @@
-"""Try the stages of a model on example graphs before they are trusted: answers for some nodes against the whole graph."""
+"""Try the stages of a model on example graphs before they are trusted: some nodes against the whole graph."""
 
 from __future__ import annotations
 
