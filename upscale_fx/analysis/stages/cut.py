@@ -143,7 +143,7 @@ def cut_graph(kinds: Kinds) -> Cut:
 
 def _chosen(cut: Cut, border: set[Load], macs: Mapping[fx.Node, float]) -> set[Load]:
     """Choose where to stop reading: at the border itself, or at values that it can be computed from, row by row."""
-    network = nx.DiGraph()
+    network: Any = nx.DiGraph()
     start, end = "start", "end"
     network.add_nodes_from([start, end])
     waiting: list[tuple[fx.Node, Space]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import fx
 from torch_geometric.utils import softmax
@@ -63,45 +63,60 @@ def demands(kinds: Kinds, node: fx.Node, space: Space) -> Iterator[tuple[fx.Node
     Raises:
         ServerError: the operation cannot be done row by row.
     """
-    kind = kinds.kinds[node]
-    if kind.rows == "nodes":
-        relation = _relation(kinds, node) if combines_edges(kinds, node) else None
-    else:
-        relation = space
-    roles = _FUSED.get(node.target)
-    positions: dict[fx.Node, str] = {}
-    if roles is not None:
-        positions = {n: roles[i] for i, n in enumerate(node.args[: len(roles)]) if isinstance(n, fx.Node)}
-        end = kinds.kinds[node.args[0]].end  # type: ignore[index]
-        if relation is not None and end != relation.end:
-            raise _wrong_end(kinds, node, relation)
+    relation = _edges_read(kinds, node, space)
+    roles = _roles(kinds, node, relation)
     for operand in node.all_input_nodes:
         where = kinds.kinds[operand]
         if where.rows == "graph":
             raise ServerError(whole_graph(kinds, operand))
-        if where.rows in ("constant", "structure"):
-            continue
         if where.rows == "edges":
-            assert relation is not None
-            if where.of != relation.of:
-                raise ServerError(
-                    f"{describe(node)} reads edges of '{where.of}' together with those of '{relation.of}'"
-                )
-            yield operand, relation
+            yield operand, _same_edges(node, where, relation)
         elif where.rows == "count":
             yield operand, _count_space(kinds, where, space, relation)
-        elif relation is None:
-            if where.of != nodes_in(kinds, space):
-                raise ServerError(f"{describe(node)} reads nodes of another type, row by row")
-            yield operand, space
-        else:
-            role = positions.get(operand) or _end_read(kinds, node, relation)
-            if role == "own" and where.of != kinds.edges[relation.of].ends[relation.end]:
-                role = "far"
-            read = Space("own", where.of) if role == "own" else Space("far", relation.of, relation.end)
-            if where.of != nodes_in(kinds, read):
-                raise ServerError(f"{describe(node)} reads nodes that are at no end of its edges")
-            yield operand, read
+        elif where.rows == "nodes":
+            yield operand, _nodes_space(kinds, node, operand, space, relation, roles.get(operand))
+
+
+def _edges_read(kinds: Kinds, node: fx.Node, space: Space) -> Space | None:
+    """The edges at which an operation reads rows of edges; None if it reads none."""
+    if kinds.kinds[node].rows != "nodes":
+        return space
+    return _relation(kinds, node) if combines_edges(kinds, node) else None
+
+
+def _roles(kinds: Kinds, node: fx.Node, relation: Space | None) -> dict[fx.Node, str]:
+    """Where a fused operator reads its operands."""
+    roles = _FUSED.get(node.target)
+    if roles is None:
+        return {}
+    if relation is not None and kinds.kinds[cast(fx.Node, node.args[0])].end != relation.end:
+        raise _wrong_end(kinds, node, relation)
+    return {n: role for n, role in zip(node.args, roles, strict=False) if isinstance(n, fx.Node)}
+
+
+def _same_edges(node: fx.Node, where: Kind, relation: Space | None) -> Space:
+    if relation is None or where.of != relation.of:
+        others = f" together with those of '{relation.of}'" if relation else ""
+        raise ServerError(f"{describe(node)} reads edges of '{where.of}'{others}")
+    return relation
+
+
+def _nodes_space(
+    kinds: Kinds, node: fx.Node, operand: fx.Node, space: Space, relation: Space | None, role: str | None
+) -> Space:
+    """Where an operation reads rows of nodes."""
+    of = kinds.kinds[operand].of
+    if relation is None:
+        if of != nodes_in(kinds, space):
+            raise ServerError(f"{describe(node)} reads nodes of another type, row by row")
+        return space
+    role = role or _end_read(kinds, node, relation)
+    if role == "own" and of != kinds.edges[relation.of].ends[relation.end]:
+        role = "far"
+    read = Space("own", of) if role == "own" else Space("far", relation.of, relation.end)
+    if of != nodes_in(kinds, read):
+        raise ServerError(f"{describe(node)} reads nodes that are at no end of its edges")
+    return read
 
 
 def _relation(kinds: Kinds, node: fx.Node) -> Space:
@@ -112,7 +127,7 @@ def _relation(kinds: Kinds, node: fx.Node) -> Space:
         if kinds.kinds[n].rows == "edges" and kinds.kinds[n].end is not None
     }
     if node.target in _FUSED:
-        first = kinds.kinds[node.args[0]]  # type: ignore[index]
+        first = kinds.kinds[cast(fx.Node, node.args[0])]
         ends = {(first.of, first.end)}
     if len(ends) != 1:
         raise ServerError(

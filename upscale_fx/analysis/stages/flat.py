@@ -91,11 +91,12 @@ def _copied(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any, owner: nn.Mo
         return graph.call_method(str(node.target), args, kwargs)
     if node.target is operator.getitem and isinstance(args[0], tuple | list | Mapping):
         return args[0][args[1]]
-    if node.target in LOWERED:
-        lowered = LOWERED[node.target](lambda target, *a, **k: graph.call_function(target, a, k), *args, **kwargs)
+    target: Any = node.target
+    if target in LOWERED:
+        lowered = LOWERED[target](lambda function, *a, **k: graph.call_function(function, a, k), *args, **kwargs)
         if lowered is not None:
             return lowered
-    return graph.call_function(_PURE.get(node.target, node.target), args, kwargs)
+    return graph.call_function(_PURE.get(target, target), args, kwargs)
 
 
 def _leaf_placeholders(graph: fx.Graph, spec: Any, path: str) -> Any:

@@ -41,8 +41,8 @@ class Kind:
 
     Attributes:
         rows: ``"nodes"``, ``"edges"``, ``"count"`` (a number of nodes), ``"constant"`` (depends on no argument with
-            rows), ``"structure"`` (one value for the whole graph, computed from its edges alone) or ``"graph"`` (depends
-            on the features of the whole graph, or has other rows).
+            rows), ``"structure"`` (one value for the whole graph, computed from its edges alone) or ``"graph"``
+            (depends on the features of the whole graph, or has other rows).
         of: the symbol of the nodes, or the argument that holds the edges.
         end: of an index over edges, the row of ``edge_index`` that it names; None for other values.
         loops: whether there is a row for the self loop of every node.
@@ -58,7 +58,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Edges:
-    """One argument that holds edges: its path (see ``leaves``), the symbols of its rows and of the nodes at its ends."""
+    """One argument that holds edges: its path (see ``leaves``), the symbols of its rows and of its ends."""
 
     path: str
     symbol: str
@@ -122,7 +122,7 @@ def find_kinds(gm: CompiledGNN, graph: fx.Graph) -> Kinds:
             else (kind.rows in ("count", "constant") or structural.issuperset(node.all_input_nodes))
         ):
             structural.add(node)
-        if kind.rows == "graph" and node in structural and node.op != "output" and node.op != "placeholder":
+        if kind.rows == "graph" and node in structural and node.op not in ("output", "placeholder"):
             kind = Kind("structure")
         kinds[node] = kind
     return Kinds(graph, values, kinds, edges, counts)
@@ -137,7 +137,7 @@ def run_flat(gm: nn.Module, graph: fx.Graph, sides: tuple[Any, Any]) -> dict[fx.
             if node.op == "placeholder":
                 values[node] = (given[0].get(str(node.target)), given[1].get(str(node.target)))
             elif node.op == "output":
-                values[node] = tuple(map_arg(node.args[0], lambda n, side=side: values[n][side]) for side in (0, 1))  # type: ignore[misc,assignment]
+                values[node] = tuple(map_arg(node.args[0], lambda n, side=side: values[n][side]) for side in (0, 1))  # type: ignore[misc]
             else:
                 values[node] = (run_node(gm, node, values, 0), run_node(gm, node, values, 1))
     return values
@@ -299,5 +299,5 @@ def _equal(pair: tuple[Any, Any]) -> bool:
 
 
 def _constant_or_graph(node: fx.Node, first: Tensor, second: Tensor) -> Kind:
-    """An argument without rows, such as one vector for the whole graph, is constant; other values depend on all rows."""
+    """An argument without rows, such as one vector for the graph, is constant; other values depend on all rows."""
     return Kind("constant" if node.op == "placeholder" else "graph")

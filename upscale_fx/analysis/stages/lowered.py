@@ -86,10 +86,7 @@ def _laplacian(
         return None
     removed = call(remove_self_loops, edge_index, edge_weight)
     edge_index = call(operator.getitem, removed, 0)
-    if edge_weight is None:
-        edge_weight = call(ones_of_edges, edge_index, dtype)
-    else:
-        edge_weight = call(operator.getitem, removed, 1)
+    edge_weight = call(ones_of_edges, edge_index, dtype) if edge_weight is None else call(operator.getitem, removed, 1)
     row, col = call(operator.getitem, edge_index, 0), call(operator.getitem, edge_index, 1)
     degree = call(scatter, edge_weight, row, 0, num_nodes, "sum")
     if normalization is None:
