@@ -17,6 +17,7 @@ from upscale_fx.passes.cut_stages import Operand, Stage, Stages
 from upscale_fx.running.serving.freshness import NONE, Touched, dirty_rows
 from upscale_fx.running.serving.graph.edge_table import Around
 from upscale_fx.running.serving.locally import Local, Scratch, look_around, run_stage
+from upscale_fx.running.serving.numbers import union
 from upscale_fx.running.serving.served import ServedGraph
 from upscale_fx.running.serving.statistics import Stats
 from upscale_fx.running.serving.stores.base import Flags, Ids, Store, TableSpec
@@ -83,7 +84,7 @@ class Computation:
             if source is not None:
                 own = operand.space.where == "own"
                 needed.setdefault(source.name, []).append(local.targets if own else local.far[operand.space].needed)
-        return {name: rows[0] if len(rows) == 1 else np.unique(np.concatenate(rows)) for name, rows in needed.items()}
+        return {name: rows[0] if len(rows) == 1 else union(rows) for name, rows in needed.items()}
 
     def compute(self, wanted: Mapping[str, Ids]) -> int:
         """Compute the rows of stages, by name, that are not held, and all that they need; return how many."""
@@ -92,7 +93,7 @@ class Computation:
         for stage in reversed(self.stored):
             if stage.name not in needed:
                 continue
-            ids = _union(needed[stage.name])
+            ids = union(needed[stage.name])
             ids = ids[~self.held(stage, ids)]
             if not ids.size:
                 continue
@@ -254,10 +255,6 @@ def chunks(ids: Ids) -> Iterable[Ids]:
 
 def _all_edges(around: Around) -> Around:
     return around
-
-
-def _union(parts: Sequence[Ids]) -> Ids:
-    return np.unique(np.concatenate(parts)) if len(parts) > 1 else np.unique(parts[0])
 
 
 def _same(value: Any, other: Any) -> bool:
