@@ -1,4 +1,4 @@
-"""Changes of a served graph: checked when they are asked for, then applied all at once, and written to a log as bytes."""
+"""Changes of a served graph: checked when they are asked for, applied all at once, and written to a log as bytes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from upscale_fx.errors import InputError, ServerError
 from upscale_fx.running.serving.encoding import Step, decoded, encoded
 from upscale_fx.running.serving.freshness import NONE, Touched
+from upscale_fx.running.serving.moved import differing
 from upscale_fx.running.serving.naming import EdgeType, NodeType
 from upscale_fx.running.serving.numbers import different
 from upscale_fx.running.serving.served import ServedGraph, checked_rows
@@ -141,8 +142,7 @@ class Change:
                     old = step.ids < self.graph.nodes[step.of].count
                     differs = np.ones(step.ids.size, dtype=bool)
                     before = self.graph.nodes[step.of].read(path, step.ids[old])
-                    unequal = before != value[torch.from_numpy(np.flatnonzero(old))]
-                    differs[old] = (unequal if unequal.dim() == 1 else unequal.flatten(1).any(1)).numpy()
+                    differs[old] = differing(before, value[torch.from_numpy(np.flatnonzero(old))])
                     touched.add_rows(path, step.ids[differs])
             elif step.what in ("add_nodes", "remove_nodes"):
                 for path in self.graph.naming.nodes[step.of].inputs:

@@ -58,11 +58,13 @@ class Naming:
 
     def node_type(self, name: Any) -> NodeType:
         """The type of that name; None where there is only one."""
-        return _chosen(name, list(self.nodes.values()), "node_type", "nodes")
+        found: NodeType = _chosen(name, list(self.nodes.values()), "node_type", "nodes")
+        return found
 
     def edge_type(self, name: Any) -> EdgeType:
         """The type of that name; None where there is only one."""
-        return _chosen(name, list(self.edges.values()), "edge_type", "edges")
+        found: EdgeType = _chosen(name, list(self.edges.values()), "edge_type", "edges")
+        return found
 
 
 def _chosen(name: Any, types: list[Any], argument: str, what: str) -> Any:
@@ -87,8 +89,8 @@ def naming_of(gm: CompiledGNN, kinds: Kinds) -> Naming:
         rows = {p: s for p, s in rows.items() if s.role != "edges"}
         if not rows:
             raise InputError(
-                f"no argument of the model has a row per node of {_nodes_text(symbol, kinds.edges)}, so nodes cannot be "
-                f"added or changed; a server needs a model that takes features of nodes"
+                f"no argument of the model has a row per node of {_nodes_text(symbol, kinds.edges)}, so nodes cannot "
+                f"be added or changed: a server needs a model that takes features of nodes"
             )
         nodes[symbol] = NodeType(symbol, _name(next(iter(rows))), rows)
     edges = {}

@@ -52,7 +52,8 @@ class ServedGraph:
         self.edges = {
             path: EdgeTable(
                 _checked(values, path, dict(leaves(specs))[path]),
-                *(self.nodes[end].count for end in kind.ends),
+                self.nodes[kind.ends[0]].count,
+                self.nodes[kind.ends[1]].count,
                 {name: _checked(values, at, spec) for name, (at, spec) in kind.values.items()},
             )
             for path, kind in naming.edges.items()
@@ -177,3 +178,9 @@ def checked_rows(value: Any, name: str, spec: TensorSpec) -> Tensor:
 
 def _bytes(value: Tensor) -> np.ndarray[Any, Any]:
     return value.contiguous().view(torch.uint8).numpy().reshape(-1) if value.numel() else np.zeros(0, np.uint8)
+
+
+def empty_graph(gm: CompiledGNN, naming: Naming) -> ServedGraph:
+    """A graph of example arguments, to be replaced by one that a store holds."""
+    example = inputs_of(gm).example({"N": 7, "E": 9, "B": 1})
+    return ServedGraph(gm, naming, (), example)
