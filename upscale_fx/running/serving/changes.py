@@ -15,6 +15,7 @@ from upscale_fx.running.serving.encoding import Step, decoded, encoded
 from upscale_fx.running.serving.freshness import NONE, Touched
 from upscale_fx.running.serving.moved import differing
 from upscale_fx.running.serving.naming import EdgeType, NodeType
+from upscale_fx.running.serving.numbers import different
 from upscale_fx.running.serving.served import ServedGraph, checked_rows
 from upscale_fx.running.serving.stores.base import Ids
 
@@ -150,7 +151,7 @@ class Change:
                     self._touch_edges_of(step, touched)
             else:
                 ends = step.pairs.numpy()
-                touched.add_edges(step.of, (np.unique(ends[0]), np.unique(ends[1])))
+                touched.add_edges(step.of, (different(ends[0]), different(ends[1])))
         return touched
 
     def _touch_edges_of(self, step: Step, touched: Touched) -> None:
@@ -160,7 +161,7 @@ class Change:
                 if symbol == step.of:
                     known = step.ids[step.ids < (table.num_sources, table.num_targets)[end]]
                     around = table.around(known, end)
-                    both = (known, np.unique(around.others))
+                    both = (known, different(around.others))
                     touched.add_edges(path, both if end == 0 else (both[1], both[0]))
 
     def apply(self) -> None:

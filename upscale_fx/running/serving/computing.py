@@ -17,6 +17,7 @@ from upscale_fx.errors import ServerError
 from upscale_fx.passes.cut_stages import Operand, Stage, Stages
 from upscale_fx.running.serving.graph.edge_table import Around
 from upscale_fx.running.serving.locally import Local, Scratch, look_around, run_stage
+from upscale_fx.running.serving.numbers import union
 from upscale_fx.running.serving.overlay import Overlay
 from upscale_fx.running.serving.sampling import Sampler
 from upscale_fx.running.serving.served import ServedGraph
@@ -117,7 +118,7 @@ class Computation:
             if source is not None:
                 own = operand.space.where == "own"
                 needed.setdefault(source.name, []).append(local.targets if own else local.far[operand.space].needed)
-        return {name: rows[0] if len(rows) == 1 else np.unique(np.concatenate(rows)) for name, rows in needed.items()}
+        return {name: rows[0] if len(rows) == 1 else union(rows) for name, rows in needed.items()}
 
     def compute(self, wanted: Mapping[str, Ids]) -> int:
         """Compute the rows of stages, by name, that are not there, and all that they need; return how many."""
@@ -126,7 +127,7 @@ class Computation:
         for stage in reversed(self.stored):
             if stage.name not in needed:
                 continue
-            ids = _union(needed[stage.name])
+            ids = union(needed[stage.name])
             ids = ids[~self.there(stage, ids)]
             for some in chunks(ids):
                 local = self.look(stage, some)
@@ -238,7 +239,3 @@ def chunks(ids: Ids) -> Iterable[Ids]:
 
 def _all_edges(around: Around) -> Around:
     return around
-
-
-def _union(parts: Sequence[Ids]) -> Ids:
-    return np.unique(np.concatenate(parts)) if len(parts) > 1 else np.unique(parts[0])

@@ -89,7 +89,7 @@ def refresh(computation: Computation, touched: Touched, before: Mapping[str, Hel
         with computation.session():
             computation.compute({stage.name: again})
         differs = ~np.isin(rows, old.ids)  # what is not known from before counts as changed
-        both = np.intersect1d(again, old.ids)
+        both = np.intersect1d(again, old.ids, assume_unique=True)
         both = both[computation.held(stage, both)]
         place = torch.from_numpy(np.searchsorted(old.ids, both))
         unequal = np.zeros(both.size, dtype=bool)
