@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from upscale_fx.analysis.stages.demands import Space
@@ -23,7 +24,6 @@ from upscale_fx.running.serving.sampling import Sampler
 from upscale_fx.running.serving.served import ServedGraph
 from upscale_fx.running.serving.statistics import Stats
 from upscale_fx.running.serving.stores.base import Flags, Ids, Store, TableSpec
-from upscale_fx.running.serving.stores.memory import MemoryStore
 from upscale_fx.running.serving.threads import few_threads
 
 #: The most targets that are computed at once.
@@ -55,12 +55,12 @@ class Computation:
     @property
     def writes(self) -> bool:
         """Whether the store takes rows: it does not where another process writes it."""
-        return bool(getattr(self.store, "writes", True))
+        return self.store.writes
 
     @property
     def is_durable(self) -> bool:
         """Whether the store keeps changes for another process."""
-        return not isinstance(self.store, MemoryStore)
+        return self.store.durable
 
     @property
     def is_bounded(self) -> bool:
@@ -90,6 +90,9 @@ class Computation:
         self._overlay = Overlay() if self.sampler is not None or not self.writes or self.is_bounded else None
         try:
             yield
+            if self.is_bounded and self._overlay is not None and self.writes:
+                for table, ids, rows in self._overlay.waiting:  # only now, since they may drive others out
+                    self.store.write(table, ids, rows)
         finally:
             self._overlay = None
 
@@ -152,13 +155,15 @@ class Computation:
         exact = self._exact(stage, local) if self.sampler is not None else np.ones(ids.size, dtype=bool)
         kept = exact if self.writes else np.zeros(ids.size, dtype=bool)
         for value, rows in zip(stage.values, results, strict=True):
-            if kept.all():
-                self.store.write(value.name, ids, rows)
-            elif kept.any():
-                self.store.write(value.name, ids[kept], rows[torch.from_numpy(kept)])
             if self._overlay is not None and (self.is_bounded or not kept.all()):
-                rest = np.ones(ids.size, dtype=bool) if self.is_bounded else ~kept
+                later = kept if self.is_bounded else np.zeros(ids.size, dtype=bool)
+                rest = later | ~kept
                 self._overlay.write(value.name, ids[rest], rows[torch.from_numpy(rest)])
+                if later.any():
+                    self._overlay.waiting.append((value.name, ids[later], rows[torch.from_numpy(later)]))
+                kept = kept & ~later
+            if kept.any():
+                self.store.write(value.name, ids[kept], rows[torch.from_numpy(kept)] if not kept.all() else rows)
 
     def _exact(self, stage: Stage, local: Local) -> Flags:
         """Tell for which targets all edges were taken, and all rows that were read are exact."""
@@ -223,6 +228,14 @@ class Computation:
         for stage in self.stored:
             for value in stage.values:
                 self.store.grow(value.name, self.graph.nodes[stage.of].count)
+
+    def cost(self, table: str, ids: Ids) -> NDArray[np.float64]:
+        """Return the multiply-adds that rows of a table would take to compute again."""
+        stage = self.by_value[table]
+        total = np.full(ids.size, stage.macs_per_node)
+        for relation in stage.relations:
+            total += stage.macs_per_edge * self.graph.edges[relation.of].degrees(ids, relation.end)
+        return total
 
     def check_outputs(self) -> None:
         """Raise a ServerError unless there is an output with rows of nodes."""

@@ -10,9 +10,14 @@ from upscale_fx.running.serving.stores.base import Flags, Ids
 
 
 class Overlay:
-    """Rows of one answer: approximate ones, and those of a store that may not be written or is too small."""
+    """Rows of one answer: approximate ones, and those of a store that may not be written or is too small.
+
+    Attributes:
+        waiting: table, nodes and rows that the store takes after the answer.
+    """
 
     def __init__(self) -> None:
+        self.waiting: list[tuple[str, Ids, Tensor]] = []
         self._ids: dict[str, Ids] = {}
         self._rows: dict[str, Tensor] = {}
 

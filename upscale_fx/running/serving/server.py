@@ -24,7 +24,9 @@ from upscale_fx.running.serving.naming import NodeType, naming_of
 from upscale_fx.running.serving.sampling import Sampler
 from upscale_fx.running.serving.served import ServedGraph, empty_graph
 from upscale_fx.running.serving.statistics import Stats
+from upscale_fx.running.serving.stores.bounded import bounded
 from upscale_fx.running.serving.stores.choose import make_store
+from upscale_fx.running.serving.stores.reduced import reduced
 from upscale_fx.running.serving.versions import Versions, identity_of
 
 
@@ -41,6 +43,9 @@ class Server:
         seed: of these draws.
         eager: compute rows that a change touches at once, and stop where a new row equals the old one; otherwise they
             are forgotten, and computed when they are asked for.
+        dtype: keep rows as ``torch.bfloat16``, or ``torch.int8`` with a scale per row: approximate answers; see
+            ``largest_error``.
+        capacity: at most so many bytes of rows; those that are cheapest to compute again go first.
         **kwargs: further arguments of ``forward()``.
 
     Raises:
@@ -56,6 +61,8 @@ class Server:
         fanouts: Sequence[int] | None = None,
         seed: int = 0,
         eager: bool = False,
+        dtype: torch.dtype | None = None,
+        capacity: int | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(compiled, CompiledGNN):
@@ -71,7 +78,10 @@ class Server:
         is_given = bool(args or kwargs) or store is None
         self._graph = ServedGraph(gm, self._naming, args, kwargs) if is_given else empty_graph(gm, self._naming)
         self.stats = Stats()
-        self._computation = Computation(gm, cut, self._graph, make_store(store), self.stats)
+        rows = make_store(store) if dtype is None else reduced(make_store(store), dtype)
+        self._computation = Computation(gm, cut, self._graph, rows, self.stats)
+        if capacity is not None:
+            self._computation.store = bounded(rows, capacity, self._computation.cost)
         self._computation.check_outputs()
         check_stages(gm, cut, self._naming)
         if fanouts is not None:
@@ -86,6 +96,14 @@ class Server:
     def version(self) -> int:
         """The number of the present version: every change, or transaction, adds one."""
         return self._versions.number
+
+    @property
+    def largest_error(self) -> float:
+        """The largest difference that ``dtype`` made in a stored number so far; 0 without it."""
+        store: Any = self._computation.store
+        while store is not None and not hasattr(store, "largest_error"):
+            store = getattr(store, "_store", None)
+        return 0.0 if store is None else float(store.largest_error)
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
@@ -123,8 +141,9 @@ class Server:
         with self._working(), stages("warm"):
             for step in self._computation.stored:
                 stage(f"stage {step.name}")
-                with self._computation.exactly(), self._computation.session():
-                    self._computation.compute({step.name: self._graph.nodes[step.of].living()})
+                for some in chunks(self._graph.nodes[step.of].living()):
+                    with self._computation.exactly(), self._computation.session():
+                        self._computation.compute({step.name: some})
 
     # Changes ---------------------------------------------------------------------------------------------------------
 

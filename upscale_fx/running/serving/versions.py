@@ -142,7 +142,7 @@ class Versions:
         updating.forget(computation, rows)
         if self.eager:
             updating.refresh(computation, touched, before)
-        if computation.is_durable and getattr(computation.store, "log_bytes", 0) > _MOST_LOG:
+        if computation.is_durable and computation.store.log_bytes > _MOST_LOG:
             self.checkpoint()
 
     def _apply_first(self, change: Change, touched: Touched) -> dict[str, Ids]:
@@ -167,10 +167,9 @@ class Versions:
 
     def follow(self) -> None:
         """In a process that only reads a store: move to the newest version."""
-        refresh = getattr(self.computation.store, "refresh", None)
-        if self.computation.writes or refresh is None:
+        if self.computation.writes:
             return
-        for version, data in refresh():
+        for version, data in self.computation.store.refresh():
             Change.decoded(self.computation.graph, data).apply()
             self.number = version
         self.computation.grow()
