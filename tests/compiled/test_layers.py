@@ -196,7 +196,7 @@ def test_a_graph_whose_layer_was_wrapped_is_copied_and_saved():
     expected = graph(x)
     graph.add_module("2", nn.Sequential(graph.get_submodule("2"), nn.Identity()))
     for held in (graph, copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
-        assert_same(expected, held(x))
+        assert_same(expected, held(x), 1e-6)  # a layer that is called pads no rows and columns: see memory.is_steady
     with pytest.raises(upscale_fx.EditedGraphError, match=r"'2\.weight', which this compiled graph reads"):
         upscale_fx.report(graph)
 

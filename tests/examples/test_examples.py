@@ -72,11 +72,9 @@ def test_training_keeps_the_weights_that_validated_best():
 def test_amount_zero_leaves_the_table_unchanged():
     dense, *same = prune_gnn.main([*SMALL_JOB, "--amount", "0"])[:3]
     for row in same:
-        assert (dense.parameters, dense.macs_per_node, dense.accuracy) == (
-            row.parameters,
-            row.macs_per_node,
-            row.accuracy,
-        )
+        assert (dense.parameters, dense.accuracy) == (row.parameters, row.accuracy)
+        # The product of the last layer is made with 12 columns, for 5 classes, so that rows do not depend on others.
+        assert dense.macs_per_node <= row.macs_per_node < 1.05 * dense.macs_per_node
 
 
 @pytest.mark.parametrize(
