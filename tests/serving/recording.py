@@ -109,10 +109,9 @@ class Disk:
                 length = min(length, len(self.safe[name]))
             mixed = bytearray(content)
             for page in self._dirty[name]:
-                new, old = (
-                    bytes(whole[page * PAGE : (page + 1) * PAGE]).ljust(PAGE, b"\0") for whole in (content, self.safe[name])
-                )
-                mixed[page * PAGE : (page + 1) * PAGE] = _mix(new, old, fates[name, page], random)
+                part = slice(page * PAGE, (page + 1) * PAGE)
+                new, old = (bytes(whole[part]).ljust(PAGE, b"\0") for whole in (content, self.safe[name]))
+                mixed[part] = _mix(new, old, fates[name, page], random)
             (folder / name).write_bytes(mixed[:length])
 
 

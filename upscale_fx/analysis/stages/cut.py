@@ -96,6 +96,11 @@ class Cut:
                 waiting += demands(self.kinds, node, space)
         return border
 
+    def in_order(self, loads: Iterable[Load]) -> list[Load]:
+        """Sort what is read as the graph computes it: stages are the same in every process."""
+        place = {node: number for number, node in enumerate(self.kinds.graph.nodes)}
+        return sorted(loads, key=lambda load: (place[load.value], str(load.space)))
+
     def is_input(self, node: fx.Node) -> bool:
         """Whether a value is an argument with a row per node."""
         return node.op == "placeholder" and self.kinds.kinds[node].rows == "nodes"
@@ -130,7 +135,7 @@ def cut_graph(kinds: Kinds) -> Cut:
         if not roots:
             continue
         cut.loads[number] = _chosen(cut, cut.reads(roots, number), macs)
-        for load in cut.loads[number]:
+        for load in cut.in_order(cut.loads[number]):
             if not cut.is_input(load.value):
                 cut.stored.setdefault(load.value, cut.number(load.value, load.space))
     return cut
@@ -142,7 +147,7 @@ def _chosen(cut: Cut, border: set[Load], macs: Mapping[fx.Node, float]) -> set[L
     start, end = "start", "end"
     network.add_nodes_from([start, end])
     waiting: list[tuple[fx.Node, Space]] = []
-    for load in border:
+    for load in cut.in_order(border):
         network.add_edge(start, ("needed", load), capacity=_INFINITE)
         waiting.append((load.value, load.space))
     seen: set[Load] = set()

@@ -156,7 +156,7 @@ def is_steady(x: Tensor, weight: Tensor) -> bool:
         return True
     if x.size(0) >= _STEADY_ROWS and weight.size(0) >= _STEADY_OUTPUTS:
         return True
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
 
 
 def _steady(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

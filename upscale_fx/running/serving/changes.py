@@ -1,4 +1,4 @@
-"""Changes of a served graph: checked when they are asked for, then applied all at once, and written to a log as bytes."""
+"""Changes of a served graph: checked when they are asked for, applied all at once, and written to a log as bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from upscale_fx.errors import InputError, ServerError
 from upscale_fx.running.serving.encoding import Step, decoded, encoded
 from upscale_fx.running.serving.freshness import NONE, Touched
+from upscale_fx.running.serving.moved import differing
 from upscale_fx.running.serving.naming import EdgeType, NodeType
+from upscale_fx.running.serving.numbers import different
 from upscale_fx.running.serving.served import ServedGraph, checked_rows
 from upscale_fx.running.serving.stores.base import Ids
 
@@ -140,8 +142,7 @@ class Change:
                     old = step.ids < self.graph.nodes[step.of].count
                     differs = np.ones(step.ids.size, dtype=bool)
                     before = self.graph.nodes[step.of].read(path, step.ids[old])
-                    unequal = before != value[torch.from_numpy(np.flatnonzero(old))]
-                    differs[old] = (unequal if unequal.dim() == 1 else unequal.flatten(1).any(1)).numpy()
+                    differs[old] = differing(before, value[torch.from_numpy(np.flatnonzero(old))])
                     touched.add_rows(path, step.ids[differs])
             elif step.what in ("add_nodes", "remove_nodes"):
                 for path in self.graph.naming.nodes[step.of].inputs:
@@ -150,7 +151,7 @@ class Change:
                     self._touch_edges_of(step, touched)
             else:
                 ends = step.pairs.numpy()
-                touched.add_edges(step.of, (np.unique(ends[0]), np.unique(ends[1])))
+                touched.add_edges(step.of, (different(ends[0]), different(ends[1])))
         return touched
 
     def _touch_edges_of(self, step: Step, touched: Touched) -> None:
@@ -160,7 +161,7 @@ class Change:
                 if symbol == step.of:
                     known = step.ids[step.ids < (table.num_sources, table.num_targets)[end]]
                     around = table.around(known, end)
-                    both = (known, np.unique(around.others))
+                    both = (known, different(around.others))
                     touched.add_edges(path, both if end == 0 else (both[1], both[0]))
 
     def apply(self) -> None:

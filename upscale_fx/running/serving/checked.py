@@ -19,6 +19,7 @@ from upscale_fx.running.serving.naming import Naming
 from upscale_fx.running.serving.served import ServedGraph
 from upscale_fx.running.serving.statistics import Stats
 from upscale_fx.running.serving.stores.memory import MemoryStore
+from upscale_fx.running.serving.updating import refresh_structure
 
 #: Rows of the graphs that are tried; loops and parallel edges are among the edges.
 _SIZES = ({"N": 31, "E": 89, "B": 1}, {"N": 47, "E": 61, "B": 1})
@@ -33,7 +34,7 @@ def check_stages(gm: CompiledGNN, stages: Stages, naming: Naming) -> None:
         graph = ServedGraph(gm, naming, (), example)
         computation = Computation(gm, stages, graph, MemoryStore(), Stats())
         computation.store.open(computation.tables(), "")
-        computation.refresh_structure()
+        refresh_structure(computation)
         with torch.no_grad():
             whole = call_by_name(gm, inputs_of(gm), example)
         names = pytree.tree_leaves(stages.outputs)

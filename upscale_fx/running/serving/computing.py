@@ -1,38 +1,33 @@
-"""Rows of stages, computed where they are missing: what an answer needs is found from the outputs back to the inputs."""
+"""Rows of stages, computed where they are missing: what an answer needs is found from the outputs backwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from upscale_fx.analysis.stages.kinds import run_node
+from upscale_fx.analysis.stages.demands import Space
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.progress import advance
 from upscale_fx.errors import ServerError
 from upscale_fx.passes.cut_stages import Operand, Stage, Stages
-from upscale_fx.running.serving.freshness import NONE, Touched, dirty_rows
 from upscale_fx.running.serving.graph.edge_table import Around
 from upscale_fx.running.serving.locally import Local, Scratch, look_around, run_stage
+from upscale_fx.running.serving.numbers import union
+from upscale_fx.running.serving.overlay import Overlay
+from upscale_fx.running.serving.sampling import Sampler
 from upscale_fx.running.serving.served import ServedGraph
 from upscale_fx.running.serving.statistics import Stats
 from upscale_fx.running.serving.stores.base import Flags, Ids, Store, TableSpec
 from upscale_fx.running.serving.threads import few_threads
 
-#: The most targets, and about the most edges, that are computed at once.
-_MOST_TARGETS, _MOST_EDGES = 1 << 15, 1 << 20
-
-
-@dataclass(frozen=True)
-class HeldRows:
-    """Rows of a stage that are held: their nodes, ascending, the values by name, and how many nodes there are."""
-
-    ids: Ids
-    rows: Mapping[str, Tensor]
-    count: int
+#: The most targets that are computed at once.
+_MOST_TARGETS = 1 << 15
 
 
 class Computation:
@@ -40,6 +35,9 @@ class Computation:
 
     def __init__(self, gm: CompiledGNN, stages: Stages, graph: ServedGraph, store: Store, stats: Stats) -> None:
         self.gm, self.stages, self.graph, self.store, self.stats = gm, stages, graph, store, stats
+        self.sampler: Sampler | None = None
+        self._overlay: Overlay | None = None
+        self._symbols = {path: symbol for symbol, kind in graph.naming.nodes.items() for path in kind.inputs}
         self.stored = [stage for stage in stages.stages if not stage.is_output]
         self.outputs = [stage for stage in stages.stages if stage.is_output]
         self.by_value = {value.name: stage for stage in self.stored for value in stage.values}
@@ -54,7 +52,22 @@ class Computation:
             for value in stage.values
         }
 
-    def held(self, stage: Stage, ids: Ids) -> Any:
+    @property
+    def writes(self) -> bool:
+        """Whether the store takes rows: it does not where another process writes it."""
+        return self.store.writes
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the store keeps changes for another process."""
+        return self.store.durable
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the store may drop rows at any time."""
+        return bool(getattr(self.store, "is_bounded", False))
+
+    def held(self, stage: Stage, ids: Ids) -> Flags:
         """Tell which rows of a stage are held; a stage's values are written and forgotten together."""
         return self.store.held(stage.values[0].name, ids)
 
@@ -64,16 +77,41 @@ class Computation:
         """Return the values of an output stage at different nodes."""
         parts = []
         for some in chunks(ids):
-            local = self.look(stage, some)
-            needs = self.needs(stage, local)
-            missing = self.compute({name: rows for name, rows in needs.items()})
-            self.stats.hits += 0 if missing else 1
-            parts.append(self.run(stage, local))
+            with self.session():
+                local = self.look(stage, some)
+                missing = self.compute(self.needs(stage, local))
+                self.stats.hits += 0 if missing else 1
+                parts.append(self.run(stage, local))
         return parts[0] if len(parts) == 1 else [torch.cat(rows) for rows in zip(*parts, strict=True)]
 
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keep rows that the store does not take until the end of one answer."""
+        self._overlay = Overlay() if self.sampler is not None or not self.writes or self.is_bounded else None
+        try:
+            yield
+            if self.is_bounded and self._overlay is not None and self.writes:
+                for table, ids, rows in self._overlay.waiting:  # only now, since they may drive others out
+                    self.store.write(table, ids, rows)
+        finally:
+            self._overlay = None
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Take all edges, whatever the fan-outs."""
+        sampler, self.sampler = self.sampler, None
+        try:
+            yield
+        finally:
+            self.sampler = sampler
+
     def look(self, stage: Stage, targets: Ids) -> Local:
-        """Find what is around targets."""
-        return look_around(stage, targets, self.graph.edges, self.scratch, _all_edges)
+        """Find what is around targets: all of their edges, or those that are drawn."""
+        fanout = self.sampler.fanout(stage) if self.sampler is not None else None
+        if self.sampler is None or fanout is None:
+            return look_around(stage, targets, self.graph.edges, self.scratch, _all_edges)
+        sampler = self.sampler
+        return look_around(stage, targets, self.graph.edges, self.scratch, lambda around: sampler.draw(around, fanout))
 
     def needs(self, stage: Stage, local: Local) -> dict[str, Ids]:
         """Return the rows that a stage reads, by the name of the stage that computes them."""
@@ -83,52 +121,98 @@ class Computation:
             if source is not None:
                 own = operand.space.where == "own"
                 needed.setdefault(source.name, []).append(local.targets if own else local.far[operand.space].needed)
-        return {name: rows[0] if len(rows) == 1 else np.unique(np.concatenate(rows)) for name, rows in needed.items()}
+        return {name: rows[0] if len(rows) == 1 else union(rows) for name, rows in needed.items()}
 
     def compute(self, wanted: Mapping[str, Ids]) -> int:
-        """Compute the rows of stages, by name, that are not held, and all that they need; return how many."""
+        """Compute the rows of stages, by name, that are not there, and all that they need; return how many."""
         needed = {name: [ids] for name, ids in wanted.items()}
-        missing: dict[str, Ids] = {}
+        found: dict[str, list[Local]] = {}
         for stage in reversed(self.stored):
             if stage.name not in needed:
                 continue
-            ids = _union(needed[stage.name])
-            ids = ids[~self.held(stage, ids)]
-            if not ids.size:
-                continue
-            missing[stage.name] = ids
+            ids = union(needed[stage.name])
+            ids = ids[~self.there(stage, ids)]
             for some in chunks(ids):
-                for name, rows in self.needs(stage, self.look(stage, some)).items():
+                local = self.look(stage, some)
+                found.setdefault(stage.name, []).append(local)
+                for name, rows in self.needs(stage, local).items():
                     needed.setdefault(name, []).append(rows)
         for stage in self.stored:
-            if stage.name in missing:
-                self.fill(stage, missing[stage.name])
-        return sum(ids.size for ids in missing.values())
+            for local in found.get(stage.name, ()):
+                self._fill(stage, local)
+                advance()
+        return sum(local.targets.size for locals_ in found.values() for local in locals_)
 
-    def fill(self, stage: Stage, ids: Ids) -> None:
-        """Compute rows of a stage, all of whose reads are held, and write them."""
-        for some in chunks(ids):
-            for value, rows in zip(stage.values, self.run(stage, self.look(stage, some)), strict=True):
-                self.store.write(value.name, some, rows)
+    def there(self, stage: Stage, ids: Ids) -> Flags:
+        """Tell which rows of a stage are held, or known within this answer."""
+        held = self.held(stage, ids)
+        return held if self._overlay is None else held | self._overlay.held(stage.values[0].name, ids)
+
+    def _fill(self, stage: Stage, local: Local) -> None:
+        """Compute rows of a stage, all of whose reads are there, and keep them."""
+        results = self.run(stage, local)
+        ids = local.targets
+        exact = self._exact(stage, local) if self.sampler is not None else np.ones(ids.size, dtype=bool)
+        kept = exact if self.writes else np.zeros(ids.size, dtype=bool)
+        for value, rows in zip(stage.values, results, strict=True):
+            if self._overlay is not None and (self.is_bounded or not kept.all()):
+                later = kept if self.is_bounded else np.zeros(ids.size, dtype=bool)
+                rest = later | ~kept
+                self._overlay.write(value.name, ids[rest], rows[torch.from_numpy(rest)])
+                if later.any():
+                    self._overlay.waiting.append((value.name, ids[later], rows[torch.from_numpy(later)]))
+                kept = kept & ~later
+            if kept.any():
+                self.store.write(value.name, ids[kept], rows[torch.from_numpy(kept)] if not kept.all() else rows)
+
+    def _exact(self, stage: Stage, local: Local) -> Flags:
+        """Tell for which targets all edges were taken, and all rows that were read are exact."""
+        exact = np.ones(local.targets.size, dtype=bool)
+        for relation in stage.relations:
+            near = local.far[Space("far", relation.of, relation.end)]
+            degrees = self.graph.edges[relation.of].degrees(local.targets, relation.end)
+            exact &= degrees == np.diff(near.around.rowptr)
+        for operand in stage.operands:
+            source = self.by_value.get(operand.name) if operand.kind == "rows" else None
+            if source is None:
+                continue
+            if operand.space.where == "own":
+                exact &= self.held(source, local.targets)
+                continue
+            near = local.far[operand.space]
+            if operand.space in stage.with_targets:
+                exact &= self.held(source, local.targets)
+            if near.places.size:
+                wrong = (~self.held(source, near.ids))[near.places]
+                row = np.repeat(np.arange(local.targets.size), np.diff(near.around.rowptr))
+                exact &= np.bincount(row, wrong, local.targets.size) == 0
+        return exact
 
     def run(self, stage: Stage, local: Local) -> Sequence[Tensor]:
         """Compute the values of a stage at its targets."""
         self.stats.count_stage(stage, local)
         with few_threads(stage.macs_per_node * local.targets.size + stage.macs_per_edge * local.edges):
-            return run_stage(stage, local, self._rows(stage), self._edge_values, self._other)
+            return run_stage(stage, local, self._rows, self._edge_values, self._other)
 
-    def _rows(self, stage: Stage) -> Any:
-        def rows(name: str, ids: Ids, nothing: bool) -> Tensor:
-            source = self.by_value.get(name)
-            if source is None:
-                symbol = next(symbol for symbol, kind in self.graph.naming.nodes.items() if name in kind.inputs)
-                return self.graph.nodes[symbol].read(name, ids)
-            if nothing:
-                value = next(value for value in source.values if value.name == name)
-                return torch.zeros((ids.size, *value.shape), dtype=value.dtype)
-            self.stats.rows_read[source.name] = self.stats.rows_read.get(source.name, 0) + ids.size
+    def _rows(self, name: str, ids: Ids, nothing: bool) -> Tensor:
+        """Rows of an argument or of a stored value."""
+        source = self.by_value.get(name)
+        if source is None:
+            return self.graph.nodes[self._symbols[name]].read(name, ids)
+        if nothing:
+            value = next(value for value in source.values if value.name == name)
+            return torch.zeros((ids.size, *value.shape), dtype=value.dtype)
+        self.stats.rows_read[source.name] = self.stats.rows_read.get(source.name, 0) + ids.size
+        if self._overlay is None:
             return self.store.read(name, ids)
-
+        held = self.store.held(name, ids)
+        if held.all():
+            return self.store.read(name, ids)
+        rows = self._overlay.read(name, ids) if not held.any() else None
+        if rows is None:
+            some, others = self.store.read(name, ids[held]), self._overlay.read(name, ids[~held])
+            rows = some.new_empty((ids.size, *some.shape[1:]))
+            rows[torch.from_numpy(held)], rows[torch.from_numpy(~held)] = some, others
         return rows
 
     def _edge_values(self, path: str, name: str, ids: Ids) -> Tensor:
@@ -139,110 +223,24 @@ class Computation:
     def _other(self, operand: Operand) -> Any:
         return self.structure[operand.name] if operand.kind == "structure" else self.graph.arguments[operand.name]
 
-    # Changes ---------------------------------------------------------------------------------------------------------
-
-    def dirty(self, touched: Touched) -> dict[str, Ids]:
-        """Return by stage the rows that may differ after a change; it must look the same before and after."""
-        changed: dict[str, Ids] = {}
-        found: dict[str, Ids] = {}
-        for stage in self.stored:
-            rows = dirty_rows(stage, touched, changed, self.graph.edges, self.graph.nodes[stage.of].count)
-            found[stage.name] = rows
-            changed |= {value.name: rows for value in stage.values}
-        return found
-
-    def forget(self, dirty: Mapping[str, Ids]) -> None:
-        """Forget rows of stages."""
-        for stage in self.stored:
-            ids = dirty.get(stage.name, NONE)
-            ids = ids[ids < self.graph.nodes[stage.of].count]
-            if ids.size:
-                counts = [self.store.forget(value.name, ids) for value in stage.values]
-                self.stats.rows_forgotten[stage.name] = self.stats.rows_forgotten.get(stage.name, 0) + counts[0]
-
-    def refresh(self, touched: Touched, dirty: Mapping[str, Ids], before: Mapping[str, HeldRows]) -> None:
-        """Compute rows again that were held before a change, stage by stage; stop where the new row equals the old.
-
-        Args:
-            touched: the change.
-            dirty: by stage, the rows that may differ, which are forgotten.
-            before: by stage, those of them that were held, with their values.
-        """
-        changed: dict[str, Ids] = {}
-        for stage in self.stored:
-            count = self.graph.nodes[stage.of].count
-            rows = dirty_rows(stage, touched, changed, self.graph.edges, count)
-            old = before[stage.name]
-            kept = ~np.isin(old.ids, rows) & self.graph.nodes[stage.of].alive(old.ids)
-            for value in stage.values:
-                self.store.write(value.name, old.ids[kept], old.rows[value.name][torch.from_numpy(kept)])
-            again = rows[np.isin(rows, old.ids) | (rows >= old.count)]
-            again = again[self.graph.nodes[stage.of].alive(again)]
-            self.compute({stage.name: again})
-            differs = ~np.isin(rows, old.ids)  # what is not known from before counts as changed
-            for value in stage.values if again.size else ():
-                both = np.intersect1d(again, old.ids)
-                place = torch.from_numpy(np.searchsorted(old.ids, both))
-                new = self.store.read(value.name, both)
-                unequal = differing(new, old.rows[value.name][place])
-                differs |= np.isin(rows, both[unequal])
-            changed |= {value.name: rows[differs] for value in stage.values}
-
-    def held_rows(self, dirty: Mapping[str, Ids]) -> dict[str, HeldRows]:
-        """Return by stage the rows that are held of those that may differ."""
-        before = {}
-        for stage in self.stored:
-            ids = dirty[stage.name]
-            count = self.graph.nodes[stage.of].count
-            ids = ids[ids < count]
-            ids = ids[self.held(stage, ids)]
-            rows = {value.name: self.store.read(value.name, ids) for value in stage.values}
-            before[stage.name] = HeldRows(ids, rows, count)
-        return before
-
-    def refresh_structure(self) -> frozenset[str]:
-        """Compute values for the whole graph again; return the names of those that differ."""
-        if not self.stages.structure:
-            return frozenset()
-        old, given = self.structure, self.graph.by_path()
-        self.structure = self._structure_now(given)
-        return frozenset(
-            name for name, value in self.structure.items() if name not in old or not _same(value, old[name])
-        )
-
-    def _structure_now(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        kinds = self.stages.kinds
-        wanted = {node for node in kinds.graph.nodes if node.name in self.stages.structure}
-        needed, waiting = set(wanted), list(wanted)
-        while waiting:
-            for source in waiting.pop().all_input_nodes:
-                if source not in needed:
-                    needed.add(source)
-                    waiting.append(source)
-        values: dict[Any, tuple[Any]] = {}
-        with torch.no_grad():
-            for node in kinds.graph.nodes:
-                if node in needed:
-                    is_argument = node.op == "placeholder"
-                    values[node] = (given[str(node.target)] if is_argument else run_node(self.gm, node, values, 0),)
-        return {node.name: values[node][0] for node in wanted}
-
     def grow(self) -> None:
         """Let tables have a row for every node."""
         for stage in self.stored:
             for value in stage.values:
                 self.store.grow(value.name, self.graph.nodes[stage.of].count)
 
+    def cost(self, table: str, ids: Ids) -> NDArray[np.float64]:
+        """Return the multiply-adds that rows of a table would take to compute again."""
+        stage = self.by_value[table]
+        total = np.full(ids.size, stage.macs_per_node)
+        for relation in stage.relations:
+            total += stage.macs_per_edge * self.graph.edges[relation.of].degrees(ids, relation.end)
+        return total
+
     def check_outputs(self) -> None:
         """Raise a ServerError unless there is an output with rows of nodes."""
         if not self.outputs:
             raise ServerError("this graph has no output with a row per node")
-
-
-def differing(rows: Tensor, others: Tensor) -> Flags:
-    """Tell which rows of two tensors differ anywhere; NaN differs from itself."""
-    unequal = rows != others
-    return (unequal if unequal.dim() == 1 else unequal.flatten(1).any(1)).numpy()
 
 
 def chunks(ids: Ids) -> Iterable[Ids]:
@@ -254,13 +252,3 @@ def chunks(ids: Ids) -> Iterable[Ids]:
 
 def _all_edges(around: Around) -> Around:
     return around
-
-
-def _union(parts: Sequence[Ids]) -> Ids:
-    return np.unique(np.concatenate(parts)) if len(parts) > 1 else np.unique(parts[0])
-
-
-def _same(value: Any, other: Any) -> bool:
-    if isinstance(value, Tensor):
-        return isinstance(other, Tensor) and value.shape == other.shape and bool(torch.equal(value, other))
-    return bool(value == other)

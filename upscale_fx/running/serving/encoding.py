@@ -52,6 +52,7 @@ def encoded(step: Step) -> bytes:
 
 
 def decoded(stream: io.BytesIO) -> Step:
+    """Return the next step whose bytes a stream has."""
     what, of = (_read(stream).decode() for _ in range(2))
     ids, pairs = (_read_tensor(stream) for _ in range(2))
     count = int.from_bytes(stream.read(4), "little")

@@ -10,6 +10,7 @@ import numpy as np
 from upscale_fx.analysis.stages.demands import Space
 from upscale_fx.passes.cut_stages import Stage
 from upscale_fx.running.serving.graph.edge_table import EdgeTable
+from upscale_fx.running.serving.numbers import union
 from upscale_fx.running.serving.stores.base import Ids
 
 NONE: Ids = np.zeros(0, np.int64)
@@ -31,12 +32,12 @@ class Touched:
 
     def add_rows(self, path: str, ids: Ids) -> None:
         """Note rows that differ."""
-        self.rows[path] = np.union1d(self.rows.get(path, NONE), ids)
+        self.rows[path] = union([self.rows.get(path, NONE), ids])
 
     def add_edges(self, path: str, ends: tuple[Ids, Ids]) -> None:
         """Note edges that differ."""
         for end, ids in enumerate(ends):
-            self.edges[path, end] = np.union1d(self.edges.get((path, end), NONE), ids)
+            self.edges[path, end] = union([self.edges.get((path, end), NONE), ids])
 
 
 def dirty_rows(
@@ -60,7 +61,7 @@ def dirty_rows(
             if rows.size:
                 parts.append(rows if operand.space.where == "own" else reading(stage, operand.space, rows, tables))
     parts += [touched.edges.get((relation.of, relation.end), NONE) for relation in stage.relations]
-    return np.unique(np.concatenate(parts)) if parts else NONE
+    return union(parts) if parts else NONE
 
 
 def reading(stage: Stage, space: Space, rows: Ids, tables: Mapping[str, EdgeTable]) -> Ids:
@@ -68,4 +69,4 @@ def reading(stage: Stage, space: Space, rows: Ids, tables: Mapping[str, EdgeTabl
     table, other = tables[space.of], 1 - space.end
     known = table.num_sources if other == 0 else table.num_targets
     targets = table.neighbours(rows[rows < known], other)
-    return np.union1d(targets, rows) if space in stage.with_targets else targets
+    return union([targets, rows]) if space in stage.with_targets else targets

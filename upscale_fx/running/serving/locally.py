@@ -17,6 +17,7 @@ from torch import Tensor
 from upscale_fx.analysis.stages.demands import Space
 from upscale_fx.passes.cut_stages import Operand, Stage
 from upscale_fx.running.serving.graph.edge_table import Around, EdgeTable
+from upscale_fx.running.serving.numbers import different
 from upscale_fx.running.serving.stores.base import Ids
 
 #: The fewest rows of a product with weights.
@@ -78,7 +79,7 @@ class Scratch:
             self._places = np.full(max(count, 2 * self._places.size), -1, np.int64)
         places = self._places
         places[start] = np.arange(start.size)
-        more = np.unique(others[places[others] < 0])
+        more = different(others[places[others] < 0])
         places[more] = np.arange(first, first + more.size)
         found = places[others]
         places[start] = -1
@@ -105,7 +106,7 @@ def look_around(
         if space in stage.with_targets:
             ids, needed = np.concatenate([padded, more]), np.concatenate([targets, more])
         elif joined:  # targets have places, but only those that are neighbours are read
-            needed = np.unique(around.others)
+            needed = different(around.others)
             ids = np.concatenate([padded, more])
             ids[:rows] = needed[0] if needed.size else 0
             among = np.isin(targets, needed)

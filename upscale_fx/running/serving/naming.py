@@ -90,7 +90,7 @@ def naming_of(gm: CompiledGNN, kinds: Kinds) -> Naming:
         if not rows:
             raise InputError(
                 f"no argument of the model has a row per node of {_nodes_text(symbol, kinds.edges)}, so nodes cannot "
-                f"be added or changed; a server needs a model that takes features of nodes"
+                f"be added or changed: a server needs a model that takes features of nodes"
             )
         nodes[symbol] = NodeType(symbol, _name(next(iter(rows))), rows)
     edges = {}

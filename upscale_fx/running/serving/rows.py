@@ -24,6 +24,10 @@ class NodeRows:
         """Return rows of an argument, ``[len(ids), ...]``."""
         return self._inputs[path].index_select(0, torch.from_numpy(ids))
 
+    def paths(self) -> list[str]:
+        """The paths of the arguments."""
+        return list(self._inputs)
+
     def all_rows(self, path: str) -> Tensor:
         """Return an argument of all nodes, removed ones included, as a view."""
         return self._inputs[path][: self.count]

@@ -15,7 +15,7 @@ from upscale_fx.compiled.batches import arguments_of
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.objects.arguments import has_objects, taken_apart
-from upscale_fx.compiled.signatures import bind, signature_of
+from upscale_fx.compiled.signatures import signature_of
 from upscale_fx.errors import InputError
 from upscale_fx.running.serving.graph.edge_table import EdgeTable
 from upscale_fx.running.serving.naming import Naming
@@ -52,7 +52,8 @@ class ServedGraph:
         self.edges = {
             path: EdgeTable(
                 _checked(values, path, dict(leaves(specs))[path]),
-                *(self.nodes[end].count for end in kind.ends),
+                self.nodes[kind.ends[0]].count,
+                self.nodes[kind.ends[1]].count,
                 {name: _checked(values, at, spec) for name, (at, spec) in kind.values.items()},
             )
             for path, kind in naming.edges.items()
@@ -129,7 +130,11 @@ def named_arguments(gm: CompiledGNN, args: tuple[Any, ...], kwargs: Mapping[str,
         kwargs = {**more, **kwargs}
     if inputs.objects and has_objects(args, kwargs, inputs.objects):
         return taken_apart(inputs.objects, inputs.call, inputs.arguments, args, kwargs)[0]
-    return bind(signature_of(gm), args, kwargs)
+    try:
+        return dict(signature_of(gm).bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        names = ", ".join(name for name, spec in inputs.arguments.items() if _has_tensors(spec))
+        raise InputError(f"{error}: a server takes the graph, as in Server(compiled, {names})") from None
 
 
 def _nested(spec: Any, path: str, leaf: Any) -> Any:
@@ -177,3 +182,9 @@ def checked_rows(value: Any, name: str, spec: TensorSpec) -> Tensor:
 
 def _bytes(value: Tensor) -> np.ndarray[Any, Any]:
     return value.contiguous().view(torch.uint8).numpy().reshape(-1) if value.numel() else np.zeros(0, np.uint8)
+
+
+def empty_graph(gm: CompiledGNN, naming: Naming) -> ServedGraph:
+    """A graph of example arguments, to be replaced by one that a store holds."""
+    example = inputs_of(gm).example({"N": 7, "E": 9, "B": 1})
+    return ServedGraph(gm, naming, (), example)

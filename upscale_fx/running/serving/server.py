@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,20 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from upscale_fx.compiled.module import CompiledGNN
+from upscale_fx.compiled.progress import stage, stages
 from upscale_fx.errors import InputError, ServerError
 from upscale_fx.passes.cut_stages import CutStages
 from upscale_fx.running.serving.changes import Change
 from upscale_fx.running.serving.checked import check_stages
-from upscale_fx.running.serving.computing import Computation
+from upscale_fx.running.serving.computing import Computation, chunks
 from upscale_fx.running.serving.naming import NodeType, naming_of
-from upscale_fx.running.serving.served import ServedGraph
+from upscale_fx.running.serving.sampling import Sampler
+from upscale_fx.running.serving.served import ServedGraph, empty_graph
 from upscale_fx.running.serving.statistics import Stats
-from upscale_fx.running.serving.stores.memory import MemoryStore
+from upscale_fx.running.serving.stores.bounded import bounded
+from upscale_fx.running.serving.stores.choose import make_store
+from upscale_fx.running.serving.stores.reduced import reduced
+from upscale_fx.running.serving.versions import Versions, identity_of
 
 
 class Server:
@@ -31,8 +36,16 @@ class Server:
     Args:
         compiled: what ``prune``, ``compact``, ``optimize`` or ``trace`` returned, in eval mode.
         *args: the graph: the arguments of the model's ``forward()``, or a ``Data`` object.
+        store: where rows are kept: None is memory; a path is a folder that outlives the process, with a log of all
+            changes; any ``FeatureStore`` of PyG. With a store that holds a graph, the arguments may be left out.
+        fanouts: neighbours per node at hop 0, 1, ..., drawn at random, instead of all: approximate answers. Only exact
+            rows are ever stored.
+        seed: of these draws.
         eager: compute rows that a change touches at once, and stop where a new row equals the old one; otherwise they
             are forgotten, and computed when they are asked for.
+        dtype: keep rows as ``torch.bfloat16``, or ``torch.int8`` with a scale per row: approximate answers; see
+            ``largest_error``.
+        capacity: at most so many bytes of rows; those that are cheapest to compute again go first.
         **kwargs: further arguments of ``forward()``.
 
     Raises:
@@ -40,28 +53,57 @@ class Server:
         InputError: the arguments do not fit the model.
     """
 
-    def __init__(self, compiled: CompiledGNN, *args: Any, eager: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        compiled: CompiledGNN,
+        *args: Any,
+        store: Any = None,
+        fanouts: Sequence[int] | None = None,
+        seed: int = 0,
+        eager: bool = False,
+        dtype: torch.dtype | None = None,
+        capacity: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(compiled, CompiledGNN):
             raise InputError(
-                f"Server() serves a compiled model, got {type(compiled).__name__}; pass what upscale_fx.prune(model) or "
-                f"upscale_fx.trace(model) returned"
+                f"Server() serves a compiled model, got {type(compiled).__name__}: pass what upscale_fx.prune(model) "
+                f"or upscale_fx.trace(model) returned"
             )
         if compiled.training:
             raise ServerError("this graph is in train(): batch norm and dropout depend on the batch; call eval() first")
-        self._gm = copy.deepcopy(compiled)
-        stages = CutStages()(self._gm)
-        self._naming = naming_of(self._gm, stages.kinds)
-        self._graph = ServedGraph(self._gm, self._naming, args, kwargs)
-        self.stats, self.version = Stats(), 0
-        self._eager = eager
-        self._computation = Computation(self._gm, stages, self._graph, MemoryStore(), self.stats)
+        gm = copy.deepcopy(compiled)
+        cut = CutStages()(gm)
+        self._naming = naming_of(gm, cut.kinds)
+        is_given = bool(args or kwargs) or store is None
+        self._graph = ServedGraph(gm, self._naming, args, kwargs) if is_given else empty_graph(gm, self._naming)
+        self.stats = Stats()
+        rows = make_store(store) if dtype is None else reduced(make_store(store), dtype)
+        self._computation = Computation(gm, cut, self._graph, rows, self.stats)
+        if capacity is not None:
+            self._computation.store = bounded(rows, capacity, self._computation.cost)
         self._computation.check_outputs()
-        check_stages(self._gm, stages, self._naming)
-        self._computation.store.open(self._computation.tables(), "")
-        self._computation.refresh_structure()
+        check_stages(gm, cut, self._naming)
+        if fanouts is not None:
+            self._computation.sampler = Sampler(fanouts, cut, seed)
+        self._versions = Versions(self._computation, eager)
         self._lock = threading.RLock()
         self._open: Change | None = None
         self._closed = False
+        self._versions.open(identity_of(cut), is_given)
+
+    @property
+    def version(self) -> int:
+        """The number of the present version: every change, or transaction, adds one."""
+        return self._versions.number
+
+    @property
+    def largest_error(self) -> float:
+        """The largest difference that ``dtype`` made in a stored number so far; 0 without it."""
+        store: Any = self._computation.store
+        while store is not None and not hasattr(store, "largest_error"):
+            store = getattr(store, "_store", None)
+        return 0.0 if store is None else float(store.largest_error)
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
@@ -83,10 +125,10 @@ class Server:
             different, places = np.unique(numbers, return_inverse=True)
             found: dict[str, Tensor] = {}
             back = torch.from_numpy(places.reshape(-1))
-            for stage in self._computation.outputs:
-                if stage.of == kind.symbol:
-                    rows = self._computation.answer(stage, different) if different.size else _no_rows(stage)
-                    for value, result in zip(stage.values, rows, strict=True):
+            for step in self._computation.outputs:
+                if step.of == kind.symbol:
+                    rows = self._computation.answer(step, different) if different.size else _no_rows(step)
+                    for value, result in zip(step.values, rows, strict=True):
                         found[value.name] = result.index_select(0, back)
             return _only(pytree.tree_map(found.get, self._computation.stages.outputs), found)
 
@@ -95,11 +137,13 @@ class Server:
         return [self._naming.nodes[symbol] for symbol in symbols]
 
     def warm(self) -> None:
-        """Compute all rows that are missing, stage by stage."""
-        with self._working():
-            for stage in self._computation.stored:
-                ids = self._graph.nodes[stage.of].living()
-                self._computation.compute({stage.name: ids})
+        """Compute all rows that are missing, stage by stage, with a progress bar; rows of fan-outs are exact too."""
+        with self._working(), stages("warm"):
+            for step in self._computation.stored:
+                stage(f"stage {step.name}")
+                for some in chunks(self._graph.nodes[step.of].living()):
+                    with self._computation.exactly(), self._computation.session():
+                        self._computation.compute({step.name: some})
 
     # Changes ---------------------------------------------------------------------------------------------------------
 
@@ -148,7 +192,7 @@ class Server:
             raise
         with self._working():
             change, self._open = self._open, None
-            self._commit(change)
+            self._versions.commit(change)
 
     @contextmanager
     def _changing(self) -> Iterator[Change]:
@@ -160,28 +204,7 @@ class Server:
                 return
             change = Change(self._graph)
             yield change
-            self._commit(change)
-
-    def _commit(self, change: Change) -> None:
-        """Make a change one version."""
-        if not change.steps:
-            return
-        touched = change.touched()
-        computation = self._computation
-        dirty = computation.dirty(touched)
-        before = computation.held_rows(dirty) if self._eager else {}
-        computation.store.commit(self.version + 1, b"", {})
-        change.apply()
-        computation.grow()
-        touched.everything = computation.refresh_structure()
-        if touched.everything:
-            dirty = computation.dirty(touched)
-            before = computation.held_rows(dirty) if self._eager else {}
-        self.version += 1
-        self.stats.updates += 1
-        computation.forget(dirty)
-        if self._eager:
-            computation.refresh(touched, dirty, before)
+            self._versions.commit(change)
 
     # What there is ---------------------------------------------------------------------------------------------------
 
@@ -194,9 +217,9 @@ class Server:
         """Return by stage the nodes whose rows would have to be computed, ascending."""
         with self._working():
             found = {}
-            for stage in self._computation.stored:
-                ids = self._graph.nodes[stage.of].living()
-                found[stage.name] = torch.from_numpy(ids[~self._computation.held(stage, ids)])
+            for step in self._computation.stored:
+                ids = self._graph.nodes[step.of].living()
+                found[step.name] = torch.from_numpy(ids[~self._computation.held(step, ids)])
             return found
 
     def reset_stats(self) -> None:
@@ -210,7 +233,31 @@ class Server:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._computation.store.close()
+                try:
+                    if self._computation.is_durable and self._computation.writes:
+                        self._versions.checkpoint()
+                finally:
+                    self._computation.store.close()
+
+    def verify(self, rows: int = 1000) -> float:
+        """Compute random stored rows again, of all stages; return the largest difference, for monitoring.
+
+        Args:
+            rows: how many rows of each stage.
+        """
+        with self._working(), self._computation.exactly():
+            worst = 0.0
+            for step in self._computation.stored:
+                held = self._computation.store.held_ids(step.values[0].name)
+                ids = np.sort(np.random.default_rng().permutation(held)[:rows])
+                for some in chunks(ids):
+                    with self._computation.session():
+                        local = self._computation.look(step, some)
+                        self._computation.compute(self._computation.needs(step, local))
+                        for value, again in zip(step.values, self._computation.run(step, local), strict=True):
+                            stored = self._computation.store.read(value.name, some)
+                            worst = max(worst, largest_difference(stored, again))
+            return worst
 
     def __enter__(self) -> Server:
         return self
@@ -223,6 +270,7 @@ class Server:
         with self._lock:
             if self._closed:
                 raise ServerError("this server is closed; make a new one, with the same store to keep its rows")
+            self._versions.follow()
             yield
 
 
@@ -233,3 +281,10 @@ def _no_rows(stage: Any) -> list[Tensor]:
 def _only(outputs: Any, found: Mapping[str, Tensor]) -> Any:
     """The outputs that nodes of one type have: alone where there is one."""
     return next(iter(found.values())) if len(found) == 1 else outputs
+
+
+def largest_difference(rows: Tensor, others: Tensor) -> float:
+    """The largest difference between two tensors; NaN where only one is."""
+    if not rows.numel() or torch.equal(rows, others):
+        return 0.0
+    return float((rows.double() - others.double()).abs().max())

@@ -81,7 +81,11 @@ class Store(Protocol):
         """Hold rows; ids are different from each other."""
 
     def forget(self, table: str, ids: Ids) -> int:
-        """Forget rows; return how many of them were held."""
+        """Forget rows; return how many of them were held.
+
+        A row that is no longer right must also be in the ``forgotten`` of a commit, unless it was not held then: what
+        is only forgotten here may be held again after a crash, if no commit came between.
+        """
 
     def commit(self, version: int, change: bytes, forgotten: Mapping[str, Ids]) -> None:
         """Make a change durable, with the rows that are forgotten by it; nothing to do in memory.
@@ -92,6 +96,21 @@ class Store(Protocol):
 
     def checkpoint(self, version: int, state: State) -> None:
         """Keep the whole graph at a version, so that earlier changes need not be read again."""
+
+    def refresh(self) -> Sequence[tuple[int, bytes]]:
+        """Move to the newest version that another process wrote; return the changes since the last, oldest first."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process: what is committed need not be kept otherwise."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process may write; else another one does, and this one reads: see ``refresh``."""
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the changes since the last checkpoint: what a new process would have to read."""
 
     @property
     def nbytes(self) -> int:

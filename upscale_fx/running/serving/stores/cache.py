@@ -45,7 +45,7 @@ class BlockCache:
         """Keep blocks, of different numbers; all of them or, if they are too many, none."""
         self.drop(numbers)
         size = len(self._owners)
-        if len(numbers) > size // 2:
+        if not len(numbers) or len(numbers) > size // 2:
             return
         places = (self._next + np.arange(len(numbers))) % size
         old = self._owners[places]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -65,6 +65,25 @@ class MemoryStore:
 
     def checkpoint(self, version: int, state: State) -> None:
         """Nothing to do: nothing outlives the process."""
+
+    def refresh(self) -> Sequence[tuple[int, bytes]]:
+        """Nothing to do: no other process writes here."""
+        return []
+
+    @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process."""
+        return False
+
+    @property
+    def writes(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def log_bytes(self) -> int:
+        """Nothing is kept of changes."""
+        return 0
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ _TABLE = struct.Struct("<H")
 _ARRAYS = struct.Struct("<8sQI")
 _MAGIC = b"UFXARR01"
 _ALIGNED = 64
+_MOST_TEXT = 1 << 26
 
 
 class DamagedError(Exception):
@@ -98,22 +99,42 @@ def read_arrays(files: Files, file: int) -> tuple[dict[str, NDArray[np.generic]]
     Raises:
         DamagedError: what was read differs from what was written.
     """
-    head = files.read(file, _ARRAYS.size, 0)
-    if len(head) < _ARRAYS.size or not head.startswith(_MAGIC):
+    return _arrays(lambda buffer, offset: files.read_into(file, buffer, offset))
+
+
+def unpack_arrays(data: bytes) -> tuple[dict[str, NDArray[np.generic]], dict[str, int]]:
+    """Return the arrays and numbers of bytes, which :func:`pack_arrays` returned.
+
+    Raises:
+        DamagedError: they differ from those.
+    """
+
+    def read_into(buffer: memoryview, offset: int) -> int:
+        part = data[offset : offset + len(buffer)]
+        buffer[: len(part)] = part
+        return len(part)
+
+    return _arrays(read_into)
+
+
+def _arrays(
+    read_into: Callable[[memoryview, int], int],
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, int]]:
+    head = bytearray(_ARRAYS.size)
+    if read_into(memoryview(head), 0) < len(head) or not head.startswith(_MAGIC):
         raise DamagedError("its first bytes are not those of a file of arrays")
     _, length, checksum = _ARRAYS.unpack(head)
-    if _ARRAYS.size + length > files.size(file):
-        raise DamagedError("it is cut short")
-    text = files.read(file, length, _ARRAYS.size)
-    if zlib.crc32(text) != checksum:
+    # A length that is damaged itself must not be taken for memory.
+    text = bytearray(min(length, _MOST_TEXT))
+    if read_into(memoryview(text), len(head)) < length or zlib.crc32(text) != checksum:
         raise DamagedError("the checksum of its table of contents is wrong")
     contents = json.loads(text)
     arrays: dict[str, NDArray[np.generic]] = {}
-    offset = _ARRAYS.size + length
+    offset = len(head) + length
     for entry in contents["arrays"]:
         array: NDArray[np.generic] = np.empty(tuple(entry["shape"]), dtype=np.dtype(entry["dtype"]))
         data = array.reshape(-1).view(np.uint8).data
-        if files.read_into(file, data, offset) < data.nbytes or zlib.crc32(data) != entry["sum"]:
+        if read_into(data, offset) < data.nbytes or zlib.crc32(data) != entry["sum"]:
             raise DamagedError(f"the checksum of array {entry['name']!r} is wrong")
         arrays[entry["name"]] = array
         offset += data.nbytes + -data.nbytes % _ALIGNED
