@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx, nn
@@ -24,7 +25,12 @@ class CutStages:
     """Cut a compiled graph where rows of neighbours are gathered; the graph itself stays as it is.
 
     This is no rewrite of one graph into another, so the result is no PassResult.
+
+    Attributes:
+        sums: store what sums, means and extremes over neighbours give, so that they can take differences.
     """
+
+    sums: bool = False
 
     def __call__(self, gm: CompiledGNN) -> Stages:
         """Return the stages.
@@ -33,15 +39,29 @@ class CutStages:
             ServerError: the graph cannot be answered node by node; names the operation and the reason.
         """
         kinds = find_kinds(gm, flat_graph(gm))
-        cut = cut_graph(kinds)
+        cut = cut_graph(kinds, sums=self.sums)
         stages: list[Stage] = []
         for number in sorted(cut.loads):
             roots = [node for node, own in cut.stored.items() if own == number]
-            stages += _grouped(gm, cut, roots, number, is_output=False)
-        stages += _grouped(gm, cut, list(dict.fromkeys(cut.outputs)), cut.last, is_output=True)
+            stages += _in_turn(_grouped(gm, cut, roots, number, is_output=False), str(number))
+        stages += _in_turn(_grouped(gm, cut, list(dict.fromkeys(cut.outputs)), cut.last, is_output=True), "outputs")
         output = next(node for node in kinds.graph.nodes if node.op == "output")
         structure = {operand.name for stage in stages for operand in stage.operands if operand.kind == "structure"}
         return Stages(tuple(stages), map_arg(output.args[0], str), tuple(sorted(structure)), kinds)
+
+
+def _in_turn(stages: Sequence[Stage], word: str) -> list[Stage]:
+    """Name stages of one number, those that others read first."""
+    waiting, placed = list(stages), list[Stage]()
+    while waiting:
+        unknown = {value.name for stage in waiting for value in stage.values}
+        stage = next(stage for stage in waiting if not unknown & {o.name for o in stage.operands if o.kind == "rows"})
+        waiting.remove(stage)
+        placed.append(stage)
+    if len(placed) == 1:
+        return [replace(placed[0], name=word)]
+    letters = string.ascii_lowercase
+    return [replace(s, name=f"{word}{letters[n] if n < len(letters) else f'.{n}'}") for n, s in enumerate(placed)]
 
 
 def _grouped(gm: nn.Module, cut: Cut, roots: Sequence[fx.Node], number: int, is_output: bool) -> list[Stage]:
@@ -57,10 +77,4 @@ def _grouped(gm: nn.Module, cut: Cut, roots: Sequence[fx.Node], number: int, is_
         groups.setdefault(
             (cut.kinds.kinds[root].of, frozenset(border), frozenset(edges), frozenset(inputs)), []
         ).append(root)
-    letters = "abcdefghijklmnopqrstuvwxyz" if len(groups) > 1 and not is_output else ""
-    word = "outputs" if is_output else str(number)
-    stages = []
-    for place, members in enumerate(groups.values()):
-        suffix = letters[place] if place < len(letters) else f".{place}" if letters or (is_output and place) else ""
-        stages.append(StageWriter(gm, cut, members, number).stage(f"{word}{suffix}", is_output))
-    return stages
+    return [StageWriter(gm, cut, members, number).stage("", is_output) for members in groups.values()]

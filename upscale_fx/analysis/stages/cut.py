@@ -15,11 +15,13 @@ from typing import Any
 import networkx as nx
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
+from torch_geometric.utils import scatter
 
 from upscale_fx.analysis.row_symbols import describe
 from upscale_fx.analysis.stages.demands import Space, check_group, combines_edges, demands, whole_graph
 from upscale_fx.analysis.stages.kinds import Kinds
 from upscale_fx.errors import ServerError
+from upscale_fx.operators.linear import spmm
 
 #: Reading a row costs as much as reading this many numbers more.
 _ROW = 8.0
@@ -48,6 +50,8 @@ class Cut:
         stored: the values that are stored, with their numbers.
         outputs: the values that the model returns.
         last: the number of the outputs.
+        sums: operations that combine rows of neighbours, and how, if their results are stored too, so that they can
+            take differences.
     """
 
     kinds: Kinds
@@ -55,6 +59,7 @@ class Cut:
     last: int = 0
     stored: dict[fx.Node, int] = field(default_factory=dict)
     loads: dict[int, set[Load]] = field(default_factory=dict)
+    sums: dict[fx.Node, str] = field(default_factory=dict)
     _numbers: dict[tuple[fx.Node, Space | None], int] = field(default_factory=dict)
 
     def number(self, node: fx.Node, space: Space) -> int:
@@ -81,20 +86,25 @@ class Cut:
         """What is at the border of a stage: values of lower numbers that its own operations read, and inputs."""
         border: set[Load] = set()
         seen: set[tuple[fx.Node, Space]] = set()
-        waiting = [(root, Space("own", self.kinds.kinds[root].of)) for root in roots]
+        waiting: list[tuple[fx.Node, Space]] = []
+        for root in roots:
+            own = Space("own", self.kinds.kinds[root].of)
+            waiting += [(root, own)] if self.is_stored_before(root, own, number) else demands(self.kinds, root, own)
         while waiting:
             node, space = waiting.pop()
             kind = self.kinds.kinds[node]
             if (node, space) in seen or kind.rows in ("constant", "structure", "count"):
                 continue
             seen.add((node, space))
-            if kind.rows == "nodes" and (
-                self.is_input(node) or space.where == "far" or self.number(node, space) < number
-            ):
+            if kind.rows == "nodes" and (self.is_stored_before(node, space, number) or node in self.sums):
                 border.add(Load(node, space))
             else:
                 waiting += demands(self.kinds, node, space)
         return border
+
+    def is_stored_before(self, node: fx.Node, space: Space, number: int) -> bool:
+        """Whether a stage of some number cannot compute a value itself: it is an argument, or of a stage before."""
+        return self.is_input(node) or space.where == "far" or self.number(node, space) < number
 
     def in_order(self, loads: Iterable[Load]) -> list[Load]:
         """Sort what is read as the graph computes it: stages are the same in every process."""
@@ -110,8 +120,12 @@ class Cut:
         return [n for n in node.all_input_nodes if self.kinds.kinds[n].rows == "nodes"]
 
 
-def cut_graph(kinds: Kinds) -> Cut:
+def cut_graph(kinds: Kinds, *, sums: bool = False) -> Cut:
     """Cut a graph whose outputs have rows of nodes.
+
+    Args:
+        kinds: of its values.
+        sums: store what sums, means and extremes over neighbours give, apart from what is computed from it.
 
     Raises:
         ServerError: an output, or what it depends on, has no row per node.
@@ -128,17 +142,48 @@ def cut_graph(kinds: Kinds) -> Cut:
             raise ServerError(f"{describe(node)} is a parameter with a row per node, which new nodes do not have")
     cut = Cut(kinds, outputs)
     cut.last = max(cut.number(node, Space("own", kinds.kinds[node].of)) for node in outputs)
+    if sums:
+        cut.sums = _sums_of_neighbours(cut)
     macs = _macs_by_row(kinds)
     for number in range(cut.last, -1, -1):
         roots = [node for node, own in cut.stored.items() if own == number]
         roots += list(outputs) if number == cut.last else []
         if not roots:
             continue
-        cut.loads[number] = _chosen(cut, cut.reads(roots, number), macs)
-        for load in cut.in_order(cut.loads[number]):
-            if not cut.is_input(load.value):
-                cut.stored.setdefault(load.value, cut.number(load.value, load.space))
+        cut.loads[number] = set()
+        while roots:  # again for the sums that these read
+            found = _chosen(cut, cut.reads(roots, number), macs)
+            cut.loads[number] |= found
+            for load in cut.in_order(found):
+                if not cut.is_input(load.value):
+                    cut.stored.setdefault(load.value, cut.number(load.value, load.space))
+            roots = [load.value for load in cut.in_order(found) if cut.stored.get(load.value) == number]
     return cut
+
+
+def _sums_of_neighbours(cut: Cut) -> dict[fx.Node, str]:
+    """Operations that combine rows of neighbours by a sum, a mean or an extreme, before the last stage."""
+    found: dict[fx.Node, str] = {}
+    for node in cut.kinds.graph.nodes:
+        reduce = _REDUCES.get(_reduce_of(node)) if combines_edges(cut.kinds, node) else None
+        if reduce is not None and has_row_per_node(cut.kinds, node):
+            number = cut.number(node, Space("own", cut.kinds.kinds[node].of))
+            if 0 < number < cut.last:
+                found[node] = reduce
+    return found
+
+
+def _reduce_of(node: fx.Node) -> Any:
+    """The ``reduce`` of a fused product or a scatter."""
+    if node.target is spmm:
+        return node.args[4]
+    if node.target is scatter:
+        return node.kwargs.get("reduce", node.args[4] if len(node.args) > 4 else "sum")
+    return None
+
+
+#: What operations call their reductions.
+_REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "min": "min"}
 
 
 def _chosen(cut: Cut, border: set[Load], macs: Mapping[fx.Node, float]) -> set[Load]:

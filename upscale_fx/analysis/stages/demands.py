@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from torch import fx
 from torch_geometric.utils import softmax
 
 from upscale_fx.analysis.row_symbols import describe
+from upscale_fx.analysis.stages.fused import FUSED
 from upscale_fx.analysis.stages.kinds import Kind, Kinds
 from upscale_fx.errors import ServerError
-from upscale_fx.operators.attention import attend, edge_softmax
-from upscale_fx.operators.edges import edge_add, edge_additive_dot
-from upscale_fx.operators.linear import edge_dot, spmm
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,6 @@ class Space:
     where: Literal["own", "far", "edges"]
     of: str
     end: int = 1
-
-
-#: Of fused operators, where each operand is read; sources may have rows of edges themselves.
-_FUSED: dict[Any, tuple[str, ...]] = {
-    spmm: ("edges", "edges", "edges", "far"),
-    edge_dot: ("edges", "edges", "own", "far"),
-    edge_add: ("edges", "edges", "own", "far"),
-    edge_additive_dot: ("edges", "edges", "own", "far"),
-    attend: ("edges", "edges", "edges", "far"),
-    edge_softmax: ("edges", "edges"),
-}
 
 
 def nodes_in(kinds: Kinds, space: Space) -> str:
@@ -86,7 +73,7 @@ def _edges_read(kinds: Kinds, node: fx.Node, space: Space) -> Space | None:
 
 def _roles(kinds: Kinds, node: fx.Node, relation: Space | None) -> dict[fx.Node, str]:
     """Where a fused operator reads its operands."""
-    roles = _FUSED.get(node.target)
+    roles = FUSED.get(node.target)
     if roles is None:
         return {}
     if relation is not None and kinds.kinds[cast(fx.Node, node.args[0])].end != relation.end:
@@ -126,7 +113,7 @@ def _relation(kinds: Kinds, node: fx.Node) -> Space:
         for n in node.all_input_nodes
         if kinds.kinds[n].rows == "edges" and kinds.kinds[n].end is not None
     }
-    if node.target in _FUSED:
+    if node.target in FUSED:
         first = kinds.kinds[cast(fx.Node, node.args[0])]
         ends = {(first.of, first.end)}
     if len(ends) != 1:

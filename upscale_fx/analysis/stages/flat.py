@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from upscale_fx.analysis.stages.fused import FUSED
 from upscale_fx.analysis.stages.lowered import LOWERED
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.check_inputs import check_inputs
@@ -96,7 +97,22 @@ def _copied(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any, owner: nn.Mo
         lowered = LOWERED[target](lambda function, *a, **k: graph.call_function(function, a, k), *args, **kwargs)
         if lowered is not None:
             return lowered
+    if target in FUSED:  # one value may be read at both ends of an edge: each end gets a node of its own
+        args = tuple(
+            graph.call_function(torch.detach, (value,))
+            if isinstance(value, fx.Node) and value in args[:place]
+            else value
+            for place, value in enumerate(args)
+        )
     return graph.call_function(_PURE.get(target, target), args, kwargs)
+
+
+def _told_apart(graph: fx.Graph, args: Any) -> tuple[Any, ...]:
+    """Give an operand that is read at both ends of edges two nodes, one for each end."""
+    return tuple(
+        graph.call_function(torch.detach, (value,)) if isinstance(value, fx.Node) and value in args[:place] else value
+        for place, value in enumerate(args)
+    )
 
 
 def _leaf_placeholders(graph: fx.Graph, spec: Any, path: str) -> Any:

@@ -63,6 +63,9 @@ class Stage:
         module: computes the rows of all values at the targets, a tuple.
         macs_per_node, macs_per_edge: multiply-adds.
         pads_edges: whether a product with weights goes over edges.
+        reduces: per value, how it combines rows of neighbours (``sum``, ``mean``, ``max``, ``min``), if the stage does
+            nothing else; else empty.
+        own_reads: names of the values that are read at the targets themselves, not only by self loops.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Stage:
     macs_per_node: float
     macs_per_edge: float
     pads_edges: bool
+    reduces: tuple[str, ...] = ()
+    own_reads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

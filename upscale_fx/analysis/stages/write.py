@@ -25,7 +25,8 @@ def reached_from(cut: Cut, root: fx.Node, number: int) -> set[tuple[fx.Node, Spa
         if (node, space) in reached or cut.kinds.kinds[node].rows == "constant":
             continue
         reached.add((node, space))
-        if cut.kinds.kinds[node].rows == "structure" or Load(node, space) in cut.loads[number]:
+        loaded = Load(node, space) in cut.loads[number] and (node is not root or space.where != "own")
+        if cut.kinds.kinds[node].rows == "structure" or loaded:
             continue
         if cut.kinds.kinds[node].rows == "count":
             continue
@@ -89,6 +90,9 @@ class StageWriter:
             tuple(self._value(root) for root in self.roots), is_output,
             tuple(by_node[node] for node in ordered), self.relations, self.loops, self.joined, self.with_targets,
             module, per_node, per_edge, self._pads_edges(),
+            tuple(self.cut.sums[root] for root in self.roots if root in self.cut.sums)
+            if self.cut.sums.keys() >= set(self.roots) else (),
+            frozenset(n.name for n, s in self.reached if s == self.own and self.kinds.kinds[n].rows == "nodes"),
         )  # fmt: skip
 
     def _value(self, node: fx.Node) -> Value:
@@ -117,7 +121,7 @@ class StageWriter:
             if space == self.own and far is not None and has_row_per_node(self.kinds, node):
                 count = self._operand(Operand("count", self.of, self.own))
                 return self.graph.call_function(torch.narrow, (self._write(node, far), 0, 0, count))
-            if Load(node, space) in self.loads:
+            if Load(node, space) in self.loads and (node not in self.roots or space != self.own):
                 name = str(node.target) if self.cut.is_input(node) else node.name
                 return self._operand(Operand("rows", name, space))
         if node.op == "placeholder":

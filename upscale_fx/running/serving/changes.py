@@ -15,7 +15,7 @@ from upscale_fx.running.serving.encoding import Step, decoded, encoded
 from upscale_fx.running.serving.freshness import NONE, Touched
 from upscale_fx.running.serving.moved import differing
 from upscale_fx.running.serving.naming import EdgeType, NodeType
-from upscale_fx.running.serving.numbers import different
+from upscale_fx.running.serving.numbers import different, union
 from upscale_fx.running.serving.served import ServedGraph, checked_rows
 from upscale_fx.running.serving.stores.base import Ids
 
@@ -152,7 +152,29 @@ class Change:
             else:
                 ends = step.pairs.numpy()
                 touched.add_edges(step.of, (different(ends[0]), different(ends[1])))
+        touched.edge_ids = self._old_edges()
         return touched
+
+    def _old_edges(self) -> dict[str, Ids] | None:
+        """The edges that go or get other values, by path; None if some of them come with this change."""
+        found: dict[str, list[Ids]] = {}
+        added: set[str] = set()
+        for step in self.steps:
+            if step.what == "add_edges":
+                added.add(step.of)
+            elif step.what in ("remove_edges", "update_edges"):
+                if step.of in added or step.of in found:
+                    return None
+                found[step.of] = [self.graph.edges[step.of].find(step.pairs)]
+            elif step.what == "remove_nodes":
+                if added:
+                    return None
+                for path, kind in self.graph.naming.edges.items():
+                    for end, symbol in enumerate(kind.ends):
+                        if symbol == step.of:
+                            old = step.ids[step.ids < self.graph.nodes[symbol].count]
+                            found.setdefault(path, []).append(self.graph.edges[path].of_nodes(old, end))
+        return {path: union(ids) for path, ids in found.items()}
 
     def _touch_edges_of(self, step: Step, touched: Touched) -> None:
         for path, kind in self.graph.naming.edges.items():

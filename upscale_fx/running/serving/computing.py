@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,11 +107,15 @@ class Computation:
 
     def look(self, stage: Stage, targets: Ids) -> Local:
         """Find what is around targets: all of their edges, or those that are drawn."""
-        fanout = self.sampler.fanout(stage) if self.sampler is not None else None
-        if self.sampler is None or fanout is None:
-            return look_around(stage, targets, self.graph.edges, self.scratch, _all_edges)
         sampler = self.sampler
-        return look_around(stage, targets, self.graph.edges, self.scratch, lambda around: sampler.draw(around, fanout))
+        fanout = sampler.fanout(stage) if sampler is not None else None
+        if sampler is None or fanout is None:
+            return self.look_at(stage, targets, _all_edges)
+        return self.look_at(stage, targets, lambda around: sampler.draw(around, fanout))
+
+    def look_at(self, stage: Stage, targets: Ids, chosen: Callable[[Around], Around]) -> Local:
+        """Find what is around targets along some of their edges."""
+        return look_around(stage, targets, self.graph.edges, self.scratch, chosen)
 
     def needs(self, stage: Stage, local: Local) -> dict[str, Ids]:
         """Return the rows that a stage reads, by the name of the stage that computes them."""

@@ -24,11 +24,14 @@ class Touched:
         rows: by path of an argument or name of a value, the nodes whose row differs.
         edges: by path and end, the nodes of which an edge, or a value of one, differs.
         everything: names of values for the whole graph that differ.
+        edge_ids: by path, the edges of the graph before that go or get other values; None where a change also removes
+            edges that it adds, so that they are not known before.
     """
 
     rows: dict[str, Ids] = field(default_factory=dict)
     edges: dict[tuple[str, int], Ids] = field(default_factory=dict)
     everything: frozenset[str] = frozenset()
+    edge_ids: dict[str, Ids] | None = field(default_factory=dict)
 
     def add_rows(self, path: str, ids: Ids) -> None:
         """Note rows that differ."""

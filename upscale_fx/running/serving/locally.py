@@ -57,6 +57,13 @@ class Local:
     padded: Ids
     far: dict[Space, Neighbours] = field(default_factory=dict)
 
+    def edges_by_target(self) -> Ids:
+        """How many edges are read for each target."""
+        total = np.zeros(self.targets.size, np.int64)
+        for neighbours in self.far.values():
+            total += np.diff(neighbours.around.rowptr)
+        return total
+
     @property
     def edges(self) -> int:
         """How many edges are read."""

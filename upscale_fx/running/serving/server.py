@@ -20,6 +20,7 @@ from upscale_fx.passes.cut_stages import CutStages
 from upscale_fx.running.serving.changes import Change
 from upscale_fx.running.serving.checked import check_stages
 from upscale_fx.running.serving.computing import Computation, chunks
+from upscale_fx.running.serving.differences import Differences
 from upscale_fx.running.serving.naming import NodeType, naming_of
 from upscale_fx.running.serving.sampling import Sampler
 from upscale_fx.running.serving.served import ServedGraph, empty_graph
@@ -43,6 +44,9 @@ class Server:
         seed: of these draws.
         eager: compute rows that a change touches at once, and stop where a new row equals the old one; otherwise they
             are forgotten, and computed when they are asked for.
+        incremental: eager, and sums, means and extremes over neighbours take the difference of what changed instead of
+            reading all neighbours again: fast at nodes with many edges, and not bit for bit. A row is computed anew
+            after 64 differences; ``verify`` measures how far rows have drifted.
         dtype: keep rows as ``torch.bfloat16``, or ``torch.int8`` with a scale per row: approximate answers; see
             ``largest_error``.
         capacity: at most so many bytes of rows; those that are cheapest to compute again go first.
@@ -61,6 +65,7 @@ class Server:
         fanouts: Sequence[int] | None = None,
         seed: int = 0,
         eager: bool = False,
+        incremental: bool = False,
         dtype: torch.dtype | None = None,
         capacity: int | None = None,
         **kwargs: Any,
@@ -73,7 +78,7 @@ class Server:
         if compiled.training:
             raise ServerError("this graph is in train(): batch norm and dropout depend on the batch; call eval() first")
         gm = copy.deepcopy(compiled)
-        cut = CutStages()(gm)
+        cut = CutStages(sums=incremental)(gm)
         self._naming = naming_of(gm, cut.kinds)
         is_given = bool(args or kwargs) or store is None
         self._graph = ServedGraph(gm, self._naming, args, kwargs) if is_given else empty_graph(gm, self._naming)
@@ -83,10 +88,11 @@ class Server:
         if capacity is not None:
             self._computation.store = bounded(rows, capacity, self._computation.cost)
         self._computation.check_outputs()
-        check_stages(gm, cut, self._naming)
+        adding = check_stages(gm, cut, self._naming)
         if fanouts is not None:
             self._computation.sampler = Sampler(fanouts, cut, seed)
-        self._versions = Versions(self._computation, eager)
+        differences = Differences(self._computation, adding) if incremental else None
+        self._versions = Versions(self._computation, eager or incremental, differences)
         self._lock = threading.RLock()
         self._open: Change | None = None
         self._closed = False

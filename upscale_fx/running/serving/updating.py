@@ -12,8 +12,10 @@ from torch import Tensor
 
 from upscale_fx.analysis.stages.kinds import run_node
 from upscale_fx.running.serving.computing import Computation
-from upscale_fx.running.serving.freshness import Touched, dirty_rows
+from upscale_fx.running.serving.differences import Differences, Partial
+from upscale_fx.running.serving.freshness import NONE, Touched, dirty_rows
 from upscale_fx.running.serving.moved import differing
+from upscale_fx.running.serving.numbers import union
 from upscale_fx.running.serving.stores.base import Ids
 
 
@@ -69,13 +71,21 @@ def held_rows(computation: Computation, rows: Mapping[str, Ids]) -> dict[str, He
     return before
 
 
-def refresh(computation: Computation, touched: Touched, before: Mapping[str, HeldRows]) -> None:
+def refresh(
+    computation: Computation,
+    touched: Touched,
+    before: Mapping[str, HeldRows],
+    differences: Differences | None = None,
+    partials: Mapping[str, Partial] | None = None,
+) -> None:
     """Compute rows again that were held before a change, stage by stage; stop where the new row equals the old.
 
     Args:
         computation: with the graph after the change, and without the rows that may differ.
         touched: the change.
         before: by stage, those of these rows that were held, with their values.
+        differences: takes differences in sums over neighbours.
+        partials: by stage, what it found before the change.
     """
     store, changed = computation.store, dict[str, Ids]()
     for stage in computation.stored:
@@ -87,7 +97,12 @@ def refresh(computation: Computation, touched: Touched, before: Mapping[str, Hel
         again = rows[np.isin(rows, old.ids) | (rows >= old.count)]
         again = again[nodes.alive(again)]
         with computation.session():
-            computation.compute({stage.name: again})
+            done = NONE
+            if differences is not None and stage.reduces:
+                own = [changed.get(name, touched.rows.get(name, NONE)) for name in stage.own_reads]
+                partial = (partials or {}).get(stage.name)
+                done = differences.after(stage, partial, again, union([*own, NONE]), old.rows, old.ids)
+            computation.compute({stage.name: np.setdiff1d(again, done, assume_unique=True)})
         differs = ~np.isin(rows, old.ids)  # what is not known from before counts as changed
         both = np.intersect1d(again, old.ids, assume_unique=True)
         both = both[computation.held(stage, both)]

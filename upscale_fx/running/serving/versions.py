@@ -15,6 +15,7 @@ from upscale_fx.passes.cut_stages import Stages
 from upscale_fx.running.serving import updating
 from upscale_fx.running.serving.changes import Change
 from upscale_fx.running.serving.computing import Computation
+from upscale_fx.running.serving.differences import Differences, Partial
 from upscale_fx.running.serving.freshness import Touched
 from upscale_fx.running.serving.moved import differences
 from upscale_fx.running.serving.stores.base import Ids, Recovered
@@ -30,8 +31,9 @@ class Versions:
         number: of the present version.
     """
 
-    def __init__(self, computation: Computation, eager: bool) -> None:
+    def __init__(self, computation: Computation, eager: bool, differences: Differences | None = None) -> None:
         self.computation, self.eager, self.number = computation, eager, 0
+        self.differences = differences
         self._origin = ""
 
     # Opening ---------------------------------------------------------------------------------------------------------
@@ -132,6 +134,9 @@ class Versions:
         else:
             rows = updating.known(computation, updating.dirty(computation, touched))
         before = updating.held_rows(computation, rows) if self.eager else {}
+        partials: dict[str, Partial] = {}
+        if self.differences is not None and not computation.stages.structure:
+            partials = self.differences.before(touched, rows)
         if not computation.stages.structure:
             data = change.encoded() if computation.is_durable else b""
             computation.store.commit(self.number + 1, data, updating.by_table(computation, rows))
@@ -141,7 +146,7 @@ class Versions:
         computation.stats.updates += 1
         updating.forget(computation, rows)
         if self.eager:
-            updating.refresh(computation, touched, before)
+            updating.refresh(computation, touched, before, self.differences, partials)
         if computation.is_durable and computation.store.log_bytes > _MOST_LOG:
             self.checkpoint()
 

@@ -79,6 +79,11 @@ class EdgeTable:
         return self._slots.living
 
     @property
+    def next_id(self) -> int:
+        """The id of the edge that is added next; all others have smaller ones."""
+        return self._slots.next_id
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays, with the room they have for more; of that, the system gives memory when it is used."""
         return self._slots.nbytes + self._index.nbytes
