@@ -7,7 +7,6 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.testing import MyFeatureStore
 
 from tests.serving.story import Story
-from upscale_fx.errors import ServerError
 from upscale_fx.running.serving.stores.base import TableSpec
 from upscale_fx.running.serving.stores.bounded import bounded
 from upscale_fx.running.serving.stores.feature_store import FeatureStoreAdapter
@@ -76,7 +75,9 @@ def test_rows_are_held_from_write_to_forget(make):
         assert store.read(name, asked).dtype == spec.dtype
         assert store.read(name, ids()).shape == (0, *spec.shape)
         store.write(name, ids(4, 5), rows(name, ids(4, 5), spec, more=1))
-        assert torch.equal(store.read(name, ids(4, 17)), torch.cat([rows(name, ids(4), spec, 1), rows(name, ids(17), spec)]))
+        assert torch.equal(
+            store.read(name, ids(4, 17)), torch.cat([rows(name, ids(4), spec, 1), rows(name, ids(17), spec)])
+        )
         assert store.forget(name, ids(3, 6, 39)) == 2
         assert store.forget(name, ids(3, 6, 39)) == 0
         assert store.held_ids(name).tolist() == [4, 5, 17]
