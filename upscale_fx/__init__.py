@@ -35,8 +35,10 @@ from upscale_fx.reports.diff import Diff, diff
 from upscale_fx.reports.groups import Groups, groups
 from upscale_fx.reports.inference_cost import InferenceCost, cost_per_node
 from upscale_fx.reports.report import Report, report
+from upscale_fx.reports.stages import StageTable, stages
 from upscale_fx.reports.sweep_table import Sweep
 from upscale_fx.reports.verify import verify
+from upscale_fx.running.serving.server import Server
 from upscale_fx.training.finetune import FinetuneResult, finetune
 from upscale_fx.training.transfer_optimizer import transfer_optimizer
 
@@ -64,7 +66,9 @@ __all__ = [
     "PreparedGraph",
     "PruningManager",
     "Report",
+    "Server",
     "ServerError",
+    "StageTable",
     "StateError",
     "Sweep",
     "TargetError",
@@ -91,6 +95,7 @@ __all__ = [
     "register",
     "report",
     "rules",
+    "stages",
     "sweep",
     "trace",
     "transfer_optimizer",

@@ -13,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from upscale_fx.compiled.check_inputs import check_inputs
 from upscale_fx.errors import InputError
+from upscale_fx.operators.kernels import memory
 
 
 class ByMode(nn.Module):
@@ -89,7 +90,10 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         x: ``[N, I]``.
         weight: ``[O, I]``.
     """
-    return total.addmm_(x, weight.t()) if _may_overwrite(total) else total + nn.functional.linear(x, weight)
+    if not memory.is_steady(x, weight):
+        return total + memory.linear(x, weight)
+    # One operation in both cases: a product that is added afterwards is rounded once more.
+    return total.addmm_(x, weight.t()) if _may_overwrite(total) else torch.addmm(total, x, weight.t())
 
 
 def add_into(total: Tensor, other: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ def head_dot(x: Tensor, vector: Tensor) -> Tensor:
         ``[N, H]``.
     """
     heads = vector.reshape(vector.shape[-2:]).unbind(0)
-    return nn.functional.linear(x.flatten(1), torch.block_diag(*heads))  # type: ignore[no-untyped-call]
+    return memory.linear(x.flatten(1), torch.block_diag(*heads))  # type: ignore[no-untyped-call]
 
 
 def in_order(x: Tensor, order: Tensor) -> Tensor:

@@ -101,6 +101,10 @@ class Store(Protocol):
         """Move to the newest version that another process wrote; return the changes since the last, oldest first."""
 
     @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process: what is committed need not be kept otherwise."""
+
+    @property
     def writes(self) -> bool:
         """Whether this process may write; else another one does, and this one reads: see ``refresh``."""
 

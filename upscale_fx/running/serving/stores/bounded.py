@@ -22,6 +22,8 @@ _SHARE = 16
 class BoundedStore(WrappedStore):
     """A store with a capacity. It counts bytes of rows; what a durable store keeps besides is not counted."""
 
+    is_bounded = True
+
     def __init__(self, store: Store, capacity: int, cost: Cost) -> None:
         super().__init__(store)
         self._capacity = capacity

@@ -99,6 +99,11 @@ class FeatureStoreAdapter:
         return []
 
     @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process."""
+        return False
+
+    @property
     def writes(self) -> bool:
         """Always."""
         return True

@@ -213,6 +213,11 @@ class FolderStore:
         return [(record.version, record.change) for record in records if record.kind == CHANGE]
 
     @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process."""
+        return True
+
+    @property
     def writes(self) -> bool:
         """Whether this process may write; else another one does, and this one reads."""
         return self._lock is not None and self._lock.mine

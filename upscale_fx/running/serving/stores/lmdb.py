@@ -249,6 +249,11 @@ class LMDBStore:
         return []
 
     @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process."""
+        return True
+
+    @property
     def writes(self) -> bool:
         """Always, once it is open."""
         return self._environment is not None

@@ -71,6 +71,11 @@ class MemoryStore:
         return []
 
     @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process."""
+        return False
+
+    @property
     def writes(self) -> bool:
         """Always."""
         return True

@@ -68,6 +68,11 @@ class WrappedStore:
         return self._store.refresh()
 
     @property
+    def durable(self) -> bool:
+        """Whether changes outlive the process."""
+        return self._store.durable
+
+    @property
     def writes(self) -> bool:
         """Whether this process may write."""
         return self._store.writes
