@@ -20,6 +20,7 @@ from upscale_fx.analysis.stages.stage import Stage
 from upscale_fx.running.serving.computing import Computation
 from upscale_fx.running.serving.freshness import NONE, Touched
 from upscale_fx.running.serving.graph.edge_table import Around
+from upscale_fx.running.serving.numbers import union, within
 from upscale_fx.running.serving.stores.base import Flags, Ids
 
 #: A row is computed anew after so many differences.
@@ -140,7 +141,7 @@ class Differences:
         if partial is None:
             counts[again] = 0
             return NONE
-        among = np.isin(partial.targets, again) & ~np.isin(partial.targets, own)
+        among = within(partial.targets, again) & ~within(partial.targets, own)
         among &= counts[partial.targets] < MOST
         targets = partial.targets[among]
         if not targets.size:
@@ -164,7 +165,7 @@ class Differences:
         done = targets[right]
         for name, rows in results.items():
             self.computation.store.write(name, done, rows[torch.from_numpy(right)])
-        counts[again] = np.where(np.isin(again, done), counts[again] + 1, 0)
+        counts[again] = np.where(within(again, done), counts[again] + 1, 0)
         self.taken[stage.name] = self.taken.get(stage.name, 0) + done.size
         return done
 
@@ -213,9 +214,9 @@ def _changing(around: Around, targets: Ids, sources: Ids, edges: Ids, next_id: i
 
     A loop counts always: models that add one to every node read there whether it was there before.
     """
-    kept = np.isin(around.others, sources) | (around.edges >= next_id)
+    kept = within(around.others, sources) | (around.edges >= next_id)
     kept |= around.others == np.repeat(targets, np.diff(around.rowptr))
-    return kept | np.isin(around.edges, edges) if edges.size else kept
+    return kept | within(around.edges, edges) if edges.size else kept
 
 
 def _by_target(around: Around, kept: Flags) -> Ids:
@@ -232,4 +233,4 @@ def some_edges(around: Around, kept: Flags) -> Around:
 
 
 def _union(parts: list[Ids]) -> Ids:
-    return np.unique(np.concatenate([*parts, NONE]))
+    return union([*parts, NONE])

@@ -17,7 +17,7 @@ from torch import Tensor
 from upscale_fx.analysis.stages.demands import Space
 from upscale_fx.passes.cut_stages import Operand, Stage
 from upscale_fx.running.serving.graph.edge_table import Around, EdgeTable
-from upscale_fx.running.serving.numbers import different
+from upscale_fx.running.serving.numbers import different, within
 from upscale_fx.running.serving.stores.base import Ids
 
 #: The fewest rows of a product with weights.
@@ -116,7 +116,7 @@ def look_around(
             needed = different(around.others)
             ids = np.concatenate([padded, more])
             ids[:rows] = needed[0] if needed.size else 0
-            among = np.isin(targets, needed)
+            among = within(targets, needed)
             ids[: targets.size][among] = targets[among]
         else:
             ids, needed = more, more

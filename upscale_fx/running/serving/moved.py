@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upscale_fx.running.serving.freshness import Touched
 from upscale_fx.running.serving.graph.edge_table import EdgeTable
+from upscale_fx.running.serving.numbers import union
 from upscale_fx.running.serving.rows import NodeRows
 from upscale_fx.running.serving.stores.base import Flags, Ids
 
@@ -51,7 +52,7 @@ def _differing_nodes(table: EdgeTable, other: EdgeTable, end: int) -> Ids:
         differs |= differing(value, others[name])
     row = np.repeat(np.arange(alike.size), np.diff(first.rowptr))
     among = alike[np.bincount(row, differs, alike.size) > 0]
-    return np.concatenate([np.union1d(common[unequal], among), np.arange(count, now)])
+    return np.concatenate([union([common[unequal], among]), np.arange(count, now)])
 
 
 def differing(rows: Tensor, others: Tensor) -> Flags:

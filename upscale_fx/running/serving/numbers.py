@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from upscale_fx.running.serving.stores.base import Ids
+from upscale_fx.running.serving.stores.base import Flags, Ids
 
 #: Fewer numbers than this share of the largest are sorted; otherwise there is a flag for every number. Measured.
 _FEW = 1 / 64
@@ -26,6 +26,18 @@ def different(numbers: Ids) -> Ids:
     first[0] = True
     np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
     return ascending[first]
+
+
+def within(numbers: Ids, others: Ids) -> Flags:
+    """Tell which numbers, from 0 on, are among others, in any order: ``numpy.isin`` sorts or hashes both."""
+    if not others.size or not numbers.size:
+        return np.zeros(numbers.size, dtype=bool)
+    bound = int(others.max()) + 1
+    if numbers.size + others.size < _FEW * bound:
+        return np.isin(numbers, others)
+    flags = np.zeros(bound + 1, dtype=bool)  # the last one stands for all larger numbers
+    flags[others] = True
+    return flags[np.minimum(numbers, bound)]
 
 
 def union(parts: Sequence[Ids]) -> Ids:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upscale_fx.running.serving.numbers import within
 from upscale_fx.running.serving.stores.base import Flags, Ids
 
 
@@ -23,7 +24,7 @@ class Overlay:
 
     def held(self, table: str, ids: Ids) -> Flags:
         """Tell which rows are here."""
-        return np.isin(ids, self._ids[table]) if table in self._ids else np.zeros(ids.size, dtype=bool)
+        return within(ids, self._ids[table]) if table in self._ids else np.zeros(ids.size, dtype=bool)
 
     def read(self, table: str, ids: Ids) -> Tensor:
         """Return rows that are here."""

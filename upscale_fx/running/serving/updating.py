@@ -15,7 +15,7 @@ from upscale_fx.running.serving.computing import Computation
 from upscale_fx.running.serving.differences import Differences, Partial
 from upscale_fx.running.serving.freshness import NONE, Touched, dirty_rows
 from upscale_fx.running.serving.moved import differing
-from upscale_fx.running.serving.numbers import union
+from upscale_fx.running.serving.numbers import union, within
 from upscale_fx.running.serving.stores.base import Ids
 
 
@@ -91,10 +91,10 @@ def refresh(
     for stage in computation.stored:
         nodes, old = computation.graph.nodes[stage.of], before[stage.name]
         rows = dirty_rows(stage, touched, changed, computation.graph.edges, nodes.count)
-        same = ~np.isin(old.ids, rows) & nodes.alive(old.ids)
+        same = ~within(old.ids, rows) & nodes.alive(old.ids)
         for value in stage.values:
             store.write(value.name, old.ids[same], old.rows[value.name][torch.from_numpy(same)])
-        again = rows[np.isin(rows, old.ids) | (rows >= old.count)]
+        again = rows[within(rows, old.ids) | (rows >= old.count)]
         again = again[nodes.alive(again)]
         with computation.session():
             done = NONE
@@ -102,15 +102,15 @@ def refresh(
                 own = [changed.get(name, touched.rows.get(name, NONE)) for name in stage.own_reads]
                 partial = (partials or {}).get(stage.name)
                 done = differences.after(stage, partial, again, union([*own, NONE]), old.rows, old.ids)
-            computation.compute({stage.name: np.setdiff1d(again, done, assume_unique=True)})
-        differs = ~np.isin(rows, old.ids)  # what is not known from before counts as changed
-        both = np.intersect1d(again, old.ids, assume_unique=True)
+            computation.compute({stage.name: again[~within(again, done)]})
+        differs = ~within(rows, old.ids)  # what is not known from before counts as changed
+        both = again[within(again, old.ids)]
         both = both[computation.held(stage, both)]
         place = torch.from_numpy(np.searchsorted(old.ids, both))
         unequal = np.zeros(both.size, dtype=bool)
         for value in stage.values if both.size else ():
             unequal |= differing(store.read(value.name, both), old.rows[value.name][place])
-        differs |= np.isin(rows, both[unequal]) | (np.isin(rows, old.ids) & ~np.isin(rows, both))
+        differs |= within(rows, both[unequal]) | (within(rows, old.ids) & ~within(rows, both))
         changed |= {value.name: rows[differs] for value in stage.values}
 
 

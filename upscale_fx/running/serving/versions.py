@@ -18,6 +18,7 @@ from upscale_fx.running.serving.computing import Computation
 from upscale_fx.running.serving.differences import Differences, Partial
 from upscale_fx.running.serving.freshness import Touched
 from upscale_fx.running.serving.moved import differences
+from upscale_fx.running.serving.numbers import union
 from upscale_fx.running.serving.stores.base import Ids, Recovered
 
 #: Bytes of the log after which the whole graph is kept anew.
@@ -102,7 +103,7 @@ class Versions:
             self._forget_everything()
         else:
             after = updating.dirty(self.computation, touched)
-            updating.forget(self.computation, {name: np.union1d(stale[name], after[name]) for name in stale})
+            updating.forget(self.computation, {name: union([stale[name], after[name]]) for name in stale})
         self._origin = mark
         self.number += 1
         self.checkpoint()
