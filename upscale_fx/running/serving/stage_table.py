@@ -86,8 +86,9 @@ def stages(compiled: CompiledGNN) -> StageTable:
 
 
 def _row(cut: Stages, stage: Stage) -> StageRow:
-    own = tuple(o for o in stage.operands if o.kind == "rows" and o.space.where == "own")
-    far = tuple(o for o in stage.operands if o.kind == "rows" and o.space.where == "far")
+    rows = [o for o in stage.operands if o.kind == "rows"]
+    own = tuple(o for o in rows if o.space.where == "own" or o.name in stage.own_reads)
+    far = tuple(o for o in rows if o.space.where == "far")
     along = tuple(o for o in stage.operands if o.kind == "edge_values")
     stored = () if stage.is_output else stage.values
     return StageRow(
