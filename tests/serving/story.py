@@ -24,19 +24,18 @@ class Story:
         self.specs = SPECS if specs is None else specs
         self.random = np.random.default_rng(seed)
         self.committed = 0
-        self.nonce = 0
         self._changes = []
+        self._nonce = 0
 
     def change(self, size=None, touched=25):
-        """Make up the next change, which follows from ``nonce``; return its bytes and the rows that it touches."""
-        self.nonce += 1
-        random = np.random.default_rng(self.nonce)
+        """Make up the next change; return its bytes and the rows that it touches."""
         rows = {
-            name: np.sort(random.choice(spec.rows, random.integers(0, touched + 1), replace=False))
+            name: np.sort(self.random.choice(spec.rows, self.random.integers(0, touched + 1), replace=False))
             for name, spec in self.specs.items()
         }
-        payload = random.bytes(random.integers(0, 6000) if size is None else size)
-        self._changes.append((self.nonce, payload, rows))
+        payload = self.random.bytes(self.random.integers(0, 6000) if size is None else size)
+        self._nonce += 1
+        self._changes.append((self._nonce, payload, rows))
         return payload, rows
 
     def value(self, name, ids, version):
@@ -112,13 +111,7 @@ class Story:
             count += len(ids)
         return count
 
-    def changes(self):
-        """Return all changes, for ``go_back``."""
-        return list(self._changes)
-
-    def go_back(self, version, changes=None):
-        """Changes after a version were lost, of these or those so far."""
-        if changes is not None:
-            self._changes = list(changes)
+    def go_back(self, version):
+        """Changes after a version were lost."""
         del self._changes[version:]
         self.committed = version

@@ -113,38 +113,32 @@ def test_every_subset_of_pages_is_lost(tmp_path):
     assert tried == 3**3 + 3**5
 
 
-@pytest.mark.parametrize("openings", [False, True])
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
-def test_the_log_is_cut_at_every_byte(tmp_path, seed, openings):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 11))])
+def test_the_log_is_cut_at_every_byte(tmp_path, seed):
     """Rows of the versions that are lost stay lost, even once other versions have got their numbers."""
     story = Story(seed)
-    story.nonce = 1000 * seed
-    store = FolderStore(tmp_path / "first", files=UnsafeFiles())
+    store = FolderStore(tmp_path / "first")
     story.begin(store)
     ends = []
-    for _ in range(4):
-        if openings:
-            store.close()
-            store, _ = opened(tmp_path / "first", story)
+    for _ in range(7):
         for name, spec in story.specs.items():
             story.write(store, name, np.arange(spec.rows))
-        story.commit(store, size=10, touched=4)
+        story.commit(store, size=20, touched=4)
         ends.append(store.log_bytes)
     for name, spec in story.specs.items():
         story.write(store, name, np.arange(spec.rows))
     store.close()
     whole = (tmp_path / "first" / "log").read_bytes()
     assert len(whole) == ends[-1]
-    changes = story.changes()
+    changes = list(story._changes)
     for cut in range(ends[-4], len(whole) + 1):
         left = tmp_path / "left"
         shutil.copytree(tmp_path / "first", left)
         (left / "log").write_bytes(whole[:cut])
         lost = sum(end > cut for end in ends)
         again, recovered = opened(left, story)
-        assert again.log_bytes == (left / "log").stat().st_size
-        assert story.check(again, recovered, 4 - lost, 4 - lost) == 4 - lost
-        story.go_back(4 - lost)
+        assert story.check(again, recovered, 7 - lost, 7 - lost) == 7 - lost
+        story.go_back(7 - lost)
         for _ in range(lost + 1):
             story.commit(again, size=5, touched=1)
         again.close()
@@ -152,4 +146,4 @@ def test_the_log_is_cut_at_every_byte(tmp_path, seed, openings):
         story.check(again, recovered)
         again.close()
         shutil.rmtree(left)
-        story.go_back(4, changes)
+        story._changes, story.committed = list(changes), 7

@@ -206,7 +206,22 @@ def test_warm_answers_compute_the_outputs_alone(server):
     assert all(not ids.numel() for ids in server.stale().values())
     server.reset_stats()
     server([1, 2, 3])
-    assert (server.stats.rows_computed, server.stats.hits, server.stats.answers) == ({"outputs": 3}, 1, 1)
+    assert (*server.stats.rows_computed, server.stats.hits, server.stats.answers) == (0, 0, 0, 3, 1, 1)
+    assert server.stats.rows_computed["outputs"] == 3
+    assert dict(server.stale().items()).keys() == {"0a", "0b", "1"}
+
+
+@pytest.mark.parametrize("kind", ["gcn", "sage"])
+def test_multiply_adds_are_those_of_the_cost_per_node(kind):
+    degree = 5
+    nodes = torch.arange(NODES)
+    edges = torch.stack([torch.cat([(nodes + step + 1) % NODES for step in range(degree)]), nodes.repeat(degree)])
+    model = upscale_fx.optimize(compiled(kind, layers=3), fuse=False) if kind == "gcn" else compiled(kind, layers=3)
+    plain = upscale_fx.trace(model)  # costs are counted in the order from before fusing
+    server = Server(plain, graph()[0], edges)
+    server.warm()
+    server(range(NODES))
+    assert server.stats.macs / NODES == upscale_fx.cost_per_node(plain, degree=degree).full
 
 
 def test_a_warm_eager_server_stops_where_rows_stay(model):

@@ -26,14 +26,17 @@ _KINDS = ("type", "kind", "label", "cat", "class", "rel", "token")
 def numbers_graphs(name: str, value: Tensor) -> bool:
     """Whether integers give the graph of each row: by their name, or because they are sorted from 0 without gaps.
 
-    Numbers of rows by their name (``node_id``), or 0, 1, 2, ... each once, do not.
+    Numbers of rows by their name (``node_id``), or 0, 1, 2, ... each once, do not, and neither do integers with several
+    axes: words of every node, neighbours of every seed.
     """
+    if value.dim() != 1:
+        return False
     if "batch" in name or name == "index":
         return True
     of_rows = name.rpartition("_")[2] in ("id", "ids", "nid", "nids", "idx")
     if of_rows and not any(word in name for word in ("graph", "mol", "sample")):
         return False
-    if value.dim() != 1 or len(value) < 2 or int(value[0]) != 0 or any(kind in name for kind in _KINDS):
+    if len(value) < 2 or int(value[0]) != 0 or any(kind in name for kind in _KINDS):
         return False
     steps = value[1:] - value[:-1]
     return bool(((steps == 0) | (steps == 1)).all()) and 0 < int(value[-1]) < len(steps)

@@ -87,11 +87,11 @@ class ExampleSpecs:
         if row_symbol is None and path and path[-1] in (0, 1) and name in NODE_ARGUMENTS:
             row_symbol = "N1" if path[-1] == 1 and self.rows.sizes.get("N1") == value.shape[0] else "N"
         integral = not value.is_floating_point() and value.dtype != torch.bool
-        if integral and name == "ptr":
+        if integral and name == "ptr" and value.dim() == 1:
             return TensorSpec(("P0",), value.dtype, "ptr")
-        if integral and name.endswith("_ptr"):  # one entry per type of node
+        if integral and name.endswith("_ptr") and value.dim() == 1:  # one entry per type of node
             return TensorSpec((len(value),), value.dtype, "ptr")
-        if integral and numbers_graphs(name, value):
+        if integral and numbers_graphs(self._said(name, path), value):
             return TensorSpec((row_symbol or self._symbol(name, path, value, 0),), value.dtype, "batch")
         if integral:
             return self._index_spec(name, path, value, row_symbol)
@@ -106,6 +106,11 @@ class ExampleSpecs:
         if row_symbol is not None:
             axes[0] = row_symbol
         return TensorSpec(tuple(axes), value.dtype)
+
+    @staticmethod
+    def _said(name: str, path: Path) -> str:
+        """Return the name that says what integers are: their key, in a dictionary other than ``batch_dict``."""
+        return path[-1] if path and isinstance(path[-1], str) and not name.endswith("_dict") else name
 
     def _index_spec(self, name: str, path: Path, value: Tensor, row_symbol: str | None) -> TensorSpec:
         """Describe integers that are no edges: numbers of rows in any shape, or categories."""

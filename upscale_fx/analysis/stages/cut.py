@@ -20,13 +20,15 @@ from torch_geometric.utils import scatter
 from upscale_fx.analysis.row_symbols import describe
 from upscale_fx.analysis.stages.demands import Space, check_group, combines_edges, demands, whole_graph
 from upscale_fx.analysis.stages.kinds import Kinds
+from upscale_fx.analysis.stages.work import macs_of_row, width_of
 from upscale_fx.errors import ServerError
 from upscale_fx.operators.linear import spmm
 
 #: Reading a row costs as much as reading this many numbers more.
 _ROW = 8.0
-#: A multiply-add costs as much as reading this many numbers of a stored row.
-_MAC = 0.1
+#: A multiply-add costs as much as reading this many numbers of a stored row: products are not made twice, which is what
+#: small ones cost, and keeps multiply-adds those of the whole graph.
+_MAC = 1.0
 #: Neighbours per node that costs assume.
 _DEGREE = 8.0
 _INFINITE = float("inf")
@@ -234,26 +236,6 @@ def has_row_per_node(kinds: Kinds, node: fx.Node) -> bool:
     return len(axes) == 2 and kinds.is_count(kinds.kinds[node].of, pair[0].size(0), pair[1].size(0))
 
 
-def width_of(kinds: Kinds, node: fx.Node) -> int:
-    """Numbers in a row of a value."""
-    value = next(leaf for leaf in pytree.tree_leaves(kinds.values[node][0]) if isinstance(leaf, Tensor))
-    return max(1, value.numel() // max(1, value.size(0)))
-
-
 def _macs_by_row(kinds: Kinds) -> dict[fx.Node, float]:
     """Multiply-adds of every operation with rows of nodes, by row."""
     return {node: macs_of_row(kinds, node) for node in kinds.graph.nodes if kinds.kinds[node].rows == "nodes"}
-
-
-def macs_of_row(kinds: Kinds, node: fx.Node) -> float:
-    """Multiply-adds per row of a product with a weight: the numbers in the weight; 0 for other operations."""
-    weights = [
-        value
-        for n in node.all_input_nodes
-        if kinds.kinds[n].rows == "constant" and isinstance(value := kinds.values[n][0], Tensor) and value.dim() >= 2
-    ]
-    return float(sum(weight.numel() for weight in weights)) if node.op != "call_module" else _IN_MODULE
-
-
-#: Multiply-adds that a row of a module of unknown kind is taken for.
-_IN_MODULE: Any = 256.0

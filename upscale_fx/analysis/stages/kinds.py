@@ -7,21 +7,19 @@ nodes where self loops were added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from upscale_fx.analysis.row_symbols import describe
+from upscale_fx.analysis.stages.run import leaves, run_flat
 from upscale_fx.compiled import functions
 from upscale_fx.compiled.inputs import ModelInputs, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.compiled.selections import selects_rows
-from upscale_fx.compiled.undisturbed import undisturbed
 from upscale_fx.errors import ServerError
 
 #: Rows of example graphs to try, until no two kinds of rows have equally many.
@@ -74,6 +72,8 @@ class Kinds:
         kinds: by node.
         edges: arguments with edges, by path.
         counts: on the two example graphs, how many nodes and edges there are of each symbol.
+        data: values that depend on features or parameters; others are structure.
+        module: the model, which has the modules that the graph calls.
     """
 
     graph: fx.Graph
@@ -81,22 +81,12 @@ class Kinds:
     kinds: Mapping[fx.Node, Kind]
     edges: Mapping[str, Edges]
     counts: tuple[Mapping[str, int], Mapping[str, int]]
+    data: frozenset[fx.Node]
+    module: nn.Module
 
     def is_count(self, symbol: str, first: int, second: int) -> bool:
         """Whether two numbers are those of the nodes or edges of a symbol."""
         return (first, second) == tuple(count[symbol] for count in self.counts)
-
-
-def leaves(arguments: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested arguments with their paths, such as ``x_dict['user']``."""
-    if isinstance(arguments, Mapping):
-        for key, value in arguments.items():
-            yield from leaves(value, f"{path}[{key!r}]" if path else str(key))
-    elif isinstance(arguments, tuple | list):
-        for number, value in enumerate(arguments):
-            yield from leaves(value, f"{path}[{number}]")
-    else:
-        yield path, arguments
 
 
 def find_kinds(gm: CompiledGNN, graph: fx.Graph) -> Kinds:
@@ -125,38 +115,23 @@ def find_kinds(gm: CompiledGNN, graph: fx.Graph) -> Kinds:
         if kind.rows == "graph" and node in structural and node.op not in ("output", "placeholder"):
             kind = Kind("structure")
         kinds[node] = kind
-    return Kinds(graph, values, kinds, edges, counts)
+    return Kinds(graph, values, kinds, edges, counts, _data(graph, values), gm)
 
 
-def run_flat(gm: nn.Module, graph: fx.Graph, sides: tuple[Any, Any]) -> dict[fx.Node, tuple[Any, Any]]:
-    """Return the values of all nodes on two graphs, given as arguments by name."""
-    values: dict[fx.Node, tuple[Any, Any]] = {}
-    given = [dict(leaves(side)) for side in sides]
-    with torch.no_grad(), undisturbed(gm):
-        for node in graph.nodes:
-            if node.op == "placeholder":
-                values[node] = (given[0].get(str(node.target)), given[1].get(str(node.target)))
-            elif node.op == "output":
-                values[node] = tuple(map_arg(node.args[0], lambda n, side=side: values[n][side]) for side in (0, 1))  # type: ignore[misc]
-            else:
-                values[node] = (run_node(gm, node, values, 0), run_node(gm, node, values, 1))
-    return values
-
-
-def run_node(gm: nn.Module, node: fx.Node, values: Mapping[fx.Node, tuple[Any, ...]], side: int) -> Any:
-    """Compute one node of a flat graph from the values of one side."""
-    if node.op == "get_attr":
-        path, _, name = str(node.target).rpartition(".")
-        return getattr(gm.get_submodule(path), name)
-    args = map_arg(node.args, lambda n: values[n][side])
-    kwargs = map_arg(node.kwargs, lambda n: values[n][side])
-    try:
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        function: Any = gm.get_submodule(str(node.target)) if node.op == "call_module" else node.target
-        return function(*args, **kwargs)
-    except Exception as error:
-        raise ServerError(f"{describe(node)} failed on an example graph: {error}") from error
+def _data(graph: fx.Graph, values: Mapping[fx.Node, tuple[Any, Any]]) -> frozenset[fx.Node]:
+    """Values that are computed from features with several channels, or from parameters."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        value = values[node][0]
+        if node.op == "placeholder":
+            is_data = isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1
+        elif node.op == "get_attr":
+            is_data = isinstance(value, nn.Parameter)
+        else:
+            is_data = _first_tensor(value) is not None and not found.isdisjoint(node.all_input_nodes)
+        if is_data:
+            found.add(node)
+    return frozenset(found)
 
 
 def _examples(

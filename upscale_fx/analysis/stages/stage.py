@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,7 +43,7 @@ class Value:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return torch.empty(self.shape, dtype=self.dtype, device="meta").nbytes
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from upscale_fx.analysis.stages.cut import Cut, Load, has_row_per_node, macs_of_row, width_of
+from upscale_fx.analysis.stages.cut import Cut, Load, has_row_per_node
 from upscale_fx.analysis.stages.demands import Space, demands, nodes_in
 from upscale_fx.analysis.stages.stage import Operand, Stage, Value
+from upscale_fx.analysis.stages.work import macs_of_edge, macs_of_row
 
 
 def reached_from(cut: Cut, root: fx.Node, number: int) -> set[tuple[fx.Node, Space]]:
@@ -188,7 +189,7 @@ class StageWriter:
                 per_node += macs if space == self.own else 0.0
                 per_edge += macs if space != self.own else 0.0
                 if any(self.kinds.kinds[n].rows == "edges" for n in node.all_input_nodes):
-                    per_edge += width_of(self.kinds, node)
+                    per_edge += macs_of_edge(self.kinds, node)
             elif kind.rows == "edges":
                 per_edge += macs
         return per_node, per_edge

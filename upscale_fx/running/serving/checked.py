@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from upscale_fx.analysis.row_symbols import describe
-from upscale_fx.analysis.stages.kinds import run_flat
+from upscale_fx.analysis.stages.run import run_flat
 from upscale_fx.compiled.module import CompiledGNN, call_by_name, inputs_of
 from upscale_fx.errors import ServerError
 from upscale_fx.passes.cut_stages import Stage, Stages
@@ -41,7 +41,7 @@ def check_stages(gm: CompiledGNN, stages: Stages, naming: Naming) -> frozenset[s
     for rows in _SIZES:
         example = inputs_of(gm).example(rows, loops=True)
         graph = ServedGraph(gm, naming, (), example)
-        computation = Computation(gm, stages, graph, MemoryStore(), Stats())
+        computation = Computation(gm, stages, graph, MemoryStore(), Stats(stages.stages))
         computation.store.open(computation.tables(), "")
         refresh_structure(computation)
         with torch.no_grad():

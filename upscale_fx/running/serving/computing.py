@@ -194,7 +194,7 @@ class Computation:
 
     def run(self, stage: Stage, local: Local) -> Sequence[Tensor]:
         """Compute the values of a stage at its targets."""
-        self.stats.count_stage(stage, local)
+        self.stats.count_computed(stage, local.targets.size, local.edges)
         with few_threads(stage.macs_per_node * local.targets.size + stage.macs_per_edge * local.edges):
             return run_stage(stage, local, self._rows, self._edge_values, self._other)
 
@@ -203,10 +203,10 @@ class Computation:
         source = self.by_value.get(name)
         if source is None:
             return self.graph.nodes[self._symbols[name]].read(name, ids)
+        value = next(value for value in source.values if value.name == name)
         if nothing:
-            value = next(value for value in source.values if value.name == name)
             return torch.zeros((ids.size, *value.shape), dtype=value.dtype)
-        self.stats.rows_read[source.name] = self.stats.rows_read.get(source.name, 0) + ids.size
+        self.stats.count_read(source.name, ids.size, value.row_bytes)
         if self._overlay is None:
             return self.store.read(name, ids)
         held = self.store.held(name, ids)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upscale_fx.analysis.stages.kinds import Edges, Kinds, leaves
+from upscale_fx.analysis.stages.kinds import Edges, Kinds
+from upscale_fx.analysis.stages.run import leaves
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of
 from upscale_fx.errors import InputError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch_geometric.data.data import BaseData
 
-from upscale_fx.analysis.stages.kinds import leaves
+from upscale_fx.analysis.stages.run import leaves
 from upscale_fx.compiled.batches import arguments_of
 from upscale_fx.compiled.inputs import RowCount, TensorSpec
 from upscale_fx.compiled.module import CompiledGNN, inputs_of

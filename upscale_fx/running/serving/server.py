@@ -24,7 +24,7 @@ from upscale_fx.running.serving.differences import Differences
 from upscale_fx.running.serving.naming import NodeType, naming_of
 from upscale_fx.running.serving.sampling import Sampler
 from upscale_fx.running.serving.served import ServedGraph, empty_graph
-from upscale_fx.running.serving.statistics import Stats
+from upscale_fx.running.serving.statistics import ByStage, Stats
 from upscale_fx.running.serving.stores.bounded import bounded
 from upscale_fx.running.serving.stores.choose import make_store
 from upscale_fx.running.serving.stores.reduced import reduced
@@ -82,7 +82,7 @@ class Server:
         self._naming = naming_of(gm, cut.kinds)
         is_given = bool(args or kwargs) or store is None
         self._graph = ServedGraph(gm, self._naming, args, kwargs) if is_given else empty_graph(gm, self._naming)
-        self.stats = Stats()
+        self.stats = Stats(cut.stages)
         rows = make_store(store) if dtype is None else reduced(make_store(store), dtype)
         self._computation = Computation(gm, cut, self._graph, rows, self.stats)
         if capacity is not None:
@@ -219,19 +219,19 @@ class Server:
         with self._working():
             return self._graph.inputs()
 
-    def stale(self) -> dict[str, Tensor]:
+    def stale(self) -> ByStage[Tensor]:
         """Return by stage the nodes whose rows would have to be computed, ascending."""
         with self._working():
-            found = {}
+            found = []
             for step in self._computation.stored:
                 ids = self._graph.nodes[step.of].living()
-                found[step.name] = torch.from_numpy(ids[~self._computation.held(step, ids)])
-            return found
+                found.append(torch.from_numpy(ids[~self._computation.held(step, ids)]))
+            return ByStage([step.name for step in self._computation.stored], found)
 
     def reset_stats(self) -> None:
         """Start counting anew."""
         with self._lock:
-            self.stats = Stats()
+            self.stats = Stats(self._computation.stages.stages)
             self._computation.stats = self.stats
 
     def close(self) -> None:

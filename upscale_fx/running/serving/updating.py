@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscale_fx.analysis.stages.kinds import run_node
+from upscale_fx.analysis.stages.run import run_node
 from upscale_fx.running.serving.computing import Computation
 from upscale_fx.running.serving.differences import Differences, Partial
 from upscale_fx.running.serving.freshness import NONE, Touched, dirty_rows
@@ -52,12 +52,11 @@ def by_table(computation: Computation, rows: Mapping[str, Ids]) -> dict[str, Ids
 
 def forget(computation: Computation, rows: Mapping[str, Ids]) -> None:
     """Forget rows of stages."""
-    forgotten = computation.stats.rows_forgotten
     for stage in computation.stored:
         ids = rows[stage.name]
         if ids.size:
             counts = [computation.store.forget(value.name, ids) for value in stage.values]
-            forgotten[stage.name] = forgotten.get(stage.name, 0) + counts[0]
+            computation.stats.count_forgotten(stage.name, counts[0])
 
 
 def held_rows(computation: Computation, rows: Mapping[str, Ids]) -> dict[str, HeldRows]:
