@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from upscale_fx.bench import cli as bench
+from upscale_fx.bench.serving import cli as serving
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -15,7 +17,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     benchmark = commands.add_parser("bench", help="time models in every way there is", description=bench.DESCRIPTION)
     bench.add_arguments(benchmark)
-    return bench.main(benchmark, parser.parse_args(argv))
+    benchmark.set_defaults(run=functools.partial(bench.main, benchmark))
+    more = benchmark.add_subparsers(metavar="serving")
+    servers = more.add_parser("serving", help="time servers of a graph that changes", description=serving.DESCRIPTION)
+    serving.add_arguments(servers, bench.TYPES)
+    servers.set_defaults(run=functools.partial(serving.main, servers))
+    options = parser.parse_args(argv)
+    found: dict[str, Any] = options.run(options)
+    return found
 
 
 if __name__ == "__main__":

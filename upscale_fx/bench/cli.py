@@ -159,3 +159,7 @@ def _file(text: str) -> Path:
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder")
     return path
+
+
+#: Types of arguments by name, for other benchmarks.
+TYPES = {"model": _model, "amount": _amount, "count": _count, "file": _file}

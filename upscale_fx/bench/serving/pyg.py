@@ -107,14 +107,9 @@ def block(targets: Ids, rowptr: Ids, others: Ids) -> Block:
 
 
 def run_blocks(convs: Sequence[Any], x: Tensor, blocks: Sequence[Block]) -> Tensor:
-    """Run PyG's layers along blocks, the widest first; each one's targets are the next one's sources."""
-    with torch.no_grad():
-        h = x[torch.from_numpy(blocks[0].sources)]
-        known = blocks[0].sources
-        for number, (conv, part) in enumerate(zip(convs, blocks, strict=True)):
-            if number:
-                order = known.argsort()
-                h = h[torch.from_numpy(order[np.searchsorted(known[order], part.sources)])].relu()
-            h = conv((h, h[: part.targets.size]), part.edge_index)
-            known = part.targets
-        return h
+    """Run PyG's layers along blocks ``[targets, classes]``, the widest first; each one's targets are what the next reads."""
+    h = x[torch.from_numpy(blocks[0].sources)]
+    for number, (conv, part) in enumerate(zip(convs, blocks, strict=True)):
+        h = h.relu() if number else h
+        h = conv((h, h[: part.targets.size]), part.edge_index)
+    return h

@@ -27,7 +27,7 @@ class ServingSpec:
         fanouts: neighbours per node at hop 0 and 1.
         graphs: stored graphs for fan-outs.
         hidden: hidden width of the models for fan-outs.
-        epochs: of their training.
+        steps: of their training, each on 512 nodes.
         judged: how many test nodes are asked for with fan-outs.
         data: folder of stored graphs, with a ``load.py``.
         threads: threads of every library; None leaves their own choice.
@@ -50,7 +50,7 @@ class ServingSpec:
     fanouts: tuple[int, int] = (25, 10)
     graphs: tuple[str, ...] = ("physics", "github")
     hidden: int = 256
-    epochs: int = 60
+    steps: int = 60
     judged: int = 4096
     data: str = str(STORED)
     threads: int | None = None
@@ -64,5 +64,5 @@ class ServingSpec:
 #: Seconds in all: to see that everything runs. Its figures mean nothing.
 SMALL = ServingSpec(
     nodes=400, edges=2000, dims=(8, 16, 16, 5), batches=(1, 64), rounds=2, questions=3, patience=0.1, rate=200.0,
-    transactions=2, transaction_edges=20, graphs=(), hidden=16, epochs=3, judged=128,
+    transactions=2, transaction_edges=20, graphs=(), hidden=16, steps=3, judged=128,
 )  # fmt: skip
