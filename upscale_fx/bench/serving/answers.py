@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from upscale_fx.bench.columns import Case
 from upscale_fx.bench.serving.columns import Column, Effort, columns
@@ -41,6 +42,7 @@ class Cell:
 Cells = dict[int, dict[str, Cell]]
 
 
+@torch.no_grad()
 def measure(case: Case, spec: ServingSpec, step: Callable[[str], object] = lambda _: None) -> Cells:
     """Let all columns of a model answer in turns; calls ``step`` :func:`number_of_steps` times."""
     with ExitStack() as stack:

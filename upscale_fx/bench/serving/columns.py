@@ -149,7 +149,7 @@ def effort_of(server: upscale_fx.Server, ids: Ids) -> Effort:
         return found
 
     server.reset_stats()
-    computation._rows = rows  # type: ignore[method-assign]
+    computation._rows = rows  # type: ignore[method-assign, assignment]
     try:
         server(ids)
     finally:

@@ -78,7 +78,8 @@ def _ranges(starts: Ids, ends: Ids) -> Ids:
     """All numbers from each start up to its end."""
     lengths = ends - starts
     before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    numbers: Ids = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def block(targets: Ids, rowptr: Ids, others: Ids) -> Block:
 
 
 def run_blocks(convs: Sequence[Any], x: Tensor, blocks: Sequence[Block]) -> Tensor:
-    """Run PyG's layers along blocks ``[targets, classes]``, the widest first; each one's targets are what the next reads."""
+    """Run PyG's layers along blocks ``[targets, classes]``, the widest first; the next reads its targets."""
     h = x[torch.from_numpy(blocks[0].sources)]
     for number, (conv, part) in enumerate(zip(convs, blocks, strict=True)):
         h = h.relu() if number else h

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from upscale_fx.bench.columns import Case
 from upscale_fx.bench.serving.spec import ServingSpec
 
 #: How rows become right again, by the options of a server.
-WAYS = {"lazily": {}, "eagerly": {"eager": True}, "incrementally": {"incremental": True}}
+WAYS: dict[str, dict[str, Any]] = {"lazily": {}, "eagerly": {"eager": True}, "incrementally": {"incremental": True}}
 
 
 @dataclass
