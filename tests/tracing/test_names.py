@@ -88,3 +88,40 @@ def test_plain_values_and_nested_layers_may_have_these_names(name):
         masked = upscale_fx.mask(model, 0.5, example_inputs=graph())
         pruned = upscale_fx.prune(model, 0.5, example_inputs=graph())
         assert_same_outputs(masked, pruned, [graph(20, 40, 1)])
+
+
+class Gates(nn.Module):
+    """Layers, or parameters, by names that a dictionary allows."""
+
+    def __init__(self, names, make):
+        super().__init__()
+        self.conv, self.out = GCNConv(5, 8), nn.Linear(8, 3)
+        parts = {name: make() for name in names}
+        self.scales = isinstance(next(iter(parts.values())), nn.Parameter)
+        self.gates = nn.ParameterDict(parts) if self.scales else nn.ModuleDict(parts)
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index).relu()
+        for gate in self.gates.values():
+            h = (h * gate if self.scales else gate(h)).relu()
+        return self.out(h)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Linear(8, 8), lambda: nn.Parameter(torch.rand(8))], ids=["layer", "parameter"]
+)
+@pytest.mark.parametrize(
+    ("names", "word"), [(["and", "or"], "and"), (["out", "in"], "in"), (["None"], "None"), (["is"], "is")]
+)
+def test_keywords_of_python_are_refused_by_name(make, names, word):
+    with pytest.raises(
+        TraceError, match=rf"self\.gates\.{word} is named by a keyword of Python.* such as to '{word}_layer'"
+    ):
+        upscale_fx.prune(Gates(names, make).eval(), 0.5, example_inputs=graph())
+
+
+@pytest.mark.parametrize("names", [["out", "a-b"], ["print", "1x"], ["match", "self"]])
+def test_other_names_of_dictionaries_work(names):
+    model = Gates(names, lambda: nn.Linear(8, 8)).eval()
+    compiled, masked = (f(model, 0.5, example_inputs=graph()) for f in (upscale_fx.prune, upscale_fx.mask))
+    assert upscale_fx.verify(masked, compiled, graph()) < 1e-9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from keyword import iskeyword
 
 from torch import fx, nn
 
@@ -13,7 +14,7 @@ from upscale_fx.errors import TraceError
 
 
 def check_names(root: nn.Module, graph: fx.Graph, parts: Iterable[str]) -> None:
-    """Refuse a model with a layer, parameter or buffer where the graph has an attribute of its own.
+    """Refuse a model with a layer, parameter or buffer of a name that its graph cannot use or needs for itself.
 
     Args:
         root: the model.
@@ -23,7 +24,7 @@ def check_names(root: nn.Module, graph: fx.Graph, parts: Iterable[str]) -> None:
     Raises:
         TraceError: with the name, and what to do.
     """
-    reads = [str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")]
+    reads = dict.fromkeys(str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module"))
     for path in dict.fromkeys((*parts, *reads)):
         above: list[str] = []
         for name in path.split("."):
@@ -32,6 +33,11 @@ def check_names(root: nn.Module, graph: fx.Graph, parts: Iterable[str]) -> None:
                 raise TraceError(
                     f"cannot trace {type(root).__name__}: self.{'.'.join([*above, name])} has a name that {what} needs "
                     f"for itself; rename the attribute in the model, such as to '{name.strip('_')}_layer'"
+                )
+            if iskeyword(name) and path in reads:
+                raise TraceError(
+                    f"cannot trace {type(root).__name__}: self.{'.'.join([*above, name])} is named by a keyword of "
+                    f"Python, which the code of a graph cannot spell; rename it in the model, such as to '{name}_layer'"
                 )
             above.append(name)
 
