@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class Sampled:
     """The measurements of one way to answer.
 
     Attributes:
-        seconds: of each question, with drawing the neighbours.
+        seconds: of each question; with drawing the neighbours for servers, without it for PyG.
         right: share of the nodes whose class is predicted.
     """
 
@@ -57,18 +58,24 @@ def measure(
     ):
         warm.warm()
         exact.warm()
-        ways: dict[str, tuple[Callable[[], object], Callable[[Ids], Tensor]]] = {
-            "PyG dense, sampled blocks": (_nothing, lambda ids: _run(model, graph, draw(ids))),
-            "no store, fan-outs": (lambda: forget(cold), cold),
-            "warm, fan-outs": (_nothing, warm),
-            "warm, all neighbours": (_nothing, exact),
+
+        def without_store(ids: Ids) -> Callable[[], Tensor]:
+            forget(cold)
+            return partial(cold, ids)
+
+        # Each gets nodes and returns what is timed.
+        ways: dict[str, Callable[[Ids], Callable[[], Tensor]]] = {
+            "PyG dense, sampled blocks": lambda ids: partial(_run, model, graph, draw(ids)),
+            "no store, fan-outs": without_store,
+            "warm, fan-outs": lambda ids: partial(warm, ids),
+            "warm, all neighbours": lambda ids: partial(exact, ids),
         }
         found = {way: Sampled() for way in ways}
         for ids in np.array_split(judged, -(-judged.size // _BATCH)):
-            for way, (before, ask) in ways.items():
-                before()
+            for way, made in ways.items():
+                ask = made(ids)
                 start = time.perf_counter()
-                logits = ask(ids)
+                logits = ask()
                 found[way].seconds.append(time.perf_counter() - start)
                 found[way].right += float((logits.argmax(1) == graph.y[torch.from_numpy(ids)]).sum()) / judged.size
     step(f"{name}, answered")
@@ -99,10 +106,6 @@ class Blocks:
         if end - start <= fanout:
             return self._sources[start:end]
         return self._sources[start + self._random.choice(end - start, fanout, replace=False)]
-
-
-def _nothing() -> None:
-    pass
 
 
 def _run(model: GraphSAGE, graph: Graph, blocks: list[Block]) -> Tensor:

@@ -28,6 +28,8 @@ LEGEND = {
     "KB read": "of features and stored rows, without padding",
     "MB stored": "rows that are kept between answers",
     "off by": "largest difference to the reference, relative to a node's largest logit (or the median node's)",
+    "fan-outs": "drawing neighbours is timed for servers, and not for PyG, whose layers alone run on blocks that are "
+    "there; both draw for themselves, as many",
     "durable": "each transaction is synced to a folder before it returns; lazily: rows are forgotten, eagerly: "
     "computed again, incrementally: sums take differences",
 }
