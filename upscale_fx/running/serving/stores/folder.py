@@ -171,6 +171,11 @@ class FolderStore:
             ServerError: another process writes; or the disk is full or fails: the checkpoint before and the log stay.
             InputError: an array of the state holds Python objects.
         """
+        _, tables = self._must_write()
+        evicted = tables.dropped()
+        if any(len(ids) for ids in evicted.values()):
+            # Into the log that ends here: a reader that reads it to its end must learn of them.
+            self._append(Record(FORGOTTEN, self._history.now + 1, 0, evicted, b""), "what was forgotten")
         log, tables = self._must_write()
         stamp = self._history.now + 1
         dropped = tables.dropped()
