@@ -164,6 +164,11 @@ class FolderStore:
         tables.expire(record.forgotten, record.stamp)
         self._tell()
 
+    def _log_dropped(self, tables: SlotTables) -> None:
+        dropped = tables.dropped()
+        if any(len(ids) for ids in dropped.values()):
+            self._append(Record(FORGOTTEN, self._history.now + 1, 0, dropped, b""), "what was forgotten")
+
     def checkpoint(self, version: int, state: State) -> None:
         """Keep the whole graph, and start the log anew.
 
@@ -171,21 +176,16 @@ class FolderStore:
             ServerError: another process writes; or the disk is full or fails: the checkpoint before and the log stay.
             InputError: an array of the state holds Python objects.
         """
-        _, tables = self._must_write()
-        evicted = tables.dropped()
-        if any(len(ids) for ids in evicted.values()):
-            # Into the log that ends here: a reader that reads it to its end must learn of them.
-            self._append(Record(FORGOTTEN, self._history.now + 1, 0, evicted, b""), "what was forgotten")
         log, tables = self._must_write()
+        # A reader follows the log, not the checkpoint: it must learn what the next change will not name.
+        self._log_dropped(tables)
         stamp = self._history.now + 1
-        dropped = tables.dropped()
         history = History(self._history.stamps())
         history.see(stamp)
-        kept = Checkpoint(stamp, version, state, history.stamps(), tables.forgotten(dropped, stamp))
+        kept = Checkpoint(stamp, version, state, history.stamps(), tables.forgotten())
         try:
             save_checkpoint(self._files, self._paths.checkpoint, kept)
             self._history.see(stamp)
-            tables.expire(dropped, stamp)
             # If this fails, the log goes on; what the checkpoint contains of it is passed over.
             Log.create(self._files, self._paths.log, stamp, follows_checkpoint=True)
             self._log = Log(self._files, self._paths.log, write=True)
@@ -245,9 +245,7 @@ class FolderStore:
         """
         try:
             if self._tables is not None and self.writes and self._process == os.getpid():
-                dropped = self._tables.dropped()
-                if any(len(ids) for ids in dropped.values()):
-                    self._append(Record(FORGOTTEN, self._history.now + 1, 0, dropped, b""), "what was forgotten")
+                self._log_dropped(self._tables)
                 self._tables.sync()
         except OSError as error:
             raise ServerError(f"rows cannot be made safe in {self._paths.folder}: {error}") from error

@@ -72,14 +72,12 @@ class SlotTables:
         """Return the rows that were forgotten, and not written again, since the last record."""
         return {number: table.dropped() for number, table in enumerate(self._tables.values())}
 
-    def forgotten(self, dropped: Mapping[int, Ids], stamp: int) -> dict[int, tuple[Ids, Stamps]]:
-        """Return all rows that were ever forgotten, and when, as it would be if ``dropped`` were at ``stamp``."""
+    def forgotten(self) -> dict[int, tuple[Ids, Stamps]]:
+        """Return all rows that were ever forgotten in the log, and when."""
         found: dict[int, tuple[Ids, Stamps]] = {}
         for number, table in enumerate(self._tables.values()):
-            stamps = table.forgotten.copy()
-            stamps[dropped[number]] = stamp
-            ids = np.flatnonzero(stamps).astype(np.int64)
-            found[number] = (ids, stamps[ids])
+            ids = np.flatnonzero(table.forgotten).astype(np.int64)
+            found[number] = (ids, table.forgotten[ids])
         return found
 
     def look_again(self) -> None:
